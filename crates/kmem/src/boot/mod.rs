@@ -1,0 +1,23 @@
+//! From the boot loader's memory map to zones: what happens once.
+//!
+//! ```text
+//!   MemoryMap  --normalise-->  Normalised  --carve tables-->  free ranges
+//!   (bytes, any order,         (frames, sorted,              (what the page
+//!    overlaps, holes)           disjoint, extents)            allocator gets)
+//! ```
+//!
+//! * [`map`]: the boot loader's description, and its sorted form in frames.
+//! * [`early`]: carving the manager's own tables out of it, before there is an allocator.
+//! * [`Setup`]: what else a machine is: limits of zones, largest order, CPUs, nodes.
+//!
+//! Everything here is pure and costs nothing for holes: loops run over regions, never over frames.
+//! `mm/` puts the parts together and writes the tables.
+//!
+//! Linux: `memblock`, `free_area_init`, the e820 code.
+
+pub mod early;
+pub mod map;
+mod setup;
+
+pub use map::{MapError, MemoryMap};
+pub use setup::{Setup, SetupError};

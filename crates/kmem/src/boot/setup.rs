@@ -1,0 +1,184 @@
+//! What a machine is like, apart from its memory map.
+
+use core::fmt;
+
+use crate::gfp::ZoneKind;
+use crate::zone::Distances;
+use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
+
+/// A machine's description, apart from its memory map. Everything has a default; a PC of today
+/// differs from it by [`Setup::dma_limit`], [`Setup::dma32_limit`] and [`Setup::cpus`].
+///
+/// ```
+/// # use kmem::{Setup, PhysAddr};
+/// const PC: Setup = Setup::new()
+///     .dma_limit(PhysAddr::new(16 << 20))
+///     .dma32_limit(PhysAddr::new(4 << 30))
+///     .cpus(2);
+/// ```
+#[derive(Clone)]
+pub struct Setup {
+    pub(crate) dma: Option<PhysAddr>,
+    pub(crate) dma32: Option<PhysAddr>,
+    pub(crate) movable: [u64; MAX_NODES],
+    pub(crate) largest_order: Order,
+    pub(crate) page_block_order: Order,
+    pub(crate) cpus: u32,
+    pub(crate) cpu_nodes: [NodeId; MAX_CPUS],
+    pub(crate) distances: Distances,
+    pub(crate) min_free_kilobytes: Option<u64>,
+    pub(crate) reserve_ratio: [u32; ZoneKind::COUNT],
+    pub(crate) whole_reserve_for_atomic: bool,
+    pub(crate) pagesets: bool,
+}
+
+impl Setup {
+    /// One CPU, one node, one zone, orders up to 10, page blocks of order 9, per-CPU lists, and the
+    /// reserves of today.
+    pub const fn new() -> Setup {
+        Setup {
+            dma: None,
+            dma32: None,
+            movable: [0; MAX_NODES],
+            largest_order: Order::from_raw(10),
+            page_block_order: Order::from_raw(9),
+            cpus: 1,
+            cpu_nodes: [NodeId::ZERO; MAX_CPUS],
+            distances: Distances::new(),
+            min_free_kilobytes: None,
+            // A low zone keeps back a page for each so many above it. DMA and DMA32 are small
+            // beside what lies above them; Normal below HighMem is most of what the kernel has.
+            reserve_ratio: [256, 256, 32, 0, 0],
+            whole_reserve_for_atomic: false,
+            pagesets: true,
+        }
+    }
+
+    /// Describes a zone DMA: RAM below this address (A020, A034).
+    pub const fn dma_limit(mut self, limit: PhysAddr) -> Setup {
+        self.dma = Some(limit);
+        self
+    }
+
+    /// Describes a zone DMA32: RAM below this address and not in DMA (A021).
+    pub const fn dma32_limit(mut self, limit: PhysAddr) -> Setup {
+        self.dma32 = Some(limit);
+        self
+    }
+
+    /// Makes the last `bytes` of a node's RAM a zone Movable (A019, A038).
+    pub const fn movable(mut self, node: NodeId, bytes: u64) -> Setup {
+        self.movable[node.index()] = bytes;
+        self
+    }
+
+    /// Sets the largest order (A058).
+    pub const fn largest_order(mut self, order: Order) -> Setup {
+        self.largest_order = order;
+        self
+    }
+
+    /// Sets the order of page blocks, the grain of grouping by migrate type. Where it is above the
+    /// largest order, that is taken.
+    pub const fn page_block_order(mut self, order: Order) -> Setup {
+        self.page_block_order = order;
+        self
+    }
+
+    /// Sets how many CPUs there may ever be.
+    pub const fn cpus(mut self, possible: u32) -> Setup {
+        self.cpus = possible;
+        self
+    }
+
+    /// Says which node a CPU belongs to (A087).
+    pub const fn cpu_node(mut self, cpu: CpuId, node: NodeId) -> Setup {
+        self.cpu_nodes[cpu.index()] = node;
+        self
+    }
+
+    /// Says how far two nodes are apart, as ACPI's SLIT does: 10 is a node to itself.
+    pub const fn distance(mut self, from: NodeId, to: NodeId, distance: u8) -> Setup {
+        self.distances.set(from, to, distance);
+        self
+    }
+
+    /// Sets the memory kept back from ordinary requests, in KiB, instead of what follows from the
+    /// size of the machine.
+    pub const fn min_free_kbytes(mut self, kilobytes: u64) -> Setup {
+        self.min_free_kilobytes = Some(kilobytes);
+        self
+    }
+
+    /// Sets how many pages above a zone make it keep back one page (A037). 0 keeps nothing back.
+    pub const fn reserve_ratio(mut self, kind: ZoneKind, ratio: u32) -> Setup {
+        self.reserve_ratio[kind.index()] = ratio;
+        self
+    }
+
+    /// Whether `GFP_ATOMIC` may take even the last free page, as the kernels of Linux Device
+    /// Drivers' second edition let it (A140).
+    pub const fn whole_reserve_for_atomic(mut self, yes: bool) -> Setup {
+        self.whole_reserve_for_atomic = yes;
+        self
+    }
+
+    /// Whether there are per-CPU page lists.
+    pub const fn pagesets(mut self, yes: bool) -> Setup {
+        self.pagesets = yes;
+        self
+    }
+
+    /// Refuses what contradicts itself.
+    pub(crate) fn check(&self) -> Result<(), SetupError> {
+        if self.cpus == 0 || self.cpus as usize > MAX_CPUS {
+            return Err(SetupError::Cpus(self.cpus));
+        }
+        if let (Some(dma), Some(dma32)) = (self.dma, self.dma32)
+            && dma >= dma32
+        {
+            return Err(SetupError::ZoneLimits { dma, dma32 });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn page_block(&self) -> Order {
+        self.page_block_order.min(self.largest_order)
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is wrong with a [`Setup`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// The number of CPUs is not one that there can be.
+    Cpus(u32),
+    /// The zone DMA does not end below the zone DMA32.
+    ZoneLimits {
+        /// The end of DMA.
+        dma: PhysAddr,
+        /// The end of DMA32.
+        dma32: PhysAddr,
+    },
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::Cpus(cpus) => {
+                write!(f, "{cpus} cpus: a machine has 1 to {MAX_CPUS}")
+            }
+            SetupError::ZoneLimits { dma, dma32 } => write!(
+                f,
+                "zone DMA ends at {dma}, zone DMA32 at {dma32}: DMA must end first"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}

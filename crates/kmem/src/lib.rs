@@ -1,0 +1,98 @@
+//! A kernel's memory manager: page frames, zones, NUMA nodes, GFP flags, the buddy system and
+//! per-CPU page lists, for kernels that are not Linux.
+//!
+//! A kernel implements [`Platform`] (four small traits), puts one [`Mm`] in a `static`, and hands
+//! the boot loader's memory map to [`Mm::boot`]. From then on [`Mm::alloc_pages`] and its sisters
+//! hand out page frames, in any context, and never panic when there are none.
+//!
+//! ```text
+//!        alloc_pages          a kernel's calls, under the names of the texts          mm
+//!             |
+//!      per-CPU page lists     arrays; no lock, no atomic read-modify-write            pcp
+//!             |
+//!       zones and nodes       who may have what is left                               zone
+//!             |
+//!        free areas           blocks of 2^order pages that split and merge            buddy
+//!             |
+//!          memmap             32 bytes for each frame of RAM                          page
+//! ```
+//!
+//! The folders import only those below them; each begins with its theory: what it is for, its
+//! structures in a drawing, its invariants, its locking, and how it differs from Linux.
+//!
+//! # What it promises
+//!
+//! * It works from the first instruction: no heap to boot, its tables lie inside the RAM it
+//!   manages, and holes in that RAM cost nothing.
+//! * It can be called from interrupt handlers, always, and from NMI handlers with flags that do not
+//!   sleep. The common path takes no lock and masks nothing.
+//! * Everything can fail and says so: an [`AllocError`], no panic.
+//! * A wrong free is found at the call, in constant time, reported to
+//!   [`Hooks::misuse`](platform::Hooks::misuse), and changes nothing.
+//!
+//! Identifiers such as A062 in the documentation name statements about what a kernel's memory
+//! manager does, listed in `docs/acceptance.md`; `docs/conformance.md` says what proves each.
+//!
+//! # Features
+//!
+//! * `x86_64`: `mm::Frames`, the page allocator as a frame allocator of the `x86_64` crate.
+#![no_std]
+#![deny(missing_docs)]
+// Under the model checker only what CPUs share is built.
+#![cfg_attr(loom, allow(dead_code, unused))]
+
+#[cfg(test)]
+extern crate std;
+
+mod addr;
+#[cfg(not(loom))]
+mod error;
+pub mod gfp;
+mod ids;
+mod order;
+
+#[cfg(not(loom))]
+pub mod boot;
+#[cfg(not(loom))]
+pub mod buddy;
+#[cfg(not(loom))]
+pub mod mm;
+pub mod page;
+#[cfg(not(loom))]
+pub mod pcp;
+pub mod platform;
+#[cfg(not(loom))]
+pub mod reclaim;
+#[cfg(not(loom))]
+pub mod report;
+pub mod sync;
+#[cfg(not(loom))]
+pub mod zone;
+
+pub use addr::{Pfn, PfnRange, PhysAddr, VirtAddr};
+#[cfg(not(loom))]
+pub use boot::{MapError, MemoryMap, Setup, SetupError};
+#[cfg(not(loom))]
+pub use error::AllocError;
+pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
+pub use gfp::{
+    GFP_ATOMIC, GFP_BUFFER, GFP_DMA, GFP_DMA32, GFP_HIGHUSER, GFP_HIGHUSER_MOVABLE, GFP_KERNEL,
+    GFP_NOFS, GFP_NOIO, GFP_NOWAIT, GFP_USER,
+};
+pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
+#[cfg(not(loom))]
+pub use mm::{BootError, Counters, CpuError, Mm, Owner, Pages, PagesetInfo, ReleaseError};
+pub use order::{Order, get_order};
+pub use page::Page;
+#[cfg(not(loom))]
+pub use page::MigrateType;
+pub use platform::Platform;
+#[cfg(not(loom))]
+pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest};
+#[cfg(not(loom))]
+pub use zone::Zone;
+
+/// The examples of the README, compiled and run.
+#[cfg(all(doctest, not(loom)))]
+#[doc = include_str!("../../../README.md")]
+pub struct ReadmeExamples;

@@ -1,0 +1,297 @@
+//! Giving pages back.
+
+use core::panic::Location;
+
+use super::{Mm, compound};
+use crate::buddy::End;
+use crate::page::{Block, Descriptor, MigrateType, Page};
+use crate::pcp::{CpuArea, PCP_LARGEST, SetCounters};
+use crate::platform::{Event, EventKind, Passed, Pinned, Platform};
+use crate::reclaim::Reclaim;
+use crate::sync::Entered;
+use crate::{Order, Pfn, VirtAddr};
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// Gives back a block of `2^order` pages by its first page (A053).
+    ///
+    /// Where references besides the caller's remain ([`Mm::get_page`]), the caller's is dropped and
+    /// the last one frees the block.
+    ///
+    /// # Wrong frees
+    ///
+    /// A block that is free already, a page that is not the first of its block, a reserved page, a
+    /// page that is not this manager's, another order than the block was allocated with: each is
+    /// found here, in constant time, reported to [`Hooks::misuse`](crate::platform::Hooks::misuse)
+    /// and changes nothing (A062, A063). Two CPUs that free one block at the same moment are found
+    /// at the latest when it would be handed out again.
+    ///
+    /// # Safety
+    ///
+    /// The block is the caller's, and nothing uses it after the call. What the checks cannot tell is
+    /// a block that was freed and has been handed out to somebody else since.
+    ///
+    /// # Context
+    ///
+    /// Any, NMI handlers included; does not sleep.
+    ///
+    /// # Cost
+    ///
+    /// Orders 0 to 3 go to the CPU's own list: no lock, no atomic read-modify-write.
+    #[inline]
+    #[track_caller]
+    pub unsafe fn __free_pages(&self, page: Page, order: u32) {
+        if !self.free_fast(page.pfn(), order, End::Hot) {
+            let passed = Passed::Page(page.pfn(), self.clamp(order));
+            self.free_slow(page.pfn(), order, End::Hot, passed, Location::caller());
+        }
+    }
+
+    /// Gives back one page: [`Mm::__free_pages`] of order 0 (A053).
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`].
+    #[inline]
+    #[track_caller]
+    pub unsafe fn __free_page(&self, page: Page) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.__free_pages(page, 0) }
+    }
+
+    /// Gives back one page whose contents are likely in the CPU's cache: it is allocated next
+    /// (A054).
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`].
+    #[inline]
+    #[track_caller]
+    pub unsafe fn free_hot_page(&self, page: Page) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.__free_pages(page, 0) }
+    }
+
+    /// Gives back one page whose contents are likely not in the CPU's cache: it is allocated last
+    /// (A054).
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`].
+    #[track_caller]
+    pub unsafe fn free_cold_page(&self, page: Page) {
+        if !self.free_fast(page.pfn(), 0, End::Cold) {
+            let passed = Passed::Page(page.pfn(), Order::ZERO);
+            self.free_slow(page.pfn(), 0, End::Cold, passed, Location::caller());
+        }
+    }
+
+    /// Gives back many single pages.
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`], for each of them.
+    #[track_caller]
+    pub unsafe fn free_pages_bulk(&self, pages: &[Page]) {
+        for page in pages {
+            // SAFETY: the caller's promise is the same.
+            unsafe { self.__free_pages(*page, 0) };
+            if P::TRACE {
+                let (pfn, order) = (Some(page.pfn()), Order::ZERO);
+                let kind = EventKind::PageFreeBatched;
+                self.platform.trace(&Event { pfn, order, migrate_type: 0, kind });
+            }
+        }
+    }
+
+    /// Gives back a block of `2^order` pages by the address of its first byte (A052).
+    ///
+    /// Wrong frees are found as by [`Mm::__free_pages`]; addresses that are not the first byte of a
+    /// page, or not of the direct map, too.
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`]; so are context and cost.
+    #[inline]
+    #[track_caller]
+    pub unsafe fn free_pages(&self, address: VirtAddr, order: u32) {
+        if let Some(phys) = self.platform.virt_to_phys(address)
+            && phys.is_page_aligned(P::PAGE_SHIFT)
+            && let Some(pfn) = phys.frame(P::PAGE_SHIFT)
+        {
+            if !self.free_fast(pfn, order, End::Hot) {
+                let passed = Passed::Address(address, order);
+                self.free_slow(pfn, order, End::Hot, passed, Location::caller());
+            }
+        } else {
+            self.report_wrong_address(address, order, Location::caller());
+        }
+    }
+
+    /// Gives back one page by its address: [`Mm::free_pages`] of order 0 (A051).
+    ///
+    /// # Safety
+    ///
+    /// As [`Mm::__free_pages`].
+    #[inline]
+    #[track_caller]
+    pub unsafe fn free_page(&self, address: VirtAddr) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.free_pages(address, 0) }
+    }
+
+    /// Frees a block, to the CPU's own list or, of a larger order, to its zone, if nothing about the
+    /// free is unusual. Answers whether it did.
+    #[inline(always)]
+    fn free_fast(&self, pfn: Pfn, order: u32, end: End) -> bool {
+        if order > PCP_LARGEST.get() {
+            return self.free_large(pfn, order, end);
+        }
+        let order = Order::from_raw(order as u8);
+        let pinned = Pinned::new(&self.platform);
+        let area = self.area(pinned.cpu());
+        // SAFETY: this code is pinned to the CPU that the area belongs to.
+        let Some(mut entered) = (unsafe { area.section.enter() }) else { return false };
+        if area.section.is_requested() {
+            return false;
+        }
+        let Some((descriptor, migrate_type)) = area.memmap(&entered).get_with_type(pfn) else {
+            return false;
+        };
+        if !may_free(descriptor, order) {
+            return false;
+        }
+        let index = descriptor.zone();
+        let Some((set, slot)) = area.set(&mut entered, index) else { return false };
+        let pushed = match end {
+            End::Hot => set.push_hot(order, migrate_type, pfn),
+            End::Cold => set.push_cold(order, migrate_type, pfn),
+        };
+        if !pushed && !self.spill(area, &mut entered, index, (pfn, order), migrate_type, end) {
+            return false;
+        }
+        descriptor.set_count(0);
+        descriptor.reset();
+        descriptor.mark().set_on_lists(area.cpu());
+        SetCounters::bump(&slot.counters().freed, order.pages());
+        drop(entered);
+        drop(pinned);
+        self.trace_free(pfn, order);
+        true
+    }
+
+    /// Gives a block of an order that the lists do not have back to its zone, if nothing about the
+    /// free is unusual. Answers whether it did.
+    #[inline(never)]
+    fn free_large(&self, pfn: Pfn, order: u32, end: End) -> bool {
+        let (Some(tables), Some(order)) = (self.tables(), Order::new(order)) else { return false };
+        let Some(descriptor) = tables.memmap.get(pfn) else { return false };
+        if !may_free(descriptor, order) {
+            return false;
+        }
+        self.give(pfn, descriptor, order, end);
+        true
+    }
+
+    /// Gives a batch from the cold end of a full list back to the zone, then puts the block on it.
+    /// Answers whether it could; it cannot where the zone has no lists.
+    #[cold]
+    #[inline(never)]
+    fn spill(
+        &self,
+        area: &CpuArea,
+        entered: &mut Entered<'_>,
+        index: u8,
+        (pfn, order): (Pfn, Order),
+        migrate_type: MigrateType,
+        end: End,
+    ) -> bool {
+        let Some((set, _)) = area.set(entered, index) else { return false };
+        let batch = set.ring(order, migrate_type).map_or(0, |ring| ring.batch());
+        self.drain_ring(area, entered, index, order, migrate_type, batch);
+        let Some((set, _)) = area.set(entered, index) else { return false };
+        match end {
+            End::Hot => set.push_hot(order, migrate_type, pfn),
+            End::Cold => set.push_cold(order, migrate_type, pfn),
+        }
+    }
+
+    /// Frees when the fast path could not, or would not: finds out what the block is.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_slow(
+        &self,
+        pfn: Pfn,
+        order: u32,
+        end: End,
+        passed: Passed,
+        site: &'static Location<'static>,
+    ) {
+        self.honour_request();
+        let Some(descriptor) = self.check_free(pfn, order, passed, site) else { return };
+        // The check found a block of this order, which is one that there is.
+        let order = self.clamp(order);
+        match descriptor.count() {
+            // A compound block is taken apart before it is freed, which one CPU may do: the one that
+            // drops the last reference.
+            1 if descriptor.is(Block::Used(order)) => self.release(pfn, descriptor, order, end),
+            _ => self.put(pfn, descriptor, order, passed, site),
+        }
+    }
+
+    /// Drops a reference of a used block, and frees it with the last one.
+    pub(super) fn put(
+        &self,
+        pfn: Pfn,
+        descriptor: &Descriptor,
+        order: Order,
+        passed: Passed,
+        site: &'static Location<'static>,
+    ) {
+        match descriptor.decrement_count() {
+            Some(0) => self.release(pfn, descriptor, order, End::Hot),
+            Some(_) => {}
+            None => self.report_no_reference(pfn, passed, site),
+        }
+    }
+
+    /// Frees a block that has been checked and that nobody refers to any more.
+    pub(super) fn release(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End) {
+        let Some(tables) = self.tables() else { return };
+        if let Block::Compound(_) = descriptor.block() {
+            compound::dissolve(&tables.memmap, pfn, order);
+        }
+        descriptor.set_count(1);
+        if order <= PCP_LARGEST && self.free_fast(pfn, order.get(), end) {
+            return;
+        }
+        self.give(pfn, descriptor, order, end);
+    }
+
+    /// Gives a block back to its zone.
+    pub(super) fn give(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End) {
+        let Some(tables) = self.tables() else { return };
+        descriptor.set_count(0);
+        descriptor.reset();
+        let zone = tables.zone(descriptor.zone());
+        if zone.give(&self.platform, &tables.memmap, pfn, order, end) {
+            self.trace_free(pfn, order);
+        } else {
+            self.report_stray(pfn, order);
+        }
+    }
+
+    #[inline]
+    fn trace_free(&self, pfn: Pfn, order: Order) {
+        if P::TRACE {
+            let kind = EventKind::PageFree;
+            self.platform.trace(&Event { pfn: Some(pfn), order, migrate_type: 0, kind });
+        }
+    }
+}
+
+/// Whether a block is what a plain free expects: used, of this order, with a caller, and with no
+/// reference but the caller's.
+#[inline(always)]
+fn may_free(descriptor: &Descriptor, order: Order) -> bool {
+    descriptor.is(Block::Used(order)) && descriptor.mark().is_held() && descriptor.count() == 1
+}

@@ -1,0 +1,151 @@
+//! From pages to addresses and back, and references.
+
+use core::panic::Location;
+
+use super::Mm;
+use crate::page::{Block, Descriptor, Page, PageFlags};
+use crate::platform::{Passed, Platform};
+use crate::reclaim::Reclaim;
+use crate::zone::{Zone, ZoneEvent};
+use crate::{Order, Pfn, PhysAddr, VirtAddr};
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// The page of a frame number, or `None` for a frame that has no descriptor (A015). Any
+    /// context; two loads.
+    #[inline]
+    pub fn pfn_to_page(&self, pfn: Pfn) -> Option<Page> {
+        self.tables()?.memmap.get(pfn).map(|_| Page::of(pfn))
+    }
+
+    /// The frame number of a page (A015).
+    #[inline]
+    pub fn page_to_pfn(&self, page: Page) -> Pfn {
+        page.pfn()
+    }
+
+    /// The physical address of a page's first byte.
+    #[inline]
+    pub fn page_to_phys(&self, page: Page) -> PhysAddr {
+        page.pfn().start(P::PAGE_SHIFT)
+    }
+
+    /// Where a page is seen in the direct map; `None` for high memory, which is seen nowhere until
+    /// it is mapped (A010, A014, A272). Any context.
+    #[inline]
+    pub fn page_address(&self, page: Page) -> Option<VirtAddr> {
+        self.platform.phys_to_virt(self.page_to_phys(page))
+    }
+
+    /// The page that an address of the direct map lies in; `None` for other addresses (A015). Any
+    /// context.
+    #[inline]
+    pub fn virt_to_page(&self, address: VirtAddr) -> Option<Page> {
+        let pfn = self.platform.virt_to_phys(address)?.frame(P::PAGE_SHIFT)?;
+        self.pfn_to_page(pfn)
+    }
+
+    /// The descriptor of a page, for those who keep something in it: flags, `private`, `mapping`.
+    ///
+    /// `None` before boot only.
+    #[inline]
+    pub fn descriptor(&self, page: Page) -> Option<&Descriptor> {
+        self.tables()?.memmap.get(page.pfn())
+    }
+
+    /// The zone that a page belongs to (A023). `None` before boot, and for a hole.
+    pub fn page_zone(&self, page: Page) -> Option<&Zone> {
+        let tables = self.tables()?;
+        let descriptor = tables.memmap.get(page.pfn())?;
+        (descriptor.block() != Block::Hole).then(|| tables.zone(descriptor.zone()))
+    }
+
+    /// How many references a page has: 0 where it is free (A007, A008). For a page of a compound
+    /// block, those of the block. Any context.
+    #[inline]
+    pub fn page_count(&self, page: Page) -> u32 {
+        let head = self.compound_head(page);
+        self.descriptor(head).map_or(0, Descriptor::count)
+    }
+
+    /// Takes another reference to a page that the caller has one of. Any context; one locked
+    /// instruction.
+    ///
+    /// A page that is not in use is reported as misuse, and has none afterwards either.
+    #[inline]
+    #[track_caller]
+    pub fn get_page(&self, page: Page) {
+        let head = self.compound_head(page);
+        match self.descriptor(head) {
+            Some(descriptor) if descriptor.count() != 0 => descriptor.increment_count(),
+            _ => {
+                let passed = Passed::Page(page.pfn(), Order::ZERO);
+                self.report_no_reference(page.pfn(), passed, Location::caller());
+            }
+        }
+    }
+
+    /// Drops a reference to a page, and frees its block with the last one, whatever its order.
+    ///
+    /// A page that is not in use is reported as misuse.
+    ///
+    /// # Safety
+    ///
+    /// The reference is the caller's, and nothing uses it after the call.
+    ///
+    /// # Context
+    ///
+    /// Any; does not sleep.
+    #[track_caller]
+    pub unsafe fn put_page(&self, page: Page) {
+        let head = self.compound_head(page);
+        let site = Location::caller();
+        let order = match self.descriptor(head).map(Descriptor::block) {
+            Some(Block::Used(order) | Block::Compound(order)) => order,
+            _ => Order::ZERO,
+        };
+        let passed = Passed::Page(page.pfn(), order);
+        if let Some(descriptor) = self.check_free(head.pfn(), order.get(), passed, site) {
+            self.put(head.pfn(), descriptor, order, passed, site);
+        }
+    }
+
+    /// Marks a block as belonging to a slab and counts its pages, as reclaimable too where its cache
+    /// can be shrunk (A018). By the holder of the block.
+    pub fn set_page_slab(&self, page: Page, reclaimable: bool) {
+        let Some((descriptor, pages)) = self.held(page) else { return };
+        if descriptor.set(PageFlags::Slab) {
+            return;
+        }
+        if reclaimable {
+            descriptor.set(PageFlags::SlabReclaimable);
+        }
+        if let Some(zone) = self.page_zone(page) {
+            zone.counters().add(slab_event(reclaimable), pages);
+        }
+    }
+
+    /// Undoes [`Mm::set_page_slab`], before the block is freed.
+    pub fn clear_page_slab(&self, page: Page) {
+        let Some((descriptor, pages)) = self.held(page) else { return };
+        if !descriptor.clear(PageFlags::Slab) {
+            return;
+        }
+        let reclaimable = descriptor.clear(PageFlags::SlabReclaimable);
+        if let Some(zone) = self.page_zone(page) {
+            zone.counters().sub(slab_event(reclaimable), pages);
+        }
+    }
+
+    /// The descriptor of the first page of a used block, and how many pages the block has.
+    fn held(&self, page: Page) -> Option<(&Descriptor, u64)> {
+        let descriptor = self.descriptor(page)?;
+        match descriptor.block() {
+            Block::Used(order) | Block::Compound(order) => Some((descriptor, order.pages())),
+            _ => None,
+        }
+    }
+}
+
+fn slab_event(reclaimable: bool) -> ZoneEvent {
+    if reclaimable { ZoneEvent::SlabReclaimable } else { ZoneEvent::SlabUnreclaimable }
+}

@@ -1,0 +1,133 @@
+//! Finding out what is wrong with a call, and reporting it. Memory stays as it is.
+
+use core::panic::Location;
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::Mm;
+use crate::page::{Block, Descriptor, Memmap, Place};
+use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
+use crate::reclaim::Reclaim;
+use crate::{Order, Pfn, VirtAddr};
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// Counts a wrong call and passes it to the kernel.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report(&self, misuse: &Misuse<'_>) {
+        self.events.misuses.fetch_add(1, Relaxed);
+        self.platform.misuse(misuse);
+    }
+
+    /// The descriptor of a block that may be freed with this order by whoever holds it; otherwise a
+    /// report, and `None`.
+    pub(super) fn check_free(
+        &self,
+        pfn: Pfn,
+        order: u32,
+        passed: Passed,
+        site: &'static Location<'static>,
+    ) -> Option<&Descriptor> {
+        let wrong = |kind, there| {
+            self.report(&Misuse { kind, passed, there, site });
+            None
+        };
+        let Some(memmap) = self.tables().map(|tables| &tables.memmap) else {
+            return wrong(MisuseKind::Foreign, There::Nothing);
+        };
+        let Some(descriptor) = memmap.get(pfn) else {
+            return wrong(MisuseKind::Foreign, There::Nothing);
+        };
+        let (head, block) = memmap.head(pfn)?;
+        let there = what_is_there(memmap, head, block);
+        match (block, there) {
+            (Block::Hole, _) => wrong(MisuseKind::Foreign, there),
+            (Block::Reserved, _) => wrong(MisuseKind::Reserved, there),
+            (Block::Free(_), _) | (_, There::PerCpu { .. } | There::Free { .. }) => {
+                wrong(MisuseKind::DoubleFree, there)
+            }
+            (Block::Interior | Block::Tail, _) => wrong(MisuseKind::Interior, there),
+            (Block::Compound(_), _) if head != pfn => wrong(MisuseKind::CompoundTail, there),
+            (Block::Used(_), _) if head != pfn => wrong(MisuseKind::Interior, there),
+            (Block::Used(size) | Block::Compound(size), _) if size.get() != order => {
+                wrong(MisuseKind::WrongOrder, there)
+            }
+            (Block::Used(_) | Block::Compound(_), _) if descriptor.count() == 0 => {
+                wrong(MisuseKind::NoReference, there)
+            }
+            (Block::Used(_) | Block::Compound(_), _) => Some(descriptor),
+        }
+    }
+
+    /// An entry of a CPU's lists whose block is not there: two CPUs freed it at one moment.
+    #[cold]
+    #[inline(never)]
+    #[track_caller]
+    pub(super) fn report_stray(&self, pfn: Pfn, order: Order) {
+        let there = self.tables().map_or(There::Nothing, |tables| {
+            match tables.memmap.head(pfn) {
+                Some((head, block)) => what_is_there(&tables.memmap, head, block),
+                None => There::Nothing,
+            }
+        });
+        self.report(&Misuse {
+            kind: MisuseKind::ConcurrentFree,
+            passed: Passed::Page(pfn, order),
+            there,
+            site: Location::caller(),
+        });
+    }
+
+    /// An address that is not the first byte of a page of the direct map.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report_wrong_address(
+        &self,
+        address: VirtAddr,
+        order: u32,
+        site: &'static Location<'static>,
+    ) {
+        let pfn = self.platform.virt_to_phys(address).and_then(|phys| phys.frame(P::PAGE_SHIFT));
+        let there = pfn.zip(self.tables()).and_then(|(pfn, tables)| {
+            let (head, block) = tables.memmap.head(pfn)?;
+            Some(what_is_there(&tables.memmap, head, block))
+        });
+        let (kind, there) = match there {
+            Some(There::Nothing) | None => (MisuseKind::Foreign, There::Nothing),
+            Some(there) => (MisuseKind::Misaligned, there),
+        };
+        self.report(&Misuse { kind, passed: Passed::Address(address, order), there, site });
+    }
+
+    /// A reference taken to, or dropped from, a page that has none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn report_no_reference(
+        &self,
+        pfn: Pfn,
+        passed: Passed,
+        site: &'static Location<'static>,
+    ) {
+        let there = self.tables().and_then(|tables| {
+            let (head, block) = tables.memmap.head(pfn)?;
+            Some(what_is_there(&tables.memmap, head, block))
+        });
+        let there = there.unwrap_or(There::Nothing);
+        self.report(&Misuse { kind: MisuseKind::NoReference, passed, there, site });
+    }
+}
+
+/// A block in the words of a report.
+fn what_is_there(memmap: &Memmap, head: Pfn, block: Block) -> There {
+    match block {
+        Block::Hole => There::Nothing,
+        Block::Reserved => There::Reserved,
+        Block::Free(order) => There::Free { head, order },
+        Block::Used(order) | Block::Compound(order) => match memmap.at(head).mark().place() {
+            Place::Held => There::Block { head, order },
+            Place::OnLists(cpu) => There::PerCpu { head, order, cpu },
+            Place::PutAside => There::Free { head, order },
+        },
+        // A page inside no block: nobody makes such.
+        Block::Interior | Block::Tail => There::Nothing,
+    }
+}

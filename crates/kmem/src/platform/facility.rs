@@ -1,0 +1,146 @@
+//! Facilities that a platform may have: each is a trait of its own.
+
+use core::fmt;
+
+use crate::{CpuId, Pfn, VirtAddr};
+
+/// Making another CPU run something: an inter-processor interrupt.
+///
+/// # Safety
+///
+/// `work` must run with the given CPU current and pinned, at most once, and not after `call_on` has
+/// returned.
+pub unsafe trait CrossCall {
+    /// Runs `work` on `cpu` and waits until it has ended.
+    ///
+    /// *Before:* the caller may sleep or at least has interrupts unmasked and holds no lock that an
+    /// interrupt handler takes, so that two CPUs that call each other both get their answer.
+    /// `work` does not sleep.
+    ///
+    /// *After:* `work` has run on that CPU, as an interrupt handler there (or plainly, where `cpu`
+    /// is the caller's own); or it has not run and never will, and the error says so.
+    fn call_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled>;
+}
+
+/// Why [`CrossCall::call_on`] did not run the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCalled {
+    /// The CPU is not running.
+    Offline,
+    /// There is no CPU with that number.
+    NoSuchCpu,
+}
+
+impl fmt::Display for NotCalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotCalled::Offline => "the cpu is offline",
+            NotCalled::NoSuchCpu => "there is no cpu with that number",
+        })
+    }
+}
+
+/// Reaching a frame outside the direct map for a short time.
+///
+/// # Safety
+///
+/// Between `map` and `unmap` the page at the address that `map` returned is the frame, readable and
+/// writable.
+pub unsafe trait TemporaryMap {
+    /// Maps one frame and returns the address of its first byte.
+    ///
+    /// *Before:* the frame is RAM. May be called in any context, NMI excluded.
+    ///
+    /// *After:* the address is aligned to a page and good on this CPU until `unmap`; the code is
+    /// pinned until then. Calls nest to a depth of at least two on a CPU, an interrupt handler's
+    /// included, and end in the opposite order.
+    fn map(&self, frame: Pfn) -> VirtAddr;
+
+    /// Ends the latest mapping on this CPU.
+    ///
+    /// # Safety
+    ///
+    /// `address` came from the latest `map` on this CPU that has not been ended, and nothing is
+    /// read or written through it afterwards.
+    unsafe fn unmap(&self, address: VirtAddr);
+}
+
+/// Building and removing page table entries in the range that the platform keeps for mappings.
+///
+/// # Safety
+///
+/// After `map`, page `i` at `address` is frame `first + i`, until `unmap` of it.
+pub unsafe trait PageMap {
+    /// The addresses that mappings may be placed at: page-aligned, half open.
+    fn range(&self) -> core::ops::Range<VirtAddr>;
+
+    /// Maps `count` frames from `first` on at `address`.
+    ///
+    /// *Before:* `address` is page-aligned and the pages from it on lie in [`PageMap::range`] and
+    /// are not mapped. *After:* all are mapped, or, on an error, none is.
+    ///
+    /// # Safety
+    ///
+    /// The frames belong to the caller until they are unmapped and flushed.
+    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError>;
+
+    /// Removes the mappings of `count` pages from `address` on. Other CPUs may still reach the
+    /// frames until [`PageMap::flush`].
+    ///
+    /// # Safety
+    ///
+    /// The pages were mapped by `map`, and nothing uses them any more.
+    unsafe fn unmap(&self, address: VirtAddr, count: usize);
+
+    /// Makes every CPU forget translations of `count` pages from `address` on.
+    ///
+    /// *Before:* no lock is held with interrupts masked. *After:* no CPU reaches what was unmapped.
+    fn flush(&self, address: VirtAddr, count: usize);
+}
+
+/// Why a mapping could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageMapError {
+    /// No memory for page tables.
+    NoTables,
+    /// The platform's limit on the number of separate mappings is reached.
+    TooManyMappings,
+}
+
+impl fmt::Display for PageMapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PageMapError::NoTables => "no memory for page tables",
+            PageMapError::TooManyMappings => "the limit on separate mappings is reached",
+        })
+    }
+}
+
+/// A clock that does not run backwards.
+pub trait Clock {
+    /// Nanoseconds since some moment before boot. Any context.
+    fn nanoseconds(&self) -> u64;
+}
+
+/// Why [`Sleep::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// Somebody called [`Sleep::wake`] with the same key, or nothing in particular happened.
+    Woken,
+    /// The time was over.
+    TimedOut,
+}
+
+/// How a task waits for something and is woken.
+pub trait Sleep {
+    /// Lets other tasks have this CPU until [`Sleep::wake`] is called with `key` or `nanoseconds`
+    /// have passed. May return early: the caller looks at its condition again.
+    ///
+    /// *Before:* the caller may sleep. `ready` is looked at after the task is on the list of those
+    /// that wait, so that a wake between the caller's own look and the wait is not lost; the task
+    /// does not wait if it is true.
+    fn wait(&self, key: usize, ready: &(dyn Fn() -> bool + Sync), nanoseconds: u64) -> WakeReason;
+
+    /// Wakes every task that waits with `key`. Any context but NMI; does not sleep.
+    fn wake(&self, key: usize);
+}

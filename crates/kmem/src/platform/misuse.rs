@@ -1,0 +1,150 @@
+//! Reports of wrong frees and wrong calls: what was passed, and what is really there (A062, A063).
+
+use core::fmt;
+use core::panic::Location;
+
+use crate::{CpuId, Order, Pfn, VirtAddr};
+
+/// One wrong call. Memory is as it was before the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misuse<'a> {
+    /// What is wrong.
+    pub kind: MisuseKind,
+    /// What the caller passed.
+    pub passed: Passed,
+    /// What is there.
+    pub there: There,
+    /// Where the call was made. For what comes to light later, where it came to light.
+    pub site: &'a Location<'a>,
+}
+
+/// What is wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MisuseKind {
+    /// The block is free already.
+    DoubleFree,
+    /// No memory of this manager is there.
+    Foreign,
+    /// The address is not the first byte of a page, or the frame not the first of such a block.
+    Misaligned,
+    /// The page lies inside a block and is not its first.
+    Interior,
+    /// The page was never handed out: it is reserved, or the manager's own.
+    Reserved,
+    /// The block was allocated with another order.
+    WrongOrder,
+    /// The page is the tail of a compound page.
+    CompoundTail,
+    /// A block on a per-CPU list or a free list is not free any more or is there twice: it was
+    /// freed by two CPUs at one moment. It has not been handed out; it is lost or with its other
+    /// holder.
+    ConcurrentFree,
+    /// A call that may sleep was made where sleeping is forbidden (A135).
+    SleepInAtomic,
+    /// High memory was asked for as an address (A073). The flag was left out.
+    HighmemAddress,
+    /// A reference was taken to, or dropped from, a page that has none.
+    NoReference,
+}
+
+impl MisuseKind {
+    const fn what(self) -> &'static str {
+        match self {
+            MisuseKind::DoubleFree => "double free",
+            MisuseKind::Foreign => "free of memory that is not this manager's",
+            MisuseKind::Misaligned => "free of a misaligned address",
+            MisuseKind::Interior => "free of a page inside a block",
+            MisuseKind::Reserved => "free of a reserved page",
+            MisuseKind::WrongOrder => "free with the wrong order",
+            MisuseKind::CompoundTail => "free of the tail of a compound page",
+            MisuseKind::ConcurrentFree => "block was freed twice at one moment",
+            MisuseKind::SleepInAtomic => "a call that may sleep in atomic context",
+            MisuseKind::HighmemAddress => "high memory asked for as an address",
+            MisuseKind::NoReference => "reference count of a page that has no reference",
+        }
+    }
+}
+
+/// What a caller passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// A page and an order.
+    Page(Pfn, Order),
+    /// An address and an order.
+    Address(VirtAddr, u32),
+    /// Flags of an allocation.
+    Flags(crate::Gfp),
+}
+
+/// What is really there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// No RAM that this manager knows.
+    Nothing,
+    /// A reserved frame, or a frame of the manager's own tables.
+    Reserved,
+    /// A block in use.
+    Block {
+        /// Its first frame.
+        head: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// A free block in a zone's free areas.
+    Free {
+        /// Its first frame.
+        head: Pfn,
+        /// Its order.
+        order: Order,
+    },
+    /// A free block on a CPU's page lists.
+    PerCpu {
+        /// Its first frame.
+        head: Pfn,
+        /// Its order.
+        order: Order,
+        /// The CPU.
+        cpu: CpuId,
+    },
+    /// Code that must not sleep.
+    AtomicContext,
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Passed::Page(pfn, order) => write!(f, "page {pfn} order {order}"),
+            Passed::Address(address, order) => write!(f, "address {address} order {order}"),
+            Passed::Flags(gfp) => write!(f, "flags {gfp}"),
+        }
+    }
+}
+
+impl fmt::Display for There {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            There::Nothing => f.write_str("no page of this manager"),
+            There::Reserved => f.write_str("a reserved page"),
+            There::Block { head, order } => write!(f, "a block in use at {head}, order {order}"),
+            There::Free { head, order } => write!(f, "a free block at {head}, order {order}"),
+            There::PerCpu { head, order, cpu } => {
+                write!(f, "a free block at {head}, order {order}, on the lists of cpu {cpu}")
+            }
+            There::AtomicContext => f.write_str("a context that must not sleep"),
+        }
+    }
+}
+
+/// One line: what is wrong, what was passed, what is there, and where the call was made.
+impl fmt::Display for Misuse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: passed {}, found {}, at {}",
+            self.kind.what(),
+            self.passed,
+            self.there,
+            self.site
+        )
+    }
+}

@@ -1,0 +1,37 @@
+//! What CPUs share, and what they do not.
+//!
+//! * [`SpinLock`]: one CPU at a time, interrupts masked while it is held. For the cold paths: a
+//!   lock is taken for a batch of pages, not for a page.
+//! * [`CpuSection`]: entry to data of one CPU. No lock and no atomic read-modify-write; an
+//!   interrupt that arrives inside finds the section busy and takes the shared path instead.
+//! * [`FrameStack`]: frames put aside by code that may not wait for a lock.
+//!
+//! # Lock levels
+//!
+//! Every lock has a [`Level`] in its type. A lock may be taken only while every lock held is of a
+//! lower level, so no two CPUs wait for each other:
+//!
+//! | level | lock | held for |
+//! | --- | --- | --- |
+//! | 0 | none: a [`CpuSection`] | one push or pop, or a batch |
+//! | 1 | [`ZoneLevel`]: a zone's free areas | a batch of splits or merges |
+//!
+//! There is one lock level so far, and no path holds two zones' locks at once.
+//!
+//! The atomics come from [`atomic`], which is `core`'s, or the model checker's under `--cfg loom`.
+
+mod section;
+mod spin;
+mod stack;
+
+pub(crate) mod atomic {
+    //! Atomics: `core`'s, or the model checker's.
+    #[cfg(not(loom))]
+    pub(crate) use core::sync::atomic::*;
+    #[cfg(loom)]
+    pub(crate) use loom::sync::atomic::*;
+}
+
+pub use section::{CpuSection, Entered};
+pub use spin::{Level, SpinGuard, SpinLock, ZoneLevel};
+pub use stack::FrameStack;

@@ -1,0 +1,91 @@
+//! Zonelists: the order in which a request looks at zones.
+
+use crate::gfp::ZoneKind;
+use crate::{MAX_NODES, NodeId};
+
+/// How many zones a machine can have: each kind on each node.
+pub const MAX_ZONES: usize = MAX_NODES * ZoneKind::COUNT;
+
+/// The distance between nodes, in the unit of ACPI's SLIT: 10 is a node to itself.
+#[derive(Clone, Copy)]
+pub struct Distances([[u8; MAX_NODES]; MAX_NODES]);
+
+impl Distances {
+    /// A node to itself.
+    pub const LOCAL: u8 = 10;
+    /// One node to another where nothing else is said.
+    pub const REMOTE: u8 = 20;
+
+    /// All nodes equally far from each other.
+    pub const fn new() -> Distances {
+        let mut table = [[Self::REMOTE; MAX_NODES]; MAX_NODES];
+        let mut node = 0;
+        while node < MAX_NODES {
+            table[node][node] = Self::LOCAL;
+            node += 1;
+        }
+        Distances(table)
+    }
+
+    /// The distance.
+    pub const fn get(&self, from: NodeId, to: NodeId) -> u8 {
+        self.0[from.index()][to.index()]
+    }
+
+    /// Sets the distance.
+    pub const fn set(&mut self, from: NodeId, to: NodeId, distance: u8) {
+        self.0[from.index()][to.index()] = distance;
+    }
+}
+
+impl Default for Distances {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The zones that a request looks at, best first, as indexes.
+#[derive(Clone, Copy)]
+pub struct Zonelist {
+    zones: [u8; MAX_ZONES],
+    len: u8,
+}
+
+impl Zonelist {
+    /// No zones.
+    pub const EMPTY: Zonelist = Zonelist { zones: [0; MAX_ZONES], len: 0 };
+
+    /// The list for requests on `node` that may use zones up to `highest`.
+    ///
+    /// `zone_at` gives the index of a node's zone of a kind, where it has pages.
+    pub fn build(
+        node: NodeId,
+        highest: ZoneKind,
+        distances: &Distances,
+        zone_at: impl Fn(NodeId, ZoneKind) -> Option<u8>,
+    ) -> Zonelist {
+        let mut list = Zonelist::EMPTY;
+        let mut taken = 0u32;
+        for _ in 0..MAX_NODES {
+            let nodes = (0..MAX_NODES as u32).filter_map(NodeId::new);
+            let nearest = nodes
+                .filter(|other| taken & (1 << other.get()) == 0)
+                .min_by_key(|other| (distances.get(node, *other), *other != node, other.get()));
+            let Some(nearest) = nearest else { break };
+            taken |= 1 << nearest.get();
+            for kind in ZoneKind::ALL.into_iter().rev().filter(|kind| *kind <= highest) {
+                if let Some(zone) = zone_at(nearest, kind) {
+                    list.zones[usize::from(list.len)] = zone;
+                    list.len += 1;
+                }
+            }
+        }
+        list
+    }
+
+    /// The indexes, best first.
+    #[inline]
+    pub fn zones(&self) -> &[u8] {
+        &self.zones[..usize::from(self.len)]
+    }
+}
