@@ -137,7 +137,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 return Ok(Page::of(first));
             }
         }
-        let order = Order::new(count.next_power_of_two().ilog2()).unwrap_or(Order::LIMIT);
+        // Counts beyond every order are asked for too: no arithmetic that overflows.
+        let order = Order::new(u64::BITS - (count - 1).leading_zeros()).unwrap_or(Order::LIMIT);
         Err(AllocError::NoMemory { order, gfp })
     }
 

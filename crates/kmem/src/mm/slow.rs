@@ -36,6 +36,13 @@ struct Request<'a> {
     memalloc: bool,
 }
 
+impl Request<'_> {
+    /// Whether it is made by somebody who frees memory for others.
+    fn frees_memory(&self) -> bool {
+        self.memalloc || self.gfp.contains(Gfp::MEMALLOC)
+    }
+}
+
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Allocates when the fast path could not, or would not.
     #[cold]
@@ -123,8 +130,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Some(pfn) = self.attempt(request, priority) {
             return Some(pfn);
         }
-        // A task that frees memory has had everything there is; to reclaim for it would recurse.
-        if !gfp.may_sleep() || request.memalloc || gfp.contains(Gfp::MEMALLOC) {
+        // What is on the lists is free memory too, and may merge to what is wanted (A086).
+        self.drain_all_pages();
+        if let Some(pfn) = self.attempt(request, priority) {
+            return Some(pfn);
+        }
+        // A task that frees memory has had everything there is.
+        if !gfp.may_sleep() || request.frees_memory() && !gfp.contains(Gfp::NOFAIL) {
             return None;
         }
         self.alloc_reclaim(request, priority)
@@ -143,13 +155,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         };
         let (mut attempt, mut in_vain) = (0u32, 0u32);
         loop {
-            // What is on the lists is free memory too, and may merge to what is wanted (A086).
-            self.drain_all_pages();
-            if let Some(pfn) = self.attempt(request, priority) {
-                return Some(pfn);
-            }
+            // To reclaim for a task that does so itself would recurse: it waits for others.
             let asked = ReclaimRequest { gfp, order, attempt };
-            let freed = self.reclaim.reclaim(self, &asked);
+            let freed =
+                if request.frees_memory() { 0 } else { self.reclaim.reclaim(self, &asked) };
+            // What was freed, here or by others, may be on lists.
+            self.drain_all_pages();
             if let Some(pfn) = self.attempt(request, priority) {
                 return Some(pfn);
             }

@@ -1,6 +1,8 @@
 //! Entry to data of one CPU, without a lock.
 
-use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+use core::sync::atomic::compiler_fence;
+
+use super::atomic::{AtomicBool, Ordering};
 
 /// Guards data that only one CPU touches, against interrupts on that CPU.
 ///
@@ -23,12 +25,20 @@ pub struct CpuSection {
 
 impl CpuSection {
     /// A section that nobody is inside.
+    #[cfg(not(loom))]
     pub const fn new() -> Self {
+        CpuSection { inside: AtomicBool::new(false), requested: AtomicBool::new(false) }
+    }
+
+    /// A section that nobody is inside.
+    #[cfg(loom)]
+    pub fn new() -> Self {
         CpuSection { inside: AtomicBool::new(false), requested: AtomicBool::new(false) }
     }
 
     /// A section that can never be entered and is never written: it stands for a CPU that has no
     /// data.
+    #[cfg(not(loom))]
     pub const fn closed() -> Self {
         CpuSection { inside: AtomicBool::new(true), requested: AtomicBool::new(false) }
     }

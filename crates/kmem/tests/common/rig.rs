@@ -117,6 +117,11 @@ impl Cpu {
         self.armed.set(Some(Armed { scope, at, left: every, every: Some(every) }));
     }
 
+    /// Whether this thread is where sleeping is forbidden.
+    pub fn in_atomic(&self) -> bool {
+        self.pins.get() > 0 || self.masked.get() || self.interrupt.get() || self.nmi.get()
+    }
+
     /// Ends it. Answers whether something was still armed.
     pub fn disarm(&self) -> bool {
         *self.handler.borrow_mut() = None;
@@ -279,7 +284,7 @@ unsafe impl<const SHIFT: u32, const TRACE: bool> Context for Rig<SHIFT, TRACE> {
     fn in_atomic(&self) -> bool {
         CPU.with(|cpu| {
             cpu.point(Point::InAtomic);
-            cpu.pins.get() > 0 || cpu.masked.get() || cpu.interrupt.get() || cpu.nmi.get()
+            cpu.in_atomic()
         })
     }
 

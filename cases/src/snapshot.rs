@@ -1,0 +1,54 @@
+//! The free lists at a moment, to see whether they are the same later.
+
+use kmem::Order;
+use kmem::zone::MAX_ZONES;
+
+use crate::failure::equal;
+use crate::{Failure, Machine};
+
+/// How many free blocks of each order each zone has, with all CPUs' lists drained.
+///
+/// Blocks merge as far as they can, so that the same pages being free means the same counts.
+pub struct Snapshot {
+    blocks: [[u64; Order::COUNT]; MAX_ZONES],
+    free: u64,
+}
+
+impl Snapshot {
+    /// Drains all CPUs' lists, and looks. It means something only while nothing else allocates or
+    /// frees.
+    pub fn take<M: Machine>(machine: &M) -> Snapshot {
+        let mm = machine.mm();
+        mm.drain_all_pages();
+        let mut blocks = [[0; Order::COUNT]; MAX_ZONES];
+        for (zone, row) in mm.zones().iter().zip(&mut blocks) {
+            for (order, count) in (0..).filter_map(Order::new).zip(row) {
+                *count = mm.free_blocks(zone, order);
+            }
+        }
+        Snapshot { blocks, free: mm.free_page_count() }
+    }
+
+    /// How many pages are free.
+    pub fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// How many free blocks of an order the zone with this index had.
+    pub fn blocks(&self, zone: u8, order: u32) -> u64 {
+        self.blocks[usize::from(zone)][order as usize]
+    }
+
+    /// Fails where `later` has other free blocks.
+    ///
+    /// # Errors
+    ///
+    /// The number of free pages, or else the first order of which there are more or fewer blocks.
+    pub fn same(&self, later: &Snapshot) -> Result<(), Failure> {
+        equal(later.free, self.free, "as many pages are free as before")?;
+        for (before, after) in self.blocks.iter().flatten().zip(later.blocks.iter().flatten()) {
+            equal(*after, *before, "the free lists are as before, for each zone and order")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! `kmem boot`: a machine with a shell.
+
+mod input;
+mod session;
+
+use std::io::{IsTerminal, stdin};
+use std::path::PathBuf;
+
+use crate::choice::Choice;
+use crate::exit::Exit;
+use crate::hosted;
+use input::Input;
+use session::Session;
+
+/// Boot a machine and run commands on it
+///
+/// Without -c and --script commands are read from standard input: with a prompt if it is a
+/// terminal. The first command that fails ends the machine, except at a prompt. At the end what the
+/// commands still hold is given back, the machine is shut down, and its memory is checked.
+#[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    #[command(flatten)]
+    machine: Choice,
+    /// Run these commands, separated by `;`
+    #[arg(short, value_name = "COMMANDS", conflicts_with = "script")]
+    commands: Option<String>,
+    /// Run the commands of a file, one or more a line
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  kmem boot
+  kmem boot -c 'insmod scullp; cp /etc/services /dev/scullp0; cmp /etc/services /dev/scullp0'
+  kmem boot --machine tiny --cpus 4 -c 'stress 100000'
+  kmem boot --machine ldd2-i386 --mem 64M --set largest_order=4 -c 'cat /proc/buddyinfo'
+  kmem boot -c help
+
+Exit status: 0 all went well; 1 a command failed; 2 the input makes no sense;
+3 at the end memory was missing or corrupted.";
+
+pub fn run(args: &Args) -> Result<(), Exit> {
+    let description = args.machine.describe()?;
+    let input = match (&args.commands, &args.script) {
+        (Some(commands), _) => Input::Text(commands.clone()),
+        (None, Some(path)) => Input::script(path)?,
+        (None, None) if stdin().is_terminal() => Input::Prompt,
+        (None, None) => Input::Standard,
+    };
+    hosted::boot(&description, Session(input))
+}

@@ -1,0 +1,158 @@
+//! A hosted machine, as the acceptance cases see it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cases::{Facts, Failure, FreeOnDemand};
+use kmem::{CpuId, Mm, NodeMask};
+use kmem_host::{Description, Host, HostError, Machine};
+
+/// A machine that has just booted.
+pub struct Hosted<const SHIFT: u32> {
+    machine: Arc<Machine<SHIFT, FreeOnDemand>>,
+    facts: Facts,
+    /// The lines that have been taken from the machine's log so far: how many, and the latest.
+    log: Mutex<(u64, String)>,
+}
+
+impl<const SHIFT: u32> Hosted<SHIFT> {
+    pub fn boot(name: &'static str, description: &Description) -> Result<Self, HostError> {
+        Ok(Hosted {
+            machine: Machine::boot_with(description, FreeOnDemand::new())?,
+            facts: facts(name, description),
+            log: Mutex::default(),
+        })
+    }
+
+    /// Runs `work` as a task of the boot CPU.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.machine.run_on(CpuId::BOOT, work)
+    }
+
+    fn log(&self) -> (u64, String) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in self.machine.take_log() {
+            *log = (log.0 + 1, line);
+        }
+        log.clone()
+    }
+}
+
+/// What a description says before anything is booted.
+pub fn facts(name: &'static str, description: &Description) -> Facts {
+    Facts {
+        name,
+        cpus: description.cpus,
+        nodes: description.nodes.len() as u32,
+        ram: description.ram_bytes(),
+        end: description.ram().last().map_or(0, |range| range.end),
+        page_shift: description.page_shift,
+        dma_limit: description.dma_limit,
+        dma32_limit: description.dma32_limit,
+        direct_limit: description.direct_map_limit,
+        movable: description.nodes.iter().any(|node| node.movable != 0),
+        largest_order: description.largest_order,
+        pagesets: description.pagesets,
+        whole_reserve_for_atomic: description.whole_reserve_for_atomic,
+    }
+}
+
+impl<const SHIFT: u32> cases::Machine for Hosted<SHIFT> {
+    type P = Host<SHIFT>;
+
+    fn mm(&self) -> &Mm<Host<SHIFT>, FreeOnDemand> {
+        self.machine.mm()
+    }
+
+    fn facts(&self) -> Facts {
+        self.facts
+    }
+
+    fn run_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) {
+        self.machine.run_on(cpu, work);
+    }
+
+    fn concurrently(&self, work: &(dyn Fn(CpuId) + Sync)) {
+        let (machine, start) = (&*self.machine, AtomicBool::new(false));
+        let start = &start;
+        machine.without_cpu(|| {
+            std::thread::scope(|scope| {
+                for cpu in machine.all_cpus() {
+                    scope.spawn(move || {
+                        machine.run_on(cpu, || {
+                            while !start.load(Ordering::Relaxed) {
+                                std::hint::spin_loop();
+                            }
+                            work(cpu);
+                        });
+                    });
+                }
+                start.store(true, Ordering::Relaxed);
+            });
+        });
+    }
+
+    fn interrupt(&self, cpu: CpuId, handler: &(dyn Fn() + Sync)) -> Result<(), Failure> {
+        struct Call {
+            handler: *const (dyn Fn() + Sync),
+            done: AtomicBool,
+        }
+        // SAFETY: the handler is `Sync`, so another thread may call it.
+        unsafe impl Send for Call {}
+        // SAFETY: as above.
+        unsafe impl Sync for Call {}
+
+        // SAFETY: only the lifetime changes. The handler is called before `done` is set, and this
+        // waits for that, so nobody calls it after this has returned.
+        let handler: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(handler) };
+        let call = Arc::new(Call { handler, done: AtomicBool::new(false) });
+        let raised = Arc::clone(&call);
+        self.machine
+            .interrupt(cpu, move || {
+                // SAFETY: whoever raised this waits, so the handler is there.
+                unsafe { (*raised.handler)() };
+                // Release pairs with the Acquire below: what the handler did is seen.
+                raised.done.store(true, Ordering::Release);
+            })
+            .map_err(|_| Failure::new("an interrupt can be raised"))?;
+        // The interrupt may be for the CPU that this thread holds: it arrives in this loop.
+        while !call.done.load(Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
+    fn without_preemption(&self, work: &dyn Fn()) {
+        let _guard = self.machine.preempt_disable();
+        work();
+    }
+
+    fn with_allowed_nodes(&self, nodes: NodeMask, work: &dyn Fn()) {
+        self.machine.with_allowed_nodes(nodes, work);
+    }
+
+    fn offline(&self, cpu: CpuId) -> Result<(), Failure> {
+        self.machine.offline(cpu).map_err(|_| Failure::new("a cpu can be taken out of service"))
+    }
+
+    fn online(&self, cpu: CpuId) -> Result<(), Failure> {
+        self.machine.online(cpu).map_err(|_| Failure::new("a cpu can be put into service"))
+    }
+
+    fn misuses(&self) -> u64 {
+        self.machine.misuse_count()
+    }
+
+    fn last_misuse(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.machine.misuses().last().map_or(Ok(()), |line| out.write_str(line))
+    }
+
+    fn log_lines(&self) -> u64 {
+        self.log().0
+    }
+
+    fn last_log_line(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str(&self.log().1)
+    }
+}

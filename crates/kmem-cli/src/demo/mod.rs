@@ -1,0 +1,35 @@
+//! `kmem demo`: a tour of what the memory manager does, with each thing checked.
+
+mod sample;
+mod tour;
+
+use std::path::PathBuf;
+
+use kmem_host::Description;
+
+use crate::exit::Exit;
+use crate::hosted;
+use sample::Sample;
+use tour::Tour;
+
+/// Take a tour: boot, copy a file through a driver, look at the memory, free wrongly
+///
+/// Each command is shown before its result. Ends with status 0 only if all that is claimed was
+/// found to be so.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  kmem demo\n  kmem demo --file /usr/bin/env")]
+pub struct Args {
+    /// The file that is copied through the device; one of 8 MiB is made if it is not given
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<(), Exit> {
+    let sample = match &args.file {
+        Some(path) => Sample::existing(path)?,
+        None => Sample::make()?,
+    };
+    let description = Description::preset("default")
+        .map_err(|error| Exit::Failed(format!("the preset cannot be read: {error}")))?;
+    hosted::boot(&description, Tour::new(&sample))
+}

@@ -1,0 +1,72 @@
+//! The file that the tour copies, and a place for the copy.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::exit::Exit;
+
+/// How large a file is made where none is given.
+const BYTES: u64 = 8 << 20;
+
+/// A file, and a folder of its own for what the tour writes. The folder goes away with this.
+pub struct Sample {
+    /// The file that is copied.
+    pub file: PathBuf,
+    /// How many bytes it has.
+    pub bytes: u64,
+    folder: PathBuf,
+}
+
+impl Sample {
+    /// A file that is there.
+    pub fn existing(path: &Path) -> Result<Self, Exit> {
+        let bad = |why: String| Exit::BadInput(format!("--file {}: {why}", path.display()));
+        let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Err(bad("give a file that is not empty".into()));
+        }
+        Ok(Sample { file: path.to_owned(), bytes: metadata.len(), folder: folder()? })
+    }
+
+    /// A new one, of bytes that no page repeats.
+    pub fn make() -> Result<Self, Exit> {
+        let folder = folder()?;
+        let sample = Sample { file: folder.join("sample"), bytes: BYTES, folder };
+        let written = File::create(&sample.file).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            let mut x = 1u64;
+            for _ in 0..BYTES / 8 {
+                // Knuth's linear congruential generator for 64 bits.
+                x = x
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                out.write_all(&x.to_le_bytes())?;
+            }
+            out.flush()
+        });
+        written.map_err(|error| {
+            Exit::Failed(format!("cannot write {}: {error}", sample.file.display()))
+        })?;
+        Ok(sample)
+    }
+
+    /// Where the copy goes.
+    pub fn copy(&self) -> PathBuf {
+        self.folder.join("copy")
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for temporary files, where it does no harm.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder() -> Result<PathBuf, Exit> {
+    let folder = std::env::temp_dir().join(format!("kmem-demo-{}", std::process::id()));
+    fs::create_dir_all(&folder)
+        .map_err(|error| Exit::Failed(format!("cannot make {}: {error}", folder.display())))?;
+    Ok(folder)
+}

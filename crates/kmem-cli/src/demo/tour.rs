@@ -1,0 +1,165 @@
+//! The stops of the tour.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use kmem_shell::{FreeLists, Shell, System};
+
+use super::sample::Sample;
+use crate::console::{COMMAND, GOOD, REMARK, seconds};
+use crate::exit::Exit;
+use crate::hosted::{Hosted, Visit};
+
+/// The tour over a file.
+pub struct Tour<'s> {
+    sample: &'s Sample,
+    begun: Instant,
+}
+
+impl<'s> Tour<'s> {
+    pub fn new(sample: &'s Sample) -> Self {
+        Tour { sample, begun: Instant::now() }
+    }
+}
+
+impl Visit for Tour<'_> {
+    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
+        let mut guide = Guide { machine, shell: Shell::new(machine), held: 0 };
+        let walked = self.walk(&mut guide);
+        let Guide { shell, held, .. } = guide;
+        let finished = machine.run(|| shell.finish());
+        walked?;
+        finished.map_err(|error| Exit::Lost(error.to_string()))?;
+        let time = seconds(self.begun.elapsed());
+        say(format_args!("\n{GOOD}All {held} checks held{GOOD:#}, in {time}. Your turn: kmem boot"))
+    }
+}
+
+impl Tour<'_> {
+    fn walk<const SHIFT: u32>(&self, guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+        let file = quoted(&self.sample.file);
+        let copy = quoted(&self.sample.copy());
+        let page = 1u64 << SHIFT;
+        let file_pages = self.sample.bytes.div_ceil(page);
+
+        guide.remark(
+            "A machine inside this process: its RAM is real memory, its CPUs are threads, and its \
+             memory\nmanager is the one that a kernel links.",
+        )?;
+        say(format_args!("{COMMAND}$ kmem boot --machine default{COMMAND:#}"))?;
+        say(format_args!("{}", guide.machine.title()))?;
+        guide.remark(
+            "How many blocks of 1, 2, 4 ... 1024 free pages each zone has. Free pages lie in the \
+             largest\nblocks that they can form.",
+        )?;
+        let before = guide.lists();
+        let free_before = guide.free_pages();
+        guide.command("cat /proc/buddyinfo")?;
+
+        guide.remark(
+            "A driver of Linux Device Drivers: /dev/scullp0 to 3 keep in whole pages what is \
+             written to them.",
+        )?;
+        guide.command("insmod scullp")?;
+        guide.command("ls /dev")?;
+
+        guide.remark(format_args!(
+            "Into the device and back again: {} bytes, one page allocated for each {page}.",
+            self.sample.bytes
+        ))?;
+        guide.command(&format!("time cp {file} /dev/scullp0"))?;
+        guide.command(&format!("cp /dev/scullp0 {copy}"))?;
+        guide.command(&format!("cmp {file} {copy}"))?;
+        guide.check("what came back is what went in", true)?;
+
+        guide.remark("Where the driver keeps it: its lists, and the addresses of its pages.")?;
+        let sets = file_pages.div_ceil(500);
+        guide.command(&format!("head -{} /proc/scullpmem", sets + 5))?;
+
+        guide.remark("The same table as above, now that the file lies in the machine's memory.")?;
+        guide.command("cat /proc/buddyinfo")?;
+        let taken = free_before - guide.free_pages();
+        let tables = 1 + 2 * sets;
+        guide.remark(format_args!(
+            "{taken} pages fewer are free: {file_pages} hold the file, {sets} quantum sets and \
+             {sets} list items point to\nthem, and one holds the table of devices. Larger blocks \
+             were split to get single pages."
+        ))?;
+        guide.check("every page is accounted for", taken == file_pages + tables)?;
+
+        guide.remark(
+            "A bug, on purpose: a page is freed twice. It is caught at the call, and memory stays \
+             as it is.",
+        )?;
+        let reports = guide.machine.misuses();
+        guide.command("wrong_free double")?;
+        guide.check("the double free was reported", guide.machine.misuses() == reports + 1)?;
+
+        guide.remark(
+            "Both CPUs and interrupt handlers allocate and free at random; what lies in every block \
+             is verified.",
+        )?;
+        guide.command("stress 50000")?;
+        guide.check("nothing was lost, handed out twice or overwritten", true)?;
+
+        guide.remark("Unloading the driver gives every page back, and the blocks merge again.")?;
+        guide.command("rmmod scullp")?;
+        guide.command("drain")?;
+        guide.command("cat /proc/buddyinfo")?;
+        let after = guide.lists();
+        guide.check("the free lists are as at the start", before.difference(&after).is_none())
+    }
+}
+
+/// Shows and runs commands, and counts what held.
+struct Guide<'m, const SHIFT: u32> {
+    machine: &'m Hosted<SHIFT>,
+    shell: Shell<'m, Hosted<SHIFT>>,
+    held: u32,
+}
+
+impl<const SHIFT: u32> Guide<'_, SHIFT> {
+    fn remark(&self, text: impl std::fmt::Display) -> Result<(), Exit> {
+        say(format_args!("\n{REMARK}{text}{REMARK:#}"))
+    }
+
+    fn command(&mut self, line: &str) -> Result<(), Exit> {
+        say(format_args!("{COMMAND}kmem> {line}{COMMAND:#}"))?;
+        let result = self.machine.run(|| self.shell.run(line));
+        self.machine.settle();
+        Ok(result?)
+    }
+
+    fn check(&mut self, what: &str, held: bool) -> Result<(), Exit> {
+        if !held {
+            return Err(Exit::Failed(format!("this did not hold: {what}")));
+        }
+        self.held += 1;
+        say(format_args!("{GOOD}held:{GOOD:#} {what}"))
+    }
+
+    fn lists(&self) -> FreeLists {
+        self.machine.run(|| FreeLists::take(self.machine.mm()))
+    }
+
+    fn free_pages(&self) -> u64 {
+        self.machine.run(|| self.machine.mm().free_page_count())
+    }
+}
+
+fn say(text: std::fmt::Arguments<'_>) -> Result<(), Exit> {
+    writeln!(anstream::stdout(), "{text}")
+        .map_err(|error| Exit::Failed(format!("cannot write to standard output: {error}")))
+}
+
+/// A path as one word of the shell.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""))
+    }
+}

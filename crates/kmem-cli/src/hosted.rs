@@ -1,0 +1,262 @@
+//! A machine inside this process, as the shell sees it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write, stdout};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kmem::{CpuId, Mm, NoReclaim};
+use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
+use kmem_shell::{Handler, Interrupts, Sink, Source, System};
+
+use crate::console::{self, Progress};
+use crate::exit::Exit;
+
+/// How far apart the interrupts of a stress run are, on average.
+const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
+
+/// What is done with a machine between boot and shutdown, whatever its page size is.
+pub trait Visit {
+    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit>;
+}
+
+/// Boots a machine, has it visited, shuts it down and checks it.
+///
+/// What is lost at the end counts for more than a command that failed: that line is printed as
+/// well, and the status is that of the loss.
+pub fn boot(description: &Description, visit: impl Visit) -> Result<(), Exit> {
+    match description.page_shift {
+        12 => boot_with::<12>(description, visit),
+        13 => boot_with::<13>(description, visit),
+        14 => boot_with::<14>(description, visit),
+        16 => boot_with::<16>(description, visit),
+        other => Err(Exit::BadInput(format!(
+            "page_shift {other} is not built in: give 12, 13, 14 or 16"
+        ))),
+    }
+}
+
+fn boot_with<const SHIFT: u32>(description: &Description, visit: impl Visit) -> Result<(), Exit> {
+    let hosted = Hosted::<SHIFT>::boot(description)?;
+    let visited = visit.visit(&hosted);
+    hosted.settle();
+    match (hosted.shut_down(), visited) {
+        (Err(lost), Err(failed)) => {
+            console::error(&failed.to_string());
+            Err(lost)
+        }
+        (Err(exit), Ok(())) | (Ok(()), Err(exit)) => Err(exit),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+/// A machine that has booted; a handle that can be copied to its tasks.
+#[derive(Clone)]
+pub struct Hosted<const SHIFT: u32> {
+    inner: Arc<Inner<SHIFT>>,
+}
+
+pub struct Inner<const SHIFT: u32> {
+    machine: Arc<Machine<SHIFT, NoReclaim>>,
+    title: String,
+    begun: Instant,
+    progress: Progress,
+    /// How many reports of misuse people have seen.
+    shown: AtomicUsize,
+}
+
+impl<const SHIFT: u32> Deref for Hosted<SHIFT> {
+    type Target = Inner<SHIFT>;
+
+    fn deref(&self) -> &Inner<SHIFT> {
+        &self.inner
+    }
+}
+
+impl<const SHIFT: u32> Hosted<SHIFT> {
+    fn boot(description: &Description) -> Result<Self, Exit> {
+        let machine = Machine::boot(description).map_err(|error| match error {
+            // The description is good; the host is what lacks something.
+            HostError::Resource { .. } => Exit::Failed(error.to_string()),
+            _ => Exit::BadInput(error.to_string()),
+        })?;
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let (cpus, nodes) = (description.cpus as usize, description.nodes.len());
+        let title = format!(
+            "{}, {} of RAM, {cpus} CPU{}, {nodes} node{}",
+            description.name,
+            console::size(description.ram_bytes()),
+            plural(cpus),
+            plural(nodes),
+        );
+        let inner = Inner {
+            machine,
+            title,
+            begun: Instant::now(),
+            progress: Progress::default(),
+            shown: AtomicUsize::new(0),
+        };
+        Ok(Hosted { inner: Arc::new(inner) })
+    }
+
+    /// Looks whether all memory is there and sound.
+    fn shut_down(self) -> Result<(), Exit> {
+        let shutdown = self.machine.shutdown();
+        if shutdown.is_clean() { Ok(()) } else { Err(Exit::Lost(shutdown.to_string())) }
+    }
+}
+
+impl<const SHIFT: u32> Inner<SHIFT> {
+    /// Name, memory, CPUs and nodes in one line.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Runs `work` as a task of the machine.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.machine.run_on(CpuId::BOOT, work)
+    }
+
+    /// Takes the progress bar away and prints reports of misuse that nobody has seen.
+    pub fn settle(&self) {
+        self.progress.clear();
+        let misuses = self.machine.misuses();
+        let shown = self.shown.swap(misuses.len(), Ordering::Relaxed);
+        for line in misuses.iter().skip(shown) {
+            console::machine_message(line);
+        }
+    }
+}
+
+impl<const SHIFT: u32> System for Hosted<SHIFT> {
+    type Platform = Host<SHIFT>;
+    type Reclaim = NoReclaim;
+
+    fn mm(&self) -> &Mm<Host<SHIFT>, NoReclaim> {
+        self.machine.mm()
+    }
+
+    fn print(&self, bytes: &[u8]) -> Result<(), String> {
+        self.progress.clear();
+        let mut out = stdout().lock();
+        out.write_all(bytes)
+            .and_then(|()| out.flush())
+            .map_err(|error| format!("cannot write to standard output: {error}"))
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+
+    fn sleep(&self, nanoseconds: u64) {
+        self.machine.sleep(Duration::from_nanos(nanoseconds));
+    }
+
+    fn on_each_cpu(&self, work: Handler<Self>) -> Result<(), String> {
+        let start = |cpu| {
+            let (system, work) = (self.clone(), work.clone());
+            self.machine.spawn(Some(cpu), format!("cpu {cpu}"), move || work(&system, cpu))
+        };
+        let tasks: Vec<_> = self.machine.online_cpus().map(start).collect();
+        tasks.into_iter().for_each(Task::join);
+        Ok(())
+    }
+
+    fn interrupts<'a>(
+        &'a self,
+        handler: Handler<Self>,
+    ) -> Result<Box<dyn Interrupts + 'a>, String> {
+        let system = self.clone();
+        let storm = self.machine.interrupt_storm(INTERRUPT_PERIOD, move || {
+            if let Some(cpu) = system.machine.current() {
+                handler(&system, cpu);
+            }
+        });
+        Ok(Box::new(Arriving(storm)))
+    }
+
+    fn take_log(&self) -> Vec<String> {
+        self.machine.take_log()
+    }
+
+    fn misuses(&self) -> u64 {
+        self.machine.misuse_count()
+    }
+
+    fn last_misuse(&self) -> Option<String> {
+        let mut misuses = self.machine.misuses();
+        self.shown.store(misuses.len(), Ordering::Relaxed);
+        misuses.pop()
+    }
+
+    fn progress(&self, what: &str, done: u64, total: u64) {
+        self.progress.show(what, done, total);
+    }
+
+    fn open(&self, path: &str) -> Result<Box<dyn Source>, String> {
+        let file = File::open(path).map_err(|error| cannot("open", path, &error))?;
+        // A directory opens, and then cannot be read: say so now.
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(format!("{path} is a directory: give a file"));
+        }
+        Ok(Box::new(HostFile { file, path: path.to_owned() }))
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn Sink>, String> {
+        let file = File::create(path).map_err(|error| cannot("create", path, &error))?;
+        Ok(Box::new(HostFile { file, path: path.to_owned() }))
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, String> {
+        let failed = |error| cannot("list", path, &error);
+        if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+            return Ok(vec![path.to_owned()]);
+        }
+        let mut names = std::fs::read_dir(path)
+            .map_err(failed)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Interrupts that a storm brings.
+struct Arriving<'m>(Storm<'m>);
+
+impl Interrupts for Arriving<'_> {
+    fn handled(&self) -> u64 {
+        self.0.handled()
+    }
+}
+
+/// A file of the host.
+struct HostFile {
+    file: File,
+    path: String,
+}
+
+impl Source for HostFile {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {
+        loop {
+            match self.file.read(out) {
+                // The machine's interrupts are signals.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| cannot("read", &self.path, &error)),
+            }
+        }
+    }
+}
+
+impl Sink for HostFile {
+    fn write(&mut self, data: &[u8]) -> Result<(), String> {
+        self.file.write_all(data).map_err(|error| cannot("write", &self.path, &error))
+    }
+}
+
+fn cannot(what: &str, path: &str, error: &std::io::Error) -> String {
+    format!("cannot {what} {path}: {error}")
+}

@@ -1,0 +1,64 @@
+//! `kmem`: boots machines that run the kmem memory manager inside this process.
+//!
+//! | where | what is in it |
+//! | --- | --- |
+//! | `exit.rs` | how the command ends, and with which status |
+//! | `choice.rs` | the options that choose a machine |
+//! | `hosted.rs` | a machine inside the process, as the shell sees it |
+//! | `console.rs` | progress, colours, what is printed where |
+//! | `boot/` | `kmem boot`: a machine with a shell |
+//! | `machines/` | `kmem machines`: what can be booted |
+//! | `demo/` | `kmem demo`: a tour |
+//! | `conformance/` | `kmem conformance`: the acceptance cases on every machine |
+
+mod boot;
+mod choice;
+mod conformance;
+mod console;
+mod demo;
+mod exit;
+mod hosted;
+mod machines;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A kernel's memory manager at a desk: boot a described machine inside this process, load a
+/// driver, copy files through it, and look at its memory.
+#[derive(Parser)]
+#[command(name = "kmem", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  kmem demo
+  kmem boot
+  kmem boot --machine tiny -c 'insmod scullp; cp /etc/services /dev/scullp0; cat /proc/buddyinfo'
+
+Exit status: 0 all went well; 1 a command failed; 2 the input makes no sense;
+3 at the end memory was missing or corrupted.";
+
+#[derive(Subcommand)]
+enum Command {
+    Boot(boot::Args),
+    Machines(machines::Args),
+    Demo(demo::Args),
+    Conformance(conformance::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Boot(args) => boot::run(&args),
+        Command::Machines(args) => machines::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}

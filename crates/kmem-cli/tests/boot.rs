@@ -1,0 +1,280 @@
+//! `kmem boot` from outside: what it does, says, and ends with.
+
+mod common;
+
+use common::{Folder, kmem, kmem_with, tiny};
+
+/// A317, A318
+#[test]
+fn eight_megabytes_through_scullp_compare_equal() {
+    let folder = Folder::new();
+    let (file, back) = (folder.file("file", 8 << 20), folder.path("back"));
+    let commands = format!(
+        "insmod scullp; cp {file} /dev/scullp0; cp /dev/scullp0 {back}; cmp {file} /dev/scullp0"
+    );
+    assert_eq!(kmem(&["boot", "-c", &commands]).well(), "");
+    assert!(std::fs::read(&file).unwrap() == std::fs::read(&back).unwrap());
+}
+
+/// A318: with cat and a redirection, as the texts use it.
+#[test]
+fn cat_into_one_device_and_from_it_into_another() {
+    let folder = Folder::new();
+    let file = folder.file("file", 100_001);
+    tiny(&format!(
+        "insmod scullp order=1; cat {file} > /dev/scullp0; cat /dev/scullp0 > /dev/scullp3; \
+         cmp /dev/scullp3 {file}"
+    ))
+    .well();
+}
+
+/// A315
+#[test]
+fn scullpmem_has_the_texts_shape() {
+    let folder = Folder::new();
+    let file = folder.file("file", 1_048_576);
+    let out =
+        tiny(&format!("insmod scullp; cp {file} /dev/scullp0; head -5 /proc/scullpmem")).well();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[0], "");
+    assert_eq!(lines[1], "Device 0: qset 500, order 0, sz 1048576");
+    let address = |text: &str| {
+        assert_eq!(text.len(), 16, "{out}");
+        assert!(text.bytes().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()), "{out}");
+    };
+    let (item, set) =
+        lines[2].strip_prefix("  item at ").unwrap().split_once(", qset at ").unwrap();
+    address(item);
+    address(set);
+    address(lines[3].strip_prefix("       0:").unwrap());
+    address(lines[4].strip_prefix("       1:").unwrap());
+}
+
+/// A080, A322
+#[test]
+fn buddyinfo_counts_what_is_free() {
+    let out = kmem(&["boot", "--machine", "x86_64", "-c", "cat /proc/buddyinfo"]).well();
+    let zones: Vec<&str> = out.lines().map(|line| &line[..21]).collect();
+    assert_eq!(zones, ["Node 0, zone      DMA", "Node 0, zone    DMA32", "Node 0, zone   Normal"]);
+    let pages: u64 = out
+        .lines()
+        .flat_map(|line| line[21..].split_whitespace().enumerate())
+        .map(|(order, count)| count.parse::<u64>().unwrap() << order)
+        .sum();
+    // 8 GiB less what the descriptors take, of 32 bytes each.
+    assert!((2_050_000..2_097_152).contains(&pages), "{pages} pages");
+}
+
+#[test]
+fn every_proc_file_can_be_read() {
+    let out = tiny("insmod scullp; ls /proc").well();
+    assert_eq!(
+        out.lines().collect::<Vec<_>>(),
+        [
+            "buddyinfo",
+            "iomem",
+            "meminfo",
+            "modules",
+            "pagetypeinfo",
+            "scullpmem",
+            "vmstat",
+            "zoneinfo"
+        ]
+    );
+    for name in out.lines() {
+        let text = tiny(&format!("insmod scullp; cat /proc/{name}")).well();
+        assert!(!text.is_empty(), "{name}");
+    }
+    tiny("cat /proc/scullpmem").complains(1, "insmod scullp");
+    tiny("cat /proc/nonsense").complains(1, "ls /proc");
+}
+
+#[test]
+fn modules_are_listed_while_they_are_loaded() {
+    let out = tiny("insmod scullp; cat /proc/modules; lsmod; rmmod scullp; lsmod").well();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("scullp ") && lines[0].contains(" 0 - Live 0x"), "{out}");
+    assert_eq!(lines[1], "Module                  Size  Used by");
+    assert!(lines[2].starts_with("scullp "));
+    assert_eq!(&lines[3..], [lines[1]]);
+}
+
+#[test]
+fn a_failing_command_ends_the_run_with_status_1() {
+    let run = tiny("ls /dev; cat /nowhere/at/all; help");
+    assert_eq!(run.out, "null\nzero\n");
+    run.complains(1, "cat: cannot open /nowhere/at/all");
+    tiny("rmmod scullp").complains(1, "not loaded");
+    tiny("insmod scullp; insmod scullp").complains(1, "rmmod scullp");
+    tiny("insmod scull").complains(1, "there is no module scull");
+    tiny("insmod scullp order=99").complains(1, "order=99");
+    tiny("cp /dev/zero /dev/scullp0").complains(1, "insmod scullp");
+    tiny("insmod scullp; cat /dev/scullp4").complains(1, "there is no device 4");
+    tiny("free 1").complains(1, "there is no id 1");
+    tiny("alloc_pages GFP_KERNEL 11").complains(1, "order 11");
+}
+
+#[test]
+fn bad_input_ends_with_status_2_before_anything_is_done() {
+    for (commands, needle) in
+        [("ls /dev; nosuch", "nosuch"), ("ls /dev; cat 'a", "'"), ("ls /dev; cat a >", ">")]
+    {
+        let run = tiny(commands);
+        assert_eq!(run.out, "");
+        run.complains(2, needle);
+    }
+    tiny("alloc_pages GFP_KERNAL 0").complains(2, "GFP_KERNEL");
+    tiny("alloc_pages GFP_KERNEL").complains(2, "usage: alloc_pages FLAGS ORDER");
+    tiny("sleep -1").complains(2, "out of range");
+    kmem(&["boot", "--machine", "nosuch"]).complains(2, "nosuch");
+    kmem(&["boot", "--machine", "/no/such.toml"]).complains(2, "/no/such.toml");
+    kmem(&["boot", "--mem", "lots"]).complains(2, "lots");
+    kmem(&["boot", "--set", "nosuch=1"]).complains(2, "nosuch");
+    kmem(&["boot", "--script", "/no/such/script"]).complains(2, "/no/such/script");
+    assert_eq!(kmem(&["boot", "--nosuch"]).status, 2);
+    assert_eq!(kmem(&["nosuch"]).status, 2);
+}
+
+#[test]
+fn commands_come_from_a_script_or_from_standard_input() {
+    let folder = Folder::new();
+    let script = folder.path("script");
+    std::fs::write(&script, "# a remark\nls /dev\n\nhead -1 /proc/meminfo; cat /none\n").unwrap();
+    let run = kmem(&["boot", "--machine", "tiny", "--script", &script]);
+    assert!(run.out.starts_with("null\nzero\nMemTotal:"), "{}", run.out);
+    run.complains(1, &format!("{script}:4: cat: cannot open /none"));
+
+    let run = kmem_with(&["boot", "--machine", "tiny"], b"ls /dev\nrmmod scullp\nls /dev\n");
+    assert_eq!(run.out, "null\nzero\n");
+    run.complains(1, "rmmod:");
+}
+
+#[test]
+fn what_is_held_at_the_end_is_given_back() {
+    tiny("insmod scullp; cp /proc/zoneinfo /dev/scullp0; alloc_pages GFP_KERNEL 5; fill").well();
+}
+
+#[test]
+fn fill_takes_all_and_drain_gives_it_back() {
+    let out = tiny("drain; fill; drain").well();
+    let free =
+        |line: &str| -> u64 { line.split_whitespace().rev().nth(2).unwrap().parse().unwrap() };
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 3);
+    let (before, after) = (free(lines[0]), free(lines[2]));
+    assert_eq!(before, after);
+    assert!(before > 15_000, "{out}");
+    // What is left are the reserves.
+    assert!(free(lines[1]) < before / 8, "{out}");
+}
+
+/// A319: exhaustion on purpose.
+#[test]
+fn a_device_that_takes_all_memory_gets_enomem_and_gives_it_back() {
+    let run = tiny("insmod scullp; cp /dev/zero /dev/scullp0");
+    run.complains(1, "ENOMEM");
+}
+
+#[test]
+fn pages_are_held_under_their_ids() {
+    let out = tiny(
+        "alloc_pages GFP_KERNEL 0; alloc_pages 'GFP_ATOMIC|__GFP_ZERO' 3; free 1; free 2; \
+         alloc_pages GFP_USER 1 0",
+    )
+    .well();
+    let ids: Vec<&str> = out.lines().map(|line| line.split_once(':').unwrap().0).collect();
+    assert_eq!(ids, ["id 1", "id 2", "id 3"]);
+    tiny("alloc_pages GFP_KERNEL 0; free 1; free 1").complains(1, "freed already");
+}
+
+#[test]
+fn cmp_reports_the_first_difference_as_cmp_does() {
+    let folder = Folder::new();
+    let (a, b) = (folder.path("a"), folder.path("b"));
+    std::fs::write(&a, "one\ntwo\nthree").unwrap();
+    std::fs::write(&b, "one\ntwo\nthr3e").unwrap();
+    tiny(&format!("cmp {a} {b}")).complains(1, &format!("{a} {b} differ: byte 12, line 3"));
+    std::fs::write(&b, "one\n").unwrap();
+    tiny(&format!("cmp {a} {b}")).complains(1, &format!("EOF on {b} after byte 4"));
+    tiny(&format!("cmp {a} {a}")).well();
+}
+
+#[test]
+fn help_has_an_example_for_each_command_and_each_explains_itself() {
+    let out = tiny("help").well();
+    let names: Vec<&str> = out
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(names.len() >= 16, "{names:?}");
+    for name in names {
+        let text = tiny(&format!("help {name}")).well();
+        assert!(text.starts_with(name) && text.contains("e.g. "), "{text}");
+    }
+}
+
+#[test]
+fn time_says_how_long_a_command_took() {
+    let out = tiny("time sleep 0.01").well();
+    let seconds: f64 =
+        out.strip_prefix("real ").unwrap().strip_suffix(" s\n").unwrap().parse().unwrap();
+    assert!(seconds >= 0.01);
+}
+
+/// A062, A063
+#[test]
+fn wrong_frees_are_reported_and_harm_nothing() {
+    for kind in ["double", "order", "interior", "tail", "misaligned", "foreign"] {
+        let out = tiny(&format!("wrong_free {kind}")).well();
+        assert!(out.contains("passed") && out.contains("found"), "{kind}: {out}");
+    }
+}
+
+#[test]
+fn options_change_the_machine() {
+    let zones = |arguments: &[&str]| {
+        let mut all = vec!["boot", "-c", "cat /proc/buddyinfo"];
+        all.extend(arguments);
+        kmem(&all).well()
+    };
+    assert_eq!(zones(&["--machine", "tiny", "--nodes", "2"]).lines().count(), 2);
+    let columns = |text: &str| text.lines().next().unwrap().split_whitespace().count();
+    assert_eq!(
+        columns(&zones(&["--machine", "tiny"])) - 3,
+        columns(&zones(&[
+            "--machine",
+            "tiny",
+            "--set",
+            "largest_order=7",
+            "--set",
+            "page_block_order=7"
+        ]))
+    );
+}
+
+#[test]
+fn lost_pages_end_with_status_3_and_their_number() {
+    tiny("leak 3").complains(3, "8 pages of 4096 bytes are lost");
+    // The failing command is told of as well, and what is lost counts for more.
+    let run = tiny("leak 0; cat /none");
+    assert_eq!(run.status, 3);
+    let lines: Vec<&str> = run.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", run.err);
+    assert!(lines[0].contains("cat: cannot open /none"), "{}", run.err);
+    assert!(lines[1].contains("1 pages of 4096 bytes are lost"), "{}", run.err);
+}
+
+#[test]
+fn the_log_is_shown_on_demand() {
+    let out = tiny("fill GFP_KERNEL 2; dmesg; ls /dev; dmesg").well();
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("took "), "{out}");
+    // The refusal that ended it is logged once, and shown once.
+    assert!(lines[1].contains("order") && lines[1].contains("GFP_KERNEL"), "{out}");
+    assert_eq!(lines.last(), Some(&"zero"), "{out}");
+    tiny("fill 'GFP_KERNEL|__GFP_NOWARN'; dmesg; drain").well();
+    assert_eq!(tiny("dmesg").well(), "");
+}

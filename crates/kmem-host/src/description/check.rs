@@ -1,0 +1,195 @@
+//! What must hold between the keys of a description, and what a machine costs its host.
+
+use std::fmt;
+use std::ops::Range;
+
+use kmem::{MAX_NODES, Pfn};
+
+use super::{Description, DescriptionError, format_range, format_size, join, wrong};
+
+/// Bytes of metadata a page frame: its descriptor.
+const DESCRIPTOR: u64 = 32;
+/// What tables other than the descriptors may take: a page set for each CPU and zone, page block
+/// flags, zones and zone lists. Rounded up; far below what the descriptors take.
+const TABLES_PER_CPU: u64 = 16 << 10;
+const TABLES: u64 = 256 << 10;
+/// Regions that one memory map holds.
+const MAX_REGIONS: usize = kmem::boot::map::MAX_REGIONS;
+
+/// What a machine takes before anybody has allocated a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// How many page frames get a descriptor.
+    pub frames: u64,
+    /// The bytes of descriptors and tables. All of it is touched at boot, so it is real memory of
+    /// the host; the rest of the machine's RAM costs nothing until it is used.
+    pub metadata: u64,
+    /// The machine's RAM in bytes.
+    pub ram: u64,
+    /// The part of the RAM that the direct map reaches and that nothing occupies at boot: the
+    /// metadata must fit here.
+    pub low_memory: u64,
+}
+
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} KiB of metadata for {} page frames, {} KiB of RAM, {} KiB of it low memory",
+            self.metadata >> 10,
+            self.frames,
+            self.ram >> 10,
+            self.low_memory >> 10
+        )
+    }
+}
+
+impl Description {
+    /// Whether the values go together.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not, with what it would have to be.
+    pub fn check(&self) -> Result<(), DescriptionError> {
+        self.check_memory()?;
+        self.check_limits()?;
+        self.check_nodes()
+    }
+
+    fn check_memory(&self) -> Result<(), DescriptionError> {
+        let ram = self.ram();
+        if ram.is_empty() {
+            return Err(wrong("node.0.ram", "[]", "at least one range of ram"));
+        }
+        let limit = (Pfn::MAX.number() + 1) << self.page_shift;
+        if let Some(above) = ram.iter().find(|range| range.end > limit) {
+            let allowed = format!("ram below {limit:#x}, the limit of 32-bit frame numbers");
+            return Err(wrong("ram", format_range(above), allowed));
+        }
+        let regions = self.nodes.iter().map(|node| node.ram.len()).sum::<usize>()
+            + self.reserved.len()
+            + self.kernel.len()
+            + self.late.len();
+        if regions > MAX_REGIONS {
+            let allowed = format!("at most {MAX_REGIONS} ranges in all");
+            return Err(wrong("ram, reserved, kernel and late", regions, allowed));
+        }
+        for (key, ranges) in [("kernel", &self.kernel), ("late", &self.late)] {
+            let inside = |range: &&Range<u64>| {
+                !ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end)
+            };
+            if let Some(outside) = ranges.iter().find(inside) {
+                return Err(wrong(key, format_range(outside), "ranges that lie in ram"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), DescriptionError> {
+        let page = 1u64 << self.page_shift;
+        let limits = [
+            ("dma_limit", self.dma_limit),
+            ("dma32_limit", self.dma32_limit),
+            ("direct_map_limit", self.direct_map_limit),
+        ];
+        for (key, limit) in limits {
+            let bad = |limit: &u64| *limit == 0 || !limit.is_multiple_of(page);
+            if let Some(limit) = limit.filter(bad) {
+                let allowed = format!("a multiple of the page size of {}", format_size(page));
+                return Err(wrong(key, format_size(limit), allowed));
+            }
+        }
+        if let (Some(dma), Some(dma32)) = (self.dma_limit, self.dma32_limit)
+            && dma >= dma32
+        {
+            let allowed = format!("an address above dma_limit = {}", format_size(dma));
+            return Err(wrong("dma32_limit", format_size(dma32), allowed));
+        }
+        if !self.mapping_area.is_multiple_of(page) {
+            let allowed = format!("a multiple of the page size of {}", format_size(page));
+            return Err(wrong("mapping_area", format_size(self.mapping_area), allowed));
+        }
+        if self.page_block_order > self.largest_order {
+            let allowed = format!("at most largest_order = {}", self.largest_order);
+            return Err(wrong("page_block_order", self.page_block_order, allowed));
+        }
+        Ok(())
+    }
+
+    fn check_nodes(&self) -> Result<(), DescriptionError> {
+        let count = self.nodes.len();
+        if !(1..=MAX_NODES).contains(&count) {
+            return Err(wrong("node", count, format!("1 to {MAX_NODES} nodes")));
+        }
+        let page = 1u64 << self.page_shift;
+        for (index, node) in self.nodes.iter().enumerate() {
+            let key = |name: &str| format!("node.{index}.{name}");
+            for (other, ram) in self.nodes[..index]
+                .iter()
+                .enumerate()
+                .flat_map(|(i, n)| n.ram.iter().map(move |r| (i, r)))
+            {
+                let shared = |range: &&Range<u64>| range.start < ram.end && ram.start < range.end;
+                if let Some(range) = node.ram.iter().find(shared) {
+                    let allowed =
+                        format!("ranges apart from {} of node {other}", format_range(ram));
+                    return Err(wrong(key("ram"), format_range(range), allowed));
+                }
+            }
+            for cpu in &node.cpus {
+                let taken = self.nodes[..index].iter().any(|other| other.cpus.contains(cpu));
+                if *cpu >= self.cpus || taken {
+                    let allowed = format!("each cpu below {} on one node", self.cpus);
+                    return Err(wrong(key("cpus"), cpu, allowed));
+                }
+            }
+            let ram = size(&join(node.ram.clone()));
+            if !node.movable.is_multiple_of(page) || node.movable > ram {
+                let allowed = format!("a multiple of the page size up to {}", format_size(ram));
+                return Err(wrong(key("movable"), format_size(node.movable), allowed));
+            }
+            if !node.distance.is_empty()
+                && (node.distance.len() != count || node.distance[index] != 10)
+            {
+                let allowed = format!("{count} numbers, one for each node, the node itself 10");
+                return Err(wrong(key("distance"), format!("{:?}", node.distance), allowed));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the machine takes before anybody has allocated a page.
+    pub fn footprint(&self) -> Footprint {
+        let ram = self.ram();
+        // Descriptors come for whole blocks of the largest order, so that a frame's buddy of any
+        // order has one too.
+        let block = (1u64 << self.page_shift) << self.largest_order;
+        let blocks =
+            ram.iter().map(|r| r.start / block * block..r.end.div_ceil(block) * block).collect();
+        let covered = size(&join(blocks));
+        let frames = covered >> self.page_shift;
+        let limit = self.direct_map_limit.unwrap_or(u64::MAX);
+        let taken = self.reserved.iter().chain(&self.kernel).chain(&self.late);
+        let low = overlap(&ram, std::slice::from_ref(&(0..limit)));
+        Footprint {
+            frames,
+            metadata: frames * DESCRIPTOR + u64::from(self.cpus) * TABLES_PER_CPU + TABLES,
+            ram: self.ram_bytes(),
+            low_memory: size(&low) - size(&overlap(&low, &join(taken.cloned().collect()))),
+        }
+    }
+}
+
+/// The parts of `of` that lie in one of `within`; both are sorted and without overlaps.
+fn overlap(of: &[Range<u64>], within: &[Range<u64>]) -> Vec<Range<u64>> {
+    let cut = |a: &Range<u64>, b: &Range<u64>| a.start.max(b.start)..a.end.min(b.end);
+    of.iter()
+        .flat_map(|a| within.iter().map(move |b| cut(a, b)))
+        .filter(|range| range.start < range.end)
+        .collect()
+}
+
+/// The bytes of ranges without overlaps.
+fn size(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}

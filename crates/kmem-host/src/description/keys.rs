@@ -1,0 +1,357 @@
+//! The keys of a description: one row of a table reads a key, writes it and says what it takes.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use kmem::{MAX_CPUS, MAX_NODES, Order};
+use toml::{Table, Value};
+
+use super::{
+    Description, DescriptionError, Node, format_range, format_size, parse_range, parse_size, wrong,
+};
+
+/// One key of `T`.
+struct Key<T> {
+    name: &'static str,
+    /// What it takes, as the end of "give ...".
+    allowed: &'static str,
+    /// Takes a value, or answers `None` where it is not one that the key takes.
+    put: fn(&mut T, &Value) -> Option<()>,
+    /// What is there; `None` where nothing is, which is what leaving the key out means.
+    get: fn(&T) -> Option<Value>,
+}
+
+/// What `none` in a setting means for a key that may be left out.
+const NONE: &str = "none";
+
+const MACHINE: &[Key<Description>] = &[
+    Key {
+        name: "name",
+        allowed: "a text",
+        put: |d, v| store(&mut d.name, text(v)),
+        get: |d| Some(d.name.clone().into()),
+    },
+    Key {
+        name: "about",
+        allowed: "a text",
+        put: |d, v| store(&mut d.about, text(v)),
+        get: |d| (!d.about.is_empty()).then(|| d.about.clone().into()),
+    },
+    Key {
+        name: "page_shift",
+        allowed: "12, 13, 14 or 16: the base-two logarithm of the page size",
+        put: |d, v| store(&mut d.page_shift, count(v, 0, 63).filter(is_page_shift)),
+        get: |d| Some(i64::from(d.page_shift).into()),
+    },
+    Key {
+        name: "cpus",
+        allowed: "a number from 1 to 256",
+        put: |d, v| store(&mut d.cpus, count(v, 1, MAX_CPUS as u32)),
+        get: |d| Some(i64::from(d.cpus).into()),
+    },
+    Key {
+        name: "dma_limit",
+        allowed: "an address such as \"16M\", or \"none\"",
+        put: |d, v| store(&mut d.dma_limit, optional(v, size)),
+        get: |d| d.dma_limit.map(size_value),
+    },
+    Key {
+        name: "dma32_limit",
+        allowed: "an address such as \"4G\", or \"none\"",
+        put: |d, v| store(&mut d.dma32_limit, optional(v, size)),
+        get: |d| d.dma32_limit.map(size_value),
+    },
+    Key {
+        name: "direct_map_limit",
+        allowed: "an address such as \"896M\", or \"none\"",
+        put: |d, v| store(&mut d.direct_map_limit, optional(v, size)),
+        get: |d| d.direct_map_limit.map(size_value),
+    },
+    Key {
+        name: "mapping_area",
+        allowed: "a size from \"1M\" to \"1T\"",
+        put: |d, v| {
+            store(&mut d.mapping_area, size(v).filter(|size| (1 << 20..=1 << 40).contains(size)))
+        },
+        get: |d| Some(size_value(d.mapping_area)),
+    },
+    Key {
+        name: "largest_order",
+        allowed: "a number from 0 to 15",
+        put: |d, v| store(&mut d.largest_order, count(v, 0, Order::LIMIT.get())),
+        get: |d| Some(i64::from(d.largest_order).into()),
+    },
+    Key {
+        name: "page_block_order",
+        allowed: "a number from 0 to 15, not above largest_order",
+        put: |d, v| store(&mut d.page_block_order, count(v, 0, Order::LIMIT.get())),
+        get: |d| Some(i64::from(d.page_block_order).into()),
+    },
+    Key {
+        name: "min_free_kbytes",
+        allowed: "a number of KiB, or \"none\" to have it computed",
+        put: |d, v| store(&mut d.min_free_kbytes, optional(v, |v| number(v, 0, u64::MAX >> 11))),
+        get: |d| d.min_free_kbytes.map(|kbytes| (kbytes as i64).into()),
+    },
+    Key {
+        name: "reserve_ratio",
+        allowed: "five numbers, for DMA, DMA32, Normal, HighMem and Movable, such as \
+                  [256, 256, 32, 0, 0]",
+        put: |d, v| {
+            let ratios = list(v, |v| count(v, 0, u32::MAX))?;
+            store(&mut d.reserve_ratio, ratios.try_into().ok())
+        },
+        get: |d| list_value(&d.reserve_ratio, |ratio| i64::from(*ratio).into()),
+    },
+    Key {
+        name: "whole_reserve_for_atomic",
+        allowed: "true or false",
+        put: |d, v| store(&mut d.whole_reserve_for_atomic, boolean(v)),
+        get: |d| Some(d.whole_reserve_for_atomic.into()),
+    },
+    Key {
+        name: "pagesets",
+        allowed: "true or false",
+        put: |d, v| store(&mut d.pagesets, boolean(v)),
+        get: |d| Some(d.pagesets.into()),
+    },
+    Key {
+        name: "reserved",
+        allowed: "ranges such as [\"640K-1M\", \"4G+64K\"]",
+        put: |d, v| store(&mut d.reserved, ranges(v)),
+        get: |d| ranges_value(&d.reserved),
+    },
+    Key {
+        name: "kernel",
+        allowed: "ranges such as [\"1M-3M\"]",
+        put: |d, v| store(&mut d.kernel, ranges(v)),
+        get: |d| ranges_value(&d.kernel),
+    },
+    Key {
+        name: "late",
+        allowed: "ranges of RAM such as [\"32M-34M\"]",
+        put: |d, v| store(&mut d.late, ranges(v)),
+        get: |d| ranges_value(&d.late),
+    },
+];
+
+const NODE: &[Key<Node>] = &[
+    Key {
+        name: "ram",
+        allowed: "ranges such as [\"0-640K\", \"1M-1G\"]",
+        put: |n, v| store(&mut n.ram, ranges(v)),
+        get: |n| ranges_value(&n.ram),
+    },
+    Key {
+        name: "cpus",
+        allowed: "numbers of CPUs such as [0, 1]",
+        put: |n, v| store(&mut n.cpus, list(v, |v| count(v, 0, MAX_CPUS as u32 - 1))),
+        get: |n| list_value(&n.cpus, |cpu| i64::from(*cpu).into()),
+    },
+    Key {
+        name: "movable",
+        allowed: "a size such as \"64M\"",
+        put: |n, v| store(&mut n.movable, size(v)),
+        get: |n| (n.movable != 0).then(|| size_value(n.movable)),
+    },
+    Key {
+        name: "distance",
+        allowed: "a number from 10 to 254 for each node such as [10, 20]",
+        put: |n, v| store(&mut n.distance, list(v, |v| u8::try_from(count(v, 10, 254)?).ok())),
+        get: |n| list_value(&n.distance, |distance| i64::from(*distance).into()),
+    },
+];
+
+/// The names of all keys with what they take; those of a node last, as they are given to `set`.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    const OF_NODES: [&str; NODE.len()] =
+        ["node.N.ram", "node.N.cpus", "node.N.movable", "node.N.distance"];
+    let nodes = OF_NODES.iter().zip(NODE).map(|(name, key)| (*name, key.allowed));
+    MACHINE.iter().map(|key| (key.name, key.allowed)).chain(nodes)
+}
+
+/// Gives a value to a key of a table; `prefix` is what stands before the key where people write it.
+fn put<T>(
+    target: &mut T,
+    keys: &[Key<T>],
+    prefix: &str,
+    name: &str,
+    value: &Value,
+) -> Result<(), DescriptionError> {
+    let full = || format!("{prefix}{name}");
+    let Some(key) = keys.iter().find(|key| key.name == name) else {
+        return Err(DescriptionError::NoSuchKey { key: full() });
+    };
+    (key.put)(target, value).ok_or_else(|| wrong(full(), one_line(value), key.allowed))
+}
+
+impl Description {
+    /// Reads the text form.
+    ///
+    /// # Errors
+    ///
+    /// It is not TOML, has a key that there is not, or a value that its key does not take. Whether
+    /// the values go together is for [`Description::check`] to say.
+    pub fn from_toml(text: &str) -> Result<Self, DescriptionError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let reason = error.message().lines().collect::<Vec<_>>().join(", ");
+            DescriptionError::Syntax { line, reason }
+        })?;
+        let mut description = Description::default();
+        for (name, value) in &table {
+            if name == "node" {
+                description.nodes = nodes(value)?;
+            } else {
+                put(&mut description, MACHINE, "", name, value)?;
+            }
+        }
+        Ok(description)
+    }
+
+    /// Writes the text form, which [`Description::from_toml`] reads back.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        write_keys(&mut text, self, MACHINE);
+        for node in &self.nodes {
+            text.push_str("\n[[node]]\n");
+            write_keys(&mut text, node, NODE);
+        }
+        text
+    }
+
+    /// Changes one key: `cpus=4`, `dma_limit=none`, `reserved=640K-1M,4G+64K`, `node.1.movable=64M`.
+    ///
+    /// # Errors
+    ///
+    /// The text is not `key=value`, there is no such key or node, or the key does not take the
+    /// value.
+    pub fn set(&mut self, setting: &str) -> Result<(), DescriptionError> {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(DescriptionError::NotASetting { text: setting.into() });
+        };
+        let (key, value) = (key.trim(), Value::String(value.trim().into()));
+        let Some(of_node) = key.strip_prefix("node.") else {
+            return put(self, MACHINE, "", key, &value);
+        };
+        let unknown = || DescriptionError::NoSuchKey { key: key.into() };
+        let (number, name) = of_node.split_once('.').ok_or_else(unknown)?;
+        let index: usize = number.parse().map_err(|_| unknown())?;
+        let count = self.nodes.len();
+        let Some(node) = self.nodes.get_mut(index) else {
+            let allowed = format!("a node below {count}: the machine has {count}");
+            return Err(wrong("node", index, allowed));
+        };
+        put(node, NODE, &format!("node.{index}."), name, &value)
+    }
+}
+
+fn nodes(value: &Value) -> Result<Vec<Node>, DescriptionError> {
+    let tables = value.as_array().filter(|tables| (1..=MAX_NODES).contains(&tables.len()));
+    let wrong_value = || {
+        let allowed = format!("1 to {MAX_NODES} tables [[node]]");
+        wrong("node", one_line(value), allowed)
+    };
+    let read = |(index, value): (usize, &Value)| {
+        let mut node = Node::default();
+        for (name, value) in value.as_table().ok_or_else(wrong_value)? {
+            put(&mut node, NODE, &format!("node.{index}."), name, value)?;
+        }
+        Ok(node)
+    };
+    tables.ok_or_else(wrong_value)?.iter().enumerate().map(read).collect()
+}
+
+fn write_keys<T>(text: &mut String, source: &T, keys: &[Key<T>]) {
+    for key in keys {
+        if let Some(value) = (key.get)(source) {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{} = {value}", key.name);
+        }
+    }
+}
+
+/// The value as it would stand in a file, cut where it is long.
+fn one_line(value: &Value) -> String {
+    let text = value.to_string().replace('\n', " ");
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.contains('\n')).map(String::from)
+}
+
+/// Puts a value where it belongs, if there is one.
+fn store<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+/// A number from `least` to `most`; in a setting it is a text.
+fn number(value: &Value, least: u64, most: u64) -> Option<u64> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok()?,
+        Value::String(text) => text.parse().ok()?,
+        _ => return None,
+    };
+    (least..=most).contains(&number).then_some(number)
+}
+
+/// A small [`number`].
+fn count(value: &Value, least: u32, most: u32) -> Option<u32> {
+    u32::try_from(number(value, u64::from(least), u64::from(most))?).ok()
+}
+
+fn is_page_shift(shift: &u32) -> bool {
+    matches!(shift, 12 | 13 | 14 | 16)
+}
+
+/// A size or an address. It ends far below 2^64, so that sums of a few do not overflow.
+fn size(value: &Value) -> Option<u64> {
+    let bytes = match value {
+        Value::Integer(bytes) => u64::try_from(*bytes).ok()?,
+        Value::String(text) => parse_size(text)?,
+        _ => return None,
+    };
+    (bytes < 1 << 60).then_some(bytes)
+}
+
+fn boolean(value: &Value) -> Option<bool> {
+    value.as_bool().or_else(|| value.as_str()?.parse().ok())
+}
+
+fn optional<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
+    if value.as_str() == Some(NONE) { Some(None) } else { read(value).map(Some) }
+}
+
+/// A list; in a setting it is a text with commas.
+fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    match value {
+        Value::Array(values) => values.iter().map(read).collect(),
+        Value::String(text) if text.is_empty() || text == NONE => Some(Vec::new()),
+        Value::String(text) => {
+            text.split(',').map(|item| read(&Value::String(item.trim().into()))).collect()
+        }
+        _ => None,
+    }
+}
+
+fn ranges(value: &Value) -> Option<Vec<Range<u64>>> {
+    list(value, |value| parse_range(value.as_str()?).filter(|range| range.end < 1 << 60))
+}
+
+fn size_value(bytes: u64) -> Value {
+    format_size(bytes).into()
+}
+
+fn list_value<T>(items: &[T], write: impl Fn(&T) -> Value) -> Option<Value> {
+    (!items.is_empty()).then(|| Value::Array(items.iter().map(write).collect()))
+}
+
+fn ranges_value(ranges: &[Range<u64>]) -> Option<Value> {
+    list_value(ranges, |range| format_range(range).into())
+}

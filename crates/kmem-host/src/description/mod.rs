@@ -1,0 +1,318 @@
+//! What a machine is made of, as data.
+//!
+//! A [`Description`] is a value with a text form in TOML. It comes from a preset
+//! ([`Description::preset`]), a file ([`Description::from_file`]) or code, and may then be changed:
+//! [`Description::set`] changes one key, [`Description::mem`], [`Description::cpus`] and
+//! [`Description::nodes`] lay the machine out anew for another size. Nothing is checked against
+//! other keys until [`Description::check`], which booting calls, so keys may be set in any order.
+//!
+//! ```
+//! use kmem_host::Description;
+//!
+//! let mut machine = Description::from_toml(
+//!     r#"
+//!     name = "bench"
+//!     cpus = 2
+//!     dma_limit = "16M"
+//!     reserved = ["640K-1M"]
+//!
+//!     [[node]]
+//!     ram = ["0-640K", "1M-512M"]
+//!     "#,
+//! )?;
+//! machine.set("largest_order=8")?;
+//! machine.set("page_block_order=8")?;
+//! machine.mem(2 << 30)?;
+//! machine.check()?;
+//! assert_eq!(machine.ram().last().unwrap().end, 2 << 30);
+//! # Ok::<(), kmem_host::DescriptionError>(())
+//! ```
+//!
+//! [`Description::keys`] lists the keys and what they take. A range is half open: its start, then
+//! `-` and its end or `+` and its size.
+//!
+//! ```text
+//!   mod.rs      the value, presets, where it comes from
+//!   keys.rs     the table of keys: one row reads, writes and explains a key
+//!   layout.rs   another amount of memory, other numbers of CPUs and nodes
+//!   check.rs    what must hold between keys, and what a machine costs its host
+//!   size.rs     "64M" and "1M-1G"
+//! ```
+
+mod check;
+mod keys;
+mod layout;
+mod size;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use kmem::{CpuId, NodeId, ZoneKind};
+
+pub use check::Footprint;
+pub use size::{format_range, format_size, parse_range, parse_size};
+
+/// A machine: its memory, nodes, CPUs and settings. All sizes and addresses are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What it is called.
+    pub name: String,
+    /// One line on what it is.
+    pub about: String,
+    /// The base-two logarithm of the page size (A002).
+    pub page_shift: u32,
+    /// How many CPUs it has. All are online after boot.
+    pub cpus: u32,
+    /// Where ZONE_DMA ends, if there is one (A020).
+    pub dma_limit: Option<u64>,
+    /// Where ZONE_DMA32 ends, if there is one (A021).
+    pub dma32_limit: Option<u64>,
+    /// Where the direct map ends and high memory begins (A020, A035). `None`: all is mapped.
+    pub direct_map_limit: Option<u64>,
+    /// How much address space there is for mappings of pages: vmalloc and the like.
+    pub mapping_area: u64,
+    /// The largest order of a block (A058).
+    pub largest_order: u32,
+    /// The order of a page block: what has one migrate type.
+    pub page_block_order: u32,
+    /// The sum of the `min` watermarks in KiB. `None`: computed from the amount of memory.
+    pub min_free_kbytes: Option<u64>,
+    /// For each zone kind from DMA up: how many pages above it make it keep back one page (A037).
+    pub reserve_ratio: [u32; ZoneKind::COUNT],
+    /// Whether an atomic request may take even the last free page (A140).
+    pub whole_reserve_for_atomic: bool,
+    /// Whether CPUs keep lists of free pages of their own.
+    pub pagesets: bool,
+    /// What firmware keeps. May lie outside RAM.
+    pub reserved: Vec<Range<u64>>,
+    /// Where the kernel's image is.
+    pub kernel: Vec<Range<u64>>,
+    /// RAM that the boot loader holds and that may be released later.
+    pub late: Vec<Range<u64>>,
+    /// The nodes; at least one.
+    pub nodes: Vec<Node>,
+}
+
+/// One node: memory, and the CPUs that are near it (A087).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Where its RAM is, in any order.
+    pub ram: Vec<Range<u64>>,
+    /// Its CPUs. A CPU that no node names belongs to node `cpu % nodes`.
+    pub cpus: Vec<u32>,
+    /// How much of its top is ZONE_MOVABLE.
+    pub movable: u64,
+    /// How far each node is, itself included. Empty: 10 to itself and 20 to the others.
+    pub distance: Vec<u8>,
+}
+
+/// The presets: each is a file of the `machines` folder.
+const PRESETS: [(&str, &str); 8] = [
+    ("tiny", include_str!("../../machines/tiny.toml")),
+    ("default", include_str!("../../machines/default.toml")),
+    ("ldd2-i386", include_str!("../../machines/ldd2-i386.toml")),
+    ("lkd-i386", include_str!("../../machines/lkd-i386.toml")),
+    ("pae", include_str!("../../machines/pae.toml")),
+    ("x86_64", include_str!("../../machines/x86_64.toml")),
+    ("numa2", include_str!("../../machines/numa2.toml")),
+    ("holes", include_str!("../../machines/holes.toml")),
+];
+
+impl Default for Description {
+    /// One CPU and one node without any RAM, and today's settings: what keys that are left out
+    /// mean.
+    fn default() -> Self {
+        Description {
+            name: "unnamed".into(),
+            about: String::new(),
+            page_shift: 12,
+            cpus: 1,
+            dma_limit: None,
+            dma32_limit: None,
+            direct_map_limit: None,
+            mapping_area: 64 << 30,
+            largest_order: 10,
+            page_block_order: 9,
+            min_free_kbytes: None,
+            reserve_ratio: [256, 256, 32, 0, 0],
+            whole_reserve_for_atomic: false,
+            pagesets: true,
+            reserved: Vec::new(),
+            kernel: Vec::new(),
+            late: Vec::new(),
+            nodes: vec![Node::default()],
+        }
+    }
+}
+
+impl Description {
+    /// The preset with this name.
+    ///
+    /// # Errors
+    ///
+    /// There is none; the error names those that there are.
+    pub fn preset(name: &str) -> Result<Self, DescriptionError> {
+        match PRESETS.iter().find(|(preset, _)| *preset == name) {
+            Some((_, text)) => Self::from_toml(text),
+            None => Err(DescriptionError::NoPreset { name: name.into() }),
+        }
+    }
+
+    /// All presets, from the smallest machine to the strangest.
+    pub fn presets() -> impl Iterator<Item = Self> {
+        PRESETS.iter().filter_map(|(_, text)| Self::from_toml(text).ok())
+    }
+
+    /// The names of the presets.
+    pub fn preset_names() -> impl Iterator<Item = &'static str> {
+        PRESETS.iter().map(|(name, _)| *name)
+    }
+
+    /// Reads a machine file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or what it holds is not a description.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, DescriptionError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| DescriptionError::Unreadable {
+            path: path.into(),
+            reason: error.to_string(),
+        })?;
+        Self::from_toml(&text)
+    }
+
+    /// Every key that [`Description::set`] and machine files know, with what it may be.
+    pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+        keys::all()
+    }
+
+    /// The node that a CPU belongs to.
+    pub fn cpu_node(&self, cpu: CpuId) -> NodeId {
+        let named = self.nodes.iter().position(|node| node.cpus.contains(&cpu.get()));
+        let node = named.unwrap_or(cpu.index() % self.nodes.len().max(1));
+        NodeId::new(node as u32).unwrap_or(NodeId::ZERO)
+    }
+
+    /// How far node `to` is from node `from`, by number.
+    pub fn distance(&self, from: usize, to: usize) -> u8 {
+        let given = self.nodes.get(from).and_then(|node| node.distance.get(to)).copied();
+        given.unwrap_or(if from == to { 10 } else { 20 })
+    }
+
+    /// All RAM: sorted, without overlaps, neighbours joined.
+    pub fn ram(&self) -> Vec<Range<u64>> {
+        join(self.nodes.iter().flat_map(|node| node.ram.iter().cloned()).collect())
+    }
+
+    /// How many bytes of RAM there are.
+    pub fn ram_bytes(&self) -> u64 {
+        self.ram().iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+/// Sorts ranges and joins those that touch or overlap.
+fn join(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// What is wrong with a description. Each prints as one line with the key, the value and what is
+/// allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DescriptionError {
+    /// There is no preset with that name.
+    NoPreset {
+        /// The name.
+        name: String,
+    },
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The text is not TOML.
+    Syntax {
+        /// The line it stops at, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// There is no such key.
+    NoSuchKey {
+        /// The key.
+        key: String,
+    },
+    /// `KEY=VALUE` was expected.
+    NotASetting {
+        /// What was given.
+        text: String,
+    },
+    /// A value is not one that its key takes.
+    Wrong {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What the key takes.
+        allowed: String,
+    },
+}
+
+/// A value that its key does not take.
+fn wrong(
+    key: impl Into<String>,
+    value: impl fmt::Display,
+    allowed: impl Into<String>,
+) -> DescriptionError {
+    let (key, value, allowed) = (key.into(), value.to_string(), allowed.into());
+    DescriptionError::Wrong { key, value, allowed }
+}
+
+impl fmt::Display for DescriptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DescriptionError::NoPreset { name } => {
+                write!(f, "there is no machine '{name}': there are ")?;
+                write_list(f, Description::preset_names())
+            }
+            DescriptionError::Unreadable { path, reason } => {
+                write!(f, "cannot read machine file {}: {reason}", path.display())
+            }
+            DescriptionError::Syntax { line, reason } => {
+                write!(f, "line {line} of the machine's description is not toml: {reason}")
+            }
+            DescriptionError::NoSuchKey { key } => {
+                write!(f, "a machine has no key '{key}': it has ")?;
+                write_list(f, Description::keys().map(|(name, _)| name))
+            }
+            DescriptionError::NotASetting { text } => {
+                write!(f, "'{text}' is not a setting: give key=value")
+            }
+            DescriptionError::Wrong { key, value, allowed } => {
+                write!(f, "{key} = {value} is not allowed: give {allowed}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DescriptionError {}
+
+fn write_list<'a>(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = &'a str>) -> fmt::Result {
+    for (i, item) in items.enumerate() {
+        write!(f, "{}{item}", if i == 0 { "" } else { ", " })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+use super::*;
+
+const M: u64 = 1 << 20;
+const G: u64 = 1 << 30;
+
+fn preset(name: &str) -> Description {
+    Description::preset(name).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn error(result: Result<(), DescriptionError>) -> String {
+    let text = result.expect_err("it was accepted").to_string();
+    assert!(!text.contains('\n'), "not one line: {text}");
+    text
+}
+
+#[test]
+fn every_preset_is_read_checked_and_bears_its_file_s_name() {
+    let presets: Vec<_> = Description::presets().collect();
+    assert_eq!(presets.len(), PRESETS.len());
+    for (description, (name, text)) in presets.iter().zip(PRESETS) {
+        assert_eq!(description.name, name);
+        assert_eq!(Description::from_toml(text).as_ref(), Ok(description));
+        description.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!description.about.is_empty());
+    }
+}
+
+#[test]
+fn the_text_form_of_every_preset_is_read_back() {
+    for description in Description::presets() {
+        assert_eq!(Description::from_toml(&description.to_toml()), Ok(description));
+    }
+}
+
+/// A020, A021, A035: the machines of the texts have the zones and sizes of the texts.
+#[test]
+fn presets_describe_what_they_claim() {
+    assert_eq!(preset("tiny").ram_bytes(), 64 * M);
+    assert_eq!(preset("tiny").cpus, 2);
+
+    let default = preset("default");
+    assert_eq!(default.ram_bytes(), G - 384 * 1024);
+    assert_eq!((default.dma_limit, default.dma32_limit), (Some(16 * M), Some(4 * G)));
+
+    let ldd2 = preset("ldd2-i386");
+    assert_eq!(ldd2.ram().last().map(|range| range.end), Some(128 * M));
+    assert_eq!((ldd2.dma_limit, ldd2.largest_order), (Some(16 * M), 5));
+    assert!(ldd2.whole_reserve_for_atomic && !ldd2.pagesets);
+
+    let lkd = preset("lkd-i386");
+    assert_eq!(lkd.ram().last().map(|range| range.end), Some(2 * G));
+    assert_eq!((lkd.dma_limit, lkd.direct_map_limit), (Some(16 * M), Some(896 * M)));
+
+    let pae = preset("pae");
+    assert_eq!(pae.ram().last().map(|range| range.end), Some(64 * G));
+    assert_eq!(pae.direct_map_limit, Some(896 * M));
+    assert!(pae.footprint().metadata < 40 * M);
+
+    let x86_64 = preset("x86_64");
+    assert_eq!(x86_64.ram_bytes(), 8 * G - 384 * 1024);
+    assert!(x86_64.ram().iter().all(|range| range.end <= 3 * G || range.start >= 4 * G));
+
+    let numa2 = preset("numa2");
+    assert_eq!((numa2.nodes.len(), numa2.cpus), (2, 2));
+    assert_eq!(numa2.cpu_node(CpuId::new(1).unwrap()).get(), 1);
+    assert_eq!((numa2.distance(0, 0), numa2.distance(0, 1)), (10, 20));
+
+    let holes = preset("holes");
+    let given = &holes.nodes[0].ram;
+    assert!(given.windows(2).any(|pair| pair[0].start > pair[1].start), "it is sorted");
+    assert!(holes.ram().len() > 5 && holes.ram().len() < given.len(), "nothing overlaps");
+    assert!(given.iter().any(|range| !range.start.is_multiple_of(4096)), "all is aligned");
+    assert!(!holes.late.is_empty() && !holes.reserved.is_empty());
+}
+
+#[test]
+fn a_setting_changes_its_key_alone() {
+    let mut changed = preset("numa2");
+    for setting in ["cpus=4", " dma_limit = none", "reserved=640K-1M,4G+64K", "node.1.movable=64M"]
+    {
+        changed.set(setting).unwrap_or_else(|error| panic!("{setting}: {error}"));
+    }
+    let expected = Description {
+        cpus: 4,
+        dma_limit: None,
+        reserved: vec![640 << 10..M, 4 * G..4 * G + (64 << 10)],
+        ..preset("numa2")
+    };
+    assert_eq!(changed.nodes[1].movable, 64 * M);
+    changed.nodes[1].movable = 0;
+    assert_eq!(changed, expected);
+}
+
+#[test]
+fn a_wrong_setting_is_told_with_key_value_and_what_is_allowed() {
+    let mut d = preset("numa2");
+    for (setting, parts) in [
+        ("cpus=0", ["cpus", "0", "1 to 256"]),
+        ("cpus=many", ["cpus", "many", "1 to 256"]),
+        ("page_shift=15", ["page_shift", "15", "12, 13, 14 or 16"]),
+        ("dma_limit=16Q", ["dma_limit", "16Q", "16M"]),
+        ("largest_order=16", ["largest_order", "16", "0 to 15"]),
+        ("reserved=1M", ["reserved", "1M", "640K-1M"]),
+        ("pagesets=maybe", ["pagesets", "maybe", "true or false"]),
+        ("node.1.distance=5,10", ["node.1.distance", "5,10", "10 to 254"]),
+        ("node.7.movable=1M", ["node", "7", "below 2"]),
+        ("cpu=2", ["'cpu'", "no key", "page_shift"]),
+        ("node.1.memory=2", ["'node.1.memory'", "no key", "node.N.ram"]),
+        ("node.x.ram=2", ["'node.x.ram'", "no key", "cpus"]),
+        ("cpus", ["'cpus'", "not a setting", "key=value"]),
+    ] {
+        let before = d.clone();
+        let text = error(d.set(setting));
+        for part in parts {
+            assert!(text.contains(part), "{setting}: '{part}' is not in: {text}");
+        }
+        assert_eq!(d, before, "{setting} changed something");
+    }
+}
+
+#[test]
+fn wrong_files_are_told_apart() {
+    let text = |toml: &str| error(Description::from_toml(toml).map(|_| ()));
+    assert!(text("name = \"x\"\ncpus = = 2\n").contains("line 2"));
+    assert!(text("processors = 2").contains("'processors'"));
+    assert!(text("cpus = \"two\"").contains("cpus = \"two\""));
+    assert!(text("[[node]]\nram = [\"0-64M\"]\ncolour = 1").contains("'node.0.colour'"));
+    assert!(text("node = 1").contains("[[node]]"));
+    assert!(text("[[node]]\nram = [1, 2]").contains("node.0.ram"));
+    let missing = Description::from_file("/nowhere/at/all.toml").map(|_| ());
+    assert!(error(missing).contains("/nowhere/at/all.toml"));
+    assert!(error(Description::preset("cray").map(|_| ())).contains("ldd2-i386"));
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused() {
+    let refused = |name: &str, settings: &[&str]| {
+        let mut d = preset(name);
+        for setting in settings {
+            d.set(setting).unwrap_or_else(|error| panic!("{setting}: {error}"));
+        }
+        error(d.check())
+    };
+    assert!(refused("tiny", &["node.0.ram=none"]).contains("node.0.ram"));
+    assert!(refused("tiny", &["node.0.ram=0-17T"]).contains("0xffffffff000"));
+    assert!(refused("tiny", &["kernel=63M-65M"]).contains("kernel = 63M-65M"));
+    assert!(refused("tiny", &["late=1G-2G"]).contains("late = 1G-2G"));
+    assert!(refused("default", &["dma32_limit=8M"]).contains("above dma_limit = 16M"));
+    assert!(refused("default", &["dma_limit=0x1001"]).contains("page size of 4K"));
+    assert!(refused("default", &["largest_order=4"]).contains("page_block_order = 9"));
+    assert!(refused("numa2", &["node.1.ram=256M-1G"]).contains("node 0"));
+    assert!(refused("numa2", &["node.1.cpus=0"]).contains("node.1.cpus = 0"));
+    assert!(refused("numa2", &["cpus=1"]).contains("node.1.cpus = 1"));
+    assert!(refused("numa2", &["node.0.movable=1G"]).contains("node.0.movable"));
+    assert!(refused("numa2", &["node.0.distance=10"]).contains("2 numbers"));
+}
+
+#[test]
+fn more_memory_goes_above_and_holes_stay() {
+    let mut d = preset("x86_64");
+    d.mem(16 * G).unwrap();
+    assert_eq!(d.ram(), [0..640 << 10, M..3 * G, 4 * G..17 * G]);
+    d.mem(2 * G).unwrap();
+    assert_eq!(d.ram(), [0..640 << 10, M..2 * G]);
+
+    let mut d = preset("numa2");
+    d.mem(4 * G).unwrap();
+    assert_eq!(d.nodes[0].ram, [0..640 << 10, M..2 * G]);
+    assert_eq!(d.nodes[1].ram, std::slice::from_ref(&(2 * G..4 * G)));
+    assert!(error(d.mem(3000)).contains("page size"));
+    assert!(error(d.mem(17 << 40)).contains("16T"));
+}
+
+#[test]
+fn regions_that_lose_their_ram_go_with_it() {
+    let mut d = preset("holes");
+    d.mem(40 * M).unwrap();
+    d.check().unwrap();
+    assert!(d.late.is_empty() && !d.reserved.is_empty());
+}
+
+#[test]
+fn nodes_share_the_memory_and_the_cpus() {
+    let mut d = preset("default");
+    d.nodes(4).unwrap();
+    d.cpus(8).unwrap();
+    d.check().unwrap();
+    assert_eq!(d.ram_bytes(), G - 384 * 1024);
+    assert_eq!(d.nodes[1].ram, std::slice::from_ref(&(256 * M..512 * M)));
+    assert_eq!(d.cpu_node(CpuId::new(5).unwrap()).get(), 1);
+
+    let before = preset("tiny");
+    let mut d = before.clone();
+    assert!(error(d.nodes(17)).contains("1 to 16"));
+    d.mem(2 * M).unwrap();
+    let small = d.clone();
+    assert!(error(d.nodes(3)).contains("3M"));
+    assert_eq!(d, small);
+    assert!(error(d.cpus(0)).contains("1 to 256"));
+}
+
+/// Any preset with any sensible overrides still goes together.
+#[test]
+fn overrides_of_presets_go_together() {
+    for name in Description::preset_names() {
+        for nodes in [1, 2, 3, 16] {
+            for bytes in [16 * M, 100 * M, 3 * G, 1 << 40] {
+                let mut d = preset(name);
+                d.nodes(nodes).unwrap();
+                d.mem(bytes).unwrap();
+                d.cpus(5).unwrap();
+                d.check().unwrap_or_else(|error| panic!("{name} {nodes} {bytes}: {error}"));
+                assert!(d.ram_bytes() <= bytes && d.ram_bytes() > bytes - 12 * M, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_footprint_counts_descriptors_and_low_memory() {
+    let tiny = preset("tiny").footprint();
+    assert_eq!(tiny.frames, 64 * M / 4096);
+    assert!(tiny.metadata >= tiny.frames * 32 && tiny.metadata < tiny.frames * 32 + M);
+    assert_eq!(tiny.low_memory, 64 * M);
+
+    let pae = preset("pae").footprint();
+    assert_eq!(pae.frames, 4 * G / 4096);
+    // 896 MiB less the hole below 1M and the kernel's 2 MiB.
+    assert_eq!(pae.low_memory, 896 * M - (384 << 10) - 2 * M);
+}
+
+/// Whatever is set, read or laid out, in any order: an error or a description whose text is read
+/// back, and never a panic.
+#[test]
+fn random_changes_give_an_error_or_a_description_that_can_be_written() {
+    const VALUES: [&str; 24] = [
+        "0",
+        "1",
+        "2",
+        "12",
+        "13",
+        "16",
+        "257",
+        "-1",
+        "none",
+        "true",
+        "false",
+        "",
+        "a \"b\" \\ c",
+        "16M",
+        "4G",
+        "0x9fc00",
+        "1023T",
+        "0-1M",
+        "1M-1G,64M-2G",
+        "63M+0x1801",
+        "0,1",
+        "10,20",
+        "256,256,32,0,0",
+        "é\u{7}",
+    ];
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |time| time.as_nanos() as u64 | 1);
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % limit as u64) as usize
+    };
+    let keys: Vec<_> = Description::keys().map(|(name, _)| name).collect();
+    for _ in 0..2_000 {
+        let mut d = preset(PRESETS[below(PRESETS.len())].0);
+        for _ in 0..12 {
+            let value = VALUES[below(VALUES.len())];
+            let _ = match below(8) {
+                0 => d.mem(1 << below(46)),
+                1 => d.cpus(below(300) as u32),
+                2 => d.nodes(below(18) as u32),
+                3 => {
+                    let mut text = d.to_toml().into_bytes();
+                    let at = below(text.len());
+                    text[at] = b" =[]\"-#\n09Kx"[below(12)];
+                    String::from_utf8(text).map_or(Ok(()), |text| {
+                        Description::from_toml(&text).map(|changed| d = changed)
+                    })
+                }
+                _ => {
+                    let key = keys[below(keys.len())].replace('N', &below(3).to_string());
+                    d.set(&format!("{key}={value}"))
+                }
+            };
+            assert_eq!(Description::from_toml(&d.to_toml()).as_ref(), Ok(&d), "seed {seed}");
+            let footprint = d.footprint();
+            assert!(footprint.low_memory <= footprint.ram, "seed {seed}");
+            if let Err(error) = d.check() {
+                assert!(!error.to_string().contains('\n'), "seed {seed}: {error}");
+            }
+        }
+    }
+}

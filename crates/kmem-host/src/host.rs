@@ -1,0 +1,289 @@
+//! The platform that a machine's memory manager runs on.
+//!
+//! What is read on the manager's fast paths lies in [`Host`] itself or in thread-local words; the
+//! rest is behind it. Pinning costs nothing: a task moves to another CPU only where it sleeps or
+//! yields, and pinned code does neither.
+
+use std::fmt;
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use kmem::platform::{
+    Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled,
+    PageMap, PageMapError, Sleep, TemporaryMap, WakeReason,
+};
+use kmem::{CpuId, MAX_CPUS, NodeMask, Pfn, PhysAddr, VirtAddr};
+use rustix::io::Errno;
+
+use crate::cpu::{Cpus, VirtualCpu};
+use crate::description::Description;
+use crate::interrupt;
+use crate::journal::{Journal, Line};
+use crate::local::{self, Saved};
+use crate::mapping::{Mappings, TemporaryMappings};
+use crate::memory::Memory;
+use crate::task::Waits;
+
+/// The platform of a hosted machine with pages of `2^SHIFT` bytes.
+pub struct Host<const SHIFT: u32 = 12> {
+    /// What a thread's word is less its CPU's number, if it holds one of this machine.
+    tag: u64,
+    base: usize,
+    limit: u64,
+    /// Whether there is RAM at or above the limit.
+    has_high_memory: bool,
+    pub(crate) cpus: Arc<Cpus>,
+    memory: Memory,
+    mappings: Mappings,
+    temporary: TemporaryMappings,
+    waits: Waits,
+    pub(crate) log: Journal,
+    pub(crate) misuses: Journal,
+    echo: AtomicBool,
+}
+
+impl<const SHIFT: u32> Host<SHIFT> {
+    pub(crate) fn new(description: &Description) -> Result<Host<SHIFT>, Errno> {
+        let ram = description.ram();
+        let end = ram.last().map_or(0, |range| range.end);
+        let limit = description.direct_map_limit.unwrap_or(end.next_multiple_of(1 << SHIFT));
+        let cpus = Arc::new(Cpus::new(description.cpus));
+        let memory = Memory::new(&ram, limit)?;
+        Ok(Host {
+            tag: cpus.tag(),
+            base: memory.base(),
+            limit,
+            has_high_memory: end > limit,
+            memory,
+            mappings: Mappings::new(description.mapping_area, SHIFT)?,
+            temporary: TemporaryMappings::new(cpus.all().len(), SHIFT)?,
+            waits: Waits::new(),
+            log: Journal::new(),
+            misuses: Journal::new(),
+            echo: AtomicBool::new(false),
+            cpus,
+        })
+    }
+
+    /// Whether messages and reports also go to standard error as they come.
+    pub(crate) fn set_echo(&self, echo: bool) {
+        self.echo.store(echo, Relaxed);
+    }
+
+    /// How many page mappings have been made or removed since boot: writes to a page table (A161).
+    pub fn mapping_changes(&self) -> u64 {
+        self.mappings.changes()
+    }
+
+    /// How many bytes of RAM the host has had to supply so far.
+    pub fn touched_bytes(&self) -> u64 {
+        self.memory.touched()
+    }
+
+    /// The CPU of this machine that the running thread holds.
+    fn held(&self) -> &VirtualCpu {
+        self.cpus.held().unwrap_or_else(|| no_cpu())
+    }
+
+    fn record(&self, journal: &Journal, line: Line) {
+        journal.write(line);
+        if self.echo.load(Relaxed) {
+            // One write, so that lines stay whole; a handler may not use the standard library's
+            // locked stream.
+            let mut bytes = [0; 256];
+            let mut rest = &mut bytes[..];
+            let _ = writeln!(rest, "{}", line.as_str());
+            let left = rest.len();
+            let _ = rustix::io::write(rustix::stdio::stderr(), &bytes[..bytes.len() - left]);
+        }
+    }
+}
+
+/// A thread that is no task has called something that works on a CPU's own data.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn no_cpu() -> ! {
+    panic!(
+        "thread '{}' holds no cpu of this machine: call this within Machine::run_on or \
+         Machine::spawn",
+        std::thread::current().name().unwrap_or("unnamed")
+    )
+}
+
+// SAFETY: a thread holds a CPU alone until it sleeps or yields, which pinned code does not do;
+// handlers run on that same thread and end before it goes on.
+unsafe impl<const SHIFT: u32> PlatformCpus for Host<SHIFT> {
+    #[inline]
+    fn pin(&self) {}
+
+    #[inline]
+    fn unpin(&self) {}
+
+    /// # Panics
+    ///
+    /// The running thread holds no CPU of this machine.
+    #[inline]
+    fn current(&self) -> CpuId {
+        let number = local::held().wrapping_sub(self.tag);
+        if number < MAX_CPUS as u64
+            && let Some(cpu) = CpuId::new(number as u32)
+        {
+            return cpu;
+        }
+        no_cpu()
+    }
+
+    #[inline]
+    fn relax(&self) {
+        local::relax();
+    }
+
+    fn cross_call(&self) -> Option<&dyn CrossCall> {
+        Some(self)
+    }
+}
+
+// SAFETY: while the thread's mask is set, a signal that arrives only marks that it came; a thread
+// that takes a CPU handles what waits for it before it runs anything. NMIs set their own mark.
+unsafe impl<const SHIFT: u32> Context for Host<SHIFT> {
+    type Saved = Saved;
+
+    #[inline]
+    fn mask(&self) -> Saved {
+        local::mask()
+    }
+
+    #[inline]
+    fn restore(&self, saved: Saved) {
+        local::restore(saved);
+    }
+
+    /// In handlers, with interrupts masked, and where a task has disabled pre-emption. The manager's
+    /// own short pins are not counted: it does not sleep in them.
+    #[inline]
+    fn in_atomic(&self) -> bool {
+        local::in_atomic()
+    }
+
+    #[inline]
+    fn in_nmi(&self) -> bool {
+        local::in_nmi()
+    }
+
+    #[inline]
+    fn allowed_nodes(&self) -> NodeMask {
+        local::allowed_nodes()
+    }
+
+    #[inline]
+    fn memalloc(&self) -> bool {
+        local::memalloc()
+    }
+
+    fn sleep(&self) -> Option<&dyn Sleep> {
+        Some(self)
+    }
+}
+
+// SAFETY: the memfd is mapped at `base` wherever the description says that there is RAM below the
+// limit, for as long as this value lives.
+unsafe impl<const SHIFT: u32> DirectMap for Host<SHIFT> {
+    const PAGE_SHIFT: u32 = SHIFT;
+
+    #[inline]
+    fn base(&self) -> VirtAddr {
+        VirtAddr::new(self.base)
+    }
+
+    #[inline]
+    fn limit(&self) -> PhysAddr {
+        PhysAddr::new(self.limit)
+    }
+
+    fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
+        if self.has_high_memory { Some(self) } else { None }
+    }
+}
+
+impl<const SHIFT: u32> Hooks for Host<SHIFT> {
+    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        let mark = match level {
+            Level::Info => "",
+            Level::Warning => "warning: ",
+            Level::Error => "error: ",
+        };
+        self.record(&self.log, Line::new(format_args!("{mark}{message}")));
+    }
+
+    fn misuse(&self, report: &Misuse<'_>) {
+        self.record(&self.misuses, Line::new(format_args!("{report}")));
+    }
+}
+
+// SAFETY: the work runs in a handler on the thread that holds the CPU, or on this one if it does;
+// the call waits until it has run, and posts it at most once.
+unsafe impl<const SHIFT: u32> CrossCall for Host<SHIFT> {
+    fn call_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled> {
+        interrupt::call_on(&self.cpus, cpu, work)
+    }
+}
+
+// SAFETY: the frame's bytes of the memfd are mapped at the page until `unmap`.
+unsafe impl<const SHIFT: u32> TemporaryMap for Host<SHIFT> {
+    /// # Panics
+    ///
+    /// The running thread holds no CPU, or mappings nest deeper than eight on it.
+    fn map(&self, frame: Pfn) -> VirtAddr {
+        local::preempt_disable();
+        VirtAddr::new(self.temporary.map(&self.memory, self.held(), frame.start(SHIFT).get()))
+    }
+
+    unsafe fn unmap(&self, address: VirtAddr) {
+        // SAFETY: the caller's promise.
+        unsafe { self.temporary.unmap(self.held(), address.get()) };
+        local::preempt_enable();
+    }
+}
+
+// SAFETY: the frames' bytes of the memfd are mapped at the pages until `unmap`.
+unsafe impl<const SHIFT: u32> PageMap for Host<SHIFT> {
+    fn range(&self) -> Range<VirtAddr> {
+        let range = self.mappings.range();
+        VirtAddr::new(range.start)..VirtAddr::new(range.end)
+    }
+
+    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mappings.map(&self.memory, address.get(), first.start(SHIFT).get(), count) }
+    }
+
+    unsafe fn unmap(&self, address: VirtAddr, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.mappings.unmap(address.get(), count) };
+    }
+
+    /// Nothing is left to do: the host makes all threads forget a mapping when it is removed.
+    fn flush(&self, _address: VirtAddr, _count: usize) {}
+}
+
+impl<const SHIFT: u32> Clock for Host<SHIFT> {
+    fn nanoseconds(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    }
+}
+
+impl<const SHIFT: u32> Sleep for Host<SHIFT> {
+    /// In atomic context it returns at once: to sleep there would hang the machine.
+    fn wait(&self, key: usize, ready: &(dyn Fn() -> bool + Sync), nanoseconds: u64) -> WakeReason {
+        self.waits.wait(key, ready, nanoseconds)
+    }
+
+    fn wake(&self, key: usize) {
+        self.waits.wake(key);
+    }
+}

@@ -1,0 +1,56 @@
+//! What is left of a machine at its end.
+
+use std::fmt;
+
+/// The result of [`Machine::shutdown`](crate::Machine::shutdown).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Pages that are not free and were free right after boot; negative where pages came back that
+    /// nobody had.
+    pub lost_pages: i64,
+    /// The size of a page in bytes.
+    pub page_bytes: u64,
+    /// What is not sound in the manager's structures.
+    pub corruption: Option<String>,
+    /// The reports of misuse; the oldest of them where there were very many.
+    pub misuses: Vec<String>,
+    /// How many reports of misuse there were.
+    pub misuse_count: u64,
+    /// Tasks that were spawned and have not ended.
+    pub running_tasks: usize,
+}
+
+impl Shutdown {
+    /// Whether nothing was lost or corrupted. Misuse that was caught does not count: it did no harm.
+    pub fn is_clean(&self) -> bool {
+        self.lost_pages == 0 && self.corruption.is_none() && self.running_tasks == 0
+    }
+}
+
+/// One line: what is wrong, or that all is well.
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if let Some(corruption) = &self.corruption {
+            parts.push(format!("memory is corrupt: {corruption}"));
+        }
+        match self.lost_pages {
+            0 => {}
+            lost @ 1.. => parts.push(format!(
+                "{lost} pages of {} bytes are lost: they were allocated and not freed",
+                self.page_bytes
+            )),
+            extra => parts.push(format!("{} pages are free that never were before", -extra)),
+        }
+        if self.running_tasks != 0 {
+            parts.push(format!("{} tasks still run", self.running_tasks));
+        }
+        if parts.is_empty() {
+            parts.push("all pages are free and all structures sound".into());
+        }
+        if self.misuse_count != 0 {
+            parts.push(format!("{} wrong calls were caught", self.misuse_count));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}

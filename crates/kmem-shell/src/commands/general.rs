@@ -1,0 +1,151 @@
+//! What is about no particular thing: the stress scenario, time, help.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::{Command, exactly, print, table, usage, word};
+use crate::shell::find;
+use crate::stress;
+use crate::{Failure, Shell, Sink, System};
+
+pub(super) const fn stress<S: System>() -> Command<S> {
+    Command {
+        name: "stress",
+        usage: "stress OPERATIONS [SEED]",
+        about: "allocate and free at random on all CPUs and in interrupts, checking contents",
+        example: "stress 100000",
+        run: run_stress,
+    }
+}
+
+fn run_stress<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let (operations, seed) = match arguments {
+        [operations] => (operations, shell.system.nanoseconds()),
+        [operations, seed] => (operations, word(seed, "seed: give a whole number")?),
+        _ => return Err(usage(&stress::<S>())),
+    };
+    let operations = word(operations, "number of operations")?;
+    print(out, format_args!("seed {seed}\n"))?;
+    let report = stress::run(shell.system, operations, seed)
+        .map_err(|message| format!("{message} (seed {seed})"))?;
+    print(out, format_args!("{report}\n"))
+}
+
+pub(super) const fn sleep<S: System>() -> Command<S> {
+    Command {
+        name: "sleep",
+        usage: "sleep SECONDS",
+        about: "wait; the CPU is free for others meanwhile",
+        example: "sleep 0.5",
+        run: run_sleep,
+    }
+}
+
+/// A day: longer sleeps are slips of the finger.
+const LONGEST_SLEEP: f64 = 86_400.0;
+
+fn run_sleep<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    _: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let [seconds] = exactly(&sleep::<S>(), arguments)?;
+    let seconds: f64 = word(seconds, "number of seconds")?;
+    if !(0.0..=LONGEST_SLEEP).contains(&seconds) {
+        let message = format!("{seconds} seconds is out of range: give 0 to {LONGEST_SLEEP}");
+        return Err(Failure::Usage(message));
+    }
+    shell.system.sleep((seconds * 1e9) as u64);
+    Ok(())
+}
+
+pub(super) const fn time<S: System>() -> Command<S> {
+    Command {
+        name: "time",
+        usage: "time COMMAND [ARGUMENT]...",
+        about: "run a command and say how long it took",
+        example: "time cp /etc/services /dev/scullp0",
+        run: run_time,
+    }
+}
+
+fn run_time<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    if arguments.is_empty() {
+        return Err(usage(&time::<S>()));
+    }
+    let command = find::<S>(arguments).map_err(|error| error.failure)?;
+    let start = shell.system.nanoseconds();
+    let explain = |message| format!("{}: {message}", command.name);
+    shell.run_into(command, &arguments[1..], out).map_err(|failure| match failure {
+        Failure::Usage(message) => Failure::Usage(explain(message)),
+        Failure::Failed(message) => Failure::Failed(explain(message)),
+    })?;
+    let microseconds = (shell.system.nanoseconds() - start) / 1000;
+    let line = format!("real {}.{:06} s\n", microseconds / 1_000_000, microseconds % 1_000_000);
+    // To the console even where the command's own output goes to a file.
+    Ok(shell.system.print(line.as_bytes())?)
+}
+
+pub(super) const fn dmesg<S: System>() -> Command<S> {
+    Command {
+        name: "dmesg",
+        usage: "dmesg",
+        about: "show what the machine has logged since the last time",
+        example: "dmesg",
+        run: run_dmesg,
+    }
+}
+
+fn run_dmesg<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let [] = exactly(&dmesg::<S>(), arguments)?;
+    shell.system.take_log().iter().try_for_each(|line| print(out, format_args!("{line}\n")))
+}
+
+pub(super) const fn help<S: System>() -> Command<S> {
+    Command {
+        name: "help",
+        usage: "help [COMMAND]",
+        about: "list the commands, or explain one",
+        example: "help stress",
+        run: run_help,
+    }
+}
+
+fn run_help<S: System>(
+    _: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    match arguments {
+        [] => {
+            for Command { name, about, example, .. } in table::<S>() {
+                print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
+            }
+            print(
+                out,
+                format_args!(
+                    "\n`;` separates commands, `> FILE` sends output to a file, quotes keep blanks.\n\
+                     Paths under /dev and /proc are the machine's, all others the host's.\n"
+                ),
+            )
+        }
+        [_] => {
+            let Command { usage, about, example, .. } =
+                find::<S>(arguments).map_err(|error| Failure::Usage(format!("{error}")))?;
+            print(out, format_args!("{usage}\n    {about}\n    e.g. {example}\n"))
+        }
+        _ => Err(usage(&help::<S>())),
+    }
+}

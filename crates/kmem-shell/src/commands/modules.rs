@@ -1,0 +1,66 @@
+//! Loading and unloading modules.
+
+use alloc::string::String;
+
+use super::{Command, exactly, print, usage};
+use crate::{Failure, Shell, Sink, System};
+
+pub(super) const fn insmod<S: System>() -> Command<S> {
+    Command {
+        name: "insmod",
+        usage: "insmod MODULE [PARAMETER=VALUE]...",
+        about: "load a module; scullp has order=0, qset=500 and devices=4",
+        example: "insmod scullp order=2",
+        run: run_insmod,
+    }
+}
+
+fn run_insmod<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    _: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let (name, settings) = arguments.split_first().ok_or_else(|| usage(&insmod::<S>()))?;
+    Ok(shell.modules.load(shell.system, name, settings)?)
+}
+
+pub(super) const fn rmmod<S: System>() -> Command<S> {
+    Command {
+        name: "rmmod",
+        usage: "rmmod MODULE",
+        about: "unload a module; the memory of its devices goes back",
+        example: "rmmod scullp",
+        run: run_rmmod,
+    }
+}
+
+fn run_rmmod<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    _: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let [name] = exactly(&rmmod::<S>(), arguments)?;
+    Ok(shell.modules.unload(name)?)
+}
+
+pub(super) const fn lsmod<S: System>() -> Command<S> {
+    Command {
+        name: "lsmod",
+        usage: "lsmod",
+        about: "list the loaded modules",
+        example: "lsmod",
+        run: run_lsmod,
+    }
+}
+
+fn run_lsmod<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let [] = exactly(&lsmod::<S>(), arguments)?;
+    let mut text = String::new();
+    // A string takes all that is written to it.
+    let _ = shell.modules.write_table(&mut text);
+    print(out, format_args!("{text}"))
+}

@@ -1,0 +1,38 @@
+//! A shell for a machine that runs [`kmem`]: `insmod scullp; cp FILE /dev/scullp0; cat
+//! /proc/buddyinfo`.
+//!
+//! It needs a [`System`], which is all that it knows of the machine: a machine inside a process and
+//! a PC behind a serial line offer the same commands. Paths under `/dev` and `/proc` are the
+//! machine's; all others are of the host that the machine runs on, if it has one.
+//!
+//! | where | what is in it |
+//! | --- | --- |
+//! | `system.rs` | what the shell needs of a machine |
+//! | `parse.rs` | a line of text as commands and words |
+//! | `shell.rs` | the state between commands, and running one |
+//! | `commands/` | a file a group of commands, and the table of all |
+//! | `files/` | devices, `/proc` files and the host's files as streams |
+//! | `free_lists.rs` | the free lists at a moment, to compare |
+//! | `memory.rs` | the bytes of a page that the shell owns |
+//! | `stress/` | the random work of the command `stress` |
+
+#![no_std]
+
+extern crate alloc;
+
+mod commands;
+mod error;
+mod files;
+mod free_lists;
+mod memory;
+mod parse;
+mod shell;
+mod stress;
+mod system;
+
+pub use commands::{Command, table};
+pub use error::{Error, Failure};
+pub use free_lists::FreeLists;
+pub use parse::{Invocation, parse};
+pub use shell::Shell;
+pub use system::{Handler, Interrupts, Sink, Source, System};

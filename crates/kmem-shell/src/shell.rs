@@ -1,0 +1,113 @@
+//! The state between commands, and running one.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::commands::{self, Command, Fill, Held};
+use crate::files::{self, Modules};
+use crate::{Error, Failure, Invocation, Sink, System, parse};
+
+/// A shell: what it runs on, and what its user holds.
+pub struct Shell<'m, S: System> {
+    pub(crate) system: &'m S,
+    pub(crate) modules: Modules<'m, S>,
+    /// What `alloc_pages` gave out, by ID.
+    pub(crate) held: Vec<Held>,
+    /// The ID that the next block gets.
+    pub(crate) next_id: u64,
+    /// What `fill` took.
+    pub(crate) fill: Fill,
+}
+
+impl<'m, S: System> Shell<'m, S> {
+    /// A shell whose user holds nothing.
+    pub fn new(system: &'m S) -> Self {
+        Shell { system, modules: Modules::new(), held: Vec::new(), next_id: 1, fill: Fill::new() }
+    }
+
+    /// Runs the commands of a text one after the other, up to the first that fails. All are looked
+    /// up before the first is run.
+    ///
+    /// # Errors
+    ///
+    /// The first command that failed, and why.
+    pub fn run(&mut self, text: &str) -> Result<(), Error> {
+        let invocations = parse(text)?;
+        for invocation in &invocations {
+            find::<S>(&invocation.words)?;
+        }
+        invocations.iter().try_for_each(|invocation| self.run_one(invocation))
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed.
+    pub fn run_one(&mut self, invocation: &Invocation) -> Result<(), Error> {
+        let command = find::<S>(&invocation.words)?;
+        let system = self.system;
+        let result = match &invocation.output {
+            Some(path) => files::create(self, path)
+                .map_err(Failure::Failed)
+                .and_then(|mut sink| self.run_into(command, &invocation.words[1..], &mut *sink)),
+            None => self.run_into(command, &invocation.words[1..], &mut Console(system)),
+        };
+        result.map_err(|failure| Error { command: command.name.into(), failure })
+    }
+
+    pub(crate) fn run_into(
+        &mut self,
+        command: &Command<S>,
+        arguments: &[String],
+        out: &mut dyn Sink,
+    ) -> Result<(), Failure> {
+        (command.run)(self, arguments, out)?;
+        Ok(out.finish()?)
+    }
+
+    /// Gives back all that the user still holds: loaded modules, blocks, what `fill` took.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` took no longer has the contents that it was given.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.modules.unload_all();
+        for held in core::mem::take(&mut self.held) {
+            held.free(self.system.mm());
+        }
+        let drained = self.fill.drain(self.system.mm());
+        let failed = |message| Error { command: "drain".into(), failure: Failure::Failed(message) };
+        drained.map(|_| ()).map_err(failed)
+    }
+}
+
+/// The command that the first word names.
+pub(crate) fn find<S: System>(words: &[String]) -> Result<&'static Command<S>, Error> {
+    let name = words.first().map_or("", String::as_str);
+    commands::table::<S>().iter().find(|command| command.name == name).ok_or_else(|| Error {
+        command: name.into(),
+        failure: Failure::Usage(format!("no such command; `help` lists them{}", guess::<S>(name))),
+    })
+}
+
+/// The command that a wrong name may have meant.
+fn guess<S: System>(name: &str) -> String {
+    let mut near = commands::table::<S>().iter().filter(|command| {
+        !name.is_empty() && (command.name.starts_with(name) || name.starts_with(command.name))
+    });
+    match (near.next(), near.next()) {
+        (Some(command), None) => format!(", and one is `{}`", command.name),
+        _ => String::new(),
+    }
+}
+
+/// The console as a place for output.
+struct Console<'m, S>(&'m S);
+
+impl<S: System> Sink for Console<'_, S> {
+    fn write(&mut self, data: &[u8]) -> Result<(), String> {
+        self.0.print(data)
+    }
+}

@@ -1,0 +1,124 @@
+//! What the shell needs of a machine.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use kmem::{CpuId, Mm, Platform, Reclaim};
+
+/// Work for a CPU: as a task or as an interrupt handler.
+pub type Handler<S> = Arc<dyn Fn(&S, CpuId) + Send + Sync>;
+
+/// A machine that has booted, as the shell sees it.
+///
+/// The shell's own code runs as a task of the machine. Errors are one line for a person, without a
+/// line end: what was asked, what was found, what to do.
+pub trait System: Send + Sync + Sized + 'static {
+    /// The machine's platform.
+    type Platform: Platform + 'static;
+    /// What frees memory when it runs low.
+    type Reclaim: Reclaim + 'static;
+
+    /// The memory manager.
+    fn mm(&self) -> &Mm<Self::Platform, Self::Reclaim>;
+
+    /// Writes to the console.
+    ///
+    /// # Errors
+    ///
+    /// Nobody reads it any more.
+    fn print(&self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Nanoseconds since some fixed moment.
+    fn nanoseconds(&self) -> u64;
+
+    /// Waits; the CPU is free for other tasks meanwhile.
+    fn sleep(&self, nanoseconds: u64);
+
+    /// Runs `work` as a task on each running CPU, all at once, and waits for all to end.
+    ///
+    /// # Errors
+    ///
+    /// A task could not be started, or it panicked.
+    fn on_each_cpu(&self, work: Handler<Self>) -> Result<(), String>;
+
+    /// Makes interrupts arrive at every CPU until the answer is dropped. `handler` runs as an
+    /// interrupt handler: it allocates with `GFP_ATOMIC` only and uses no heap of its own.
+    ///
+    /// # Errors
+    ///
+    /// The machine has no such interrupts.
+    fn interrupts<'a>(&'a self, handler: Handler<Self>)
+    -> Result<Box<dyn Interrupts + 'a>, String>;
+
+    /// The manager's messages since the last call, oldest first, a line each.
+    fn take_log(&self) -> Vec<String>;
+
+    /// How many wrong frees and wrong calls were reported since boot.
+    fn misuses(&self) -> u64;
+
+    /// The latest of those reports, in one line.
+    fn last_misuse(&self) -> Option<String>;
+
+    /// Tells how far a long command is.
+    fn progress(&self, what: &str, done: u64, total: u64) {
+        let _ = (what, done, total);
+    }
+
+    /// Opens a file of the host for reading.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, or there is no host.
+    fn open(&self, path: &str) -> Result<Box<dyn Source>, String>;
+
+    /// Makes a file of the host, empty, or empties it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written, or there is no host.
+    fn create(&self, path: &str) -> Result<Box<dyn Sink>, String>;
+
+    /// The names in a directory of the host, sorted.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or there is no host.
+    fn list(&self, path: &str) -> Result<Vec<String>, String>;
+}
+
+/// Interrupts that arrive until this is dropped.
+pub trait Interrupts {
+    /// How many have been handled so far.
+    fn handled(&self) -> u64;
+}
+
+/// Bytes that can be read from the first to the last.
+pub trait Source {
+    /// Reads some bytes and answers how many; 0 at the end.
+    ///
+    /// # Errors
+    ///
+    /// The bytes cannot be read.
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, String>;
+}
+
+/// A place for bytes.
+pub trait Sink {
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be written; some may have been.
+    fn write(&mut self, data: &[u8]) -> Result<(), String>;
+
+    /// Makes sure that what was written has arrived. Called once, at the end.
+    ///
+    /// # Errors
+    ///
+    /// It has not.
+    fn finish(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}

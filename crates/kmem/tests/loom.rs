@@ -1,0 +1,321 @@
+//! What CPUs share, under every interleaving that the memory model allows.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p kmem --release --test loom`
+#![cfg(loom)]
+
+use kmem::CpuId;
+use kmem::page::{Mark, Place};
+use kmem::platform::{Context, Cpus};
+use kmem::sync::{CpuSection, FrameStack, SpinLock, ZoneLevel};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use loom::thread;
+
+/// CPUs without interrupts that wait by letting the others run.
+struct Threads;
+
+// SAFETY: the tests give each number to one thread, and nothing interrupts a thread.
+unsafe impl Cpus for Threads {
+    fn pin(&self) {}
+
+    fn unpin(&self) {}
+
+    fn current(&self) -> CpuId {
+        CpuId::BOOT
+    }
+
+    fn relax(&self) {
+        thread::yield_now();
+    }
+}
+
+// SAFETY: there are no interrupts.
+unsafe impl Context for Threads {
+    type Saved = ();
+
+    fn mask(&self) {}
+
+    fn restore(&self, (): ()) {}
+
+    fn in_atomic(&self) -> bool {
+        false
+    }
+
+    fn in_nmi(&self) -> bool {
+        false
+    }
+}
+
+fn cpu(number: u32) -> CpuId {
+    CpuId::new(number).unwrap()
+}
+
+/// The checker's cell: it finds out by itself where two threads are at the value at once, or where
+/// one does not see what the other wrote.
+struct Counted(UnsafeCell<u32>);
+
+// SAFETY: the lock under test is around it.
+unsafe impl Send for Counted {}
+
+impl Counted {
+    fn add(&mut self) -> u32 {
+        self.0.with_mut(|count| {
+            // SAFETY: the checker proves that nobody else is at it.
+            unsafe {
+                *count += 1;
+                *count
+            }
+        })
+    }
+}
+
+/// One at a time, and each sees what the one before wrote.
+#[test]
+fn a_spin_lock_lets_in_one_at_a_time() {
+    loom::model(|| {
+        let lock = Arc::new(SpinLock::<ZoneLevel, _>::new(Counted(UnsafeCell::new(0))));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let lock = lock.clone();
+                thread::spawn(move || {
+                    lock.lock(&Threads).add();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(lock.lock(&Threads).add(), 3);
+    });
+}
+
+/// Who does not wait gets in or not; where in, then alone and seeing what was written before.
+#[test]
+fn a_spin_lock_that_is_tried_lets_in_one_at_a_time() {
+    loom::model(|| {
+        let lock = Arc::new(SpinLock::<ZoneLevel, _>::new(Counted(UnsafeCell::new(0))));
+        let tries = {
+            let lock = lock.clone();
+            thread::spawn(move || lock.try_lock(&Threads).map(|mut value| value.add()).is_some())
+        };
+        let waits = {
+            let lock = lock.clone();
+            thread::spawn(move || lock.lock(&Threads).add())
+        };
+        let (tried, waited) = (tries.join().unwrap(), waits.join().unwrap());
+        assert!(waited <= 1 + u32::from(tried));
+        assert_eq!(lock.lock(&Threads).add(), 2 + u32::from(tried));
+    });
+}
+
+/// Frames are numbers of links: each has its own cell, as a descriptor has.
+struct Links {
+    stack: FrameStack,
+    next: [AtomicU32; 3],
+}
+
+impl Links {
+    fn new() -> Arc<Links> {
+        let next = [(); 3].map(|()| AtomicU32::new(0));
+        Arc::new(Links { stack: FrameStack::new(), next })
+    }
+
+    fn push(&self, frame: u32) {
+        self.stack.push(frame, |next| self.next[frame as usize].store(next, Relaxed));
+    }
+
+    fn take(&self, taken: &mut Vec<u32>) {
+        let mut at = self.stack.take_all();
+        while at != FrameStack::END {
+            taken.push(at);
+            at = self.next[at as usize].load(Relaxed);
+        }
+    }
+}
+
+/// Two push while one takes: each frame comes out exactly once.
+#[test]
+fn no_frame_is_lost_or_doubled_on_a_frame_stack() {
+    loom::model(|| {
+        let links = Links::new();
+        links.push(2);
+        let threads: Vec<_> = (0..2)
+            .map(|frame| {
+                let links = links.clone();
+                thread::spawn(move || links.push(frame))
+            })
+            .collect();
+        let mut taken = Vec::new();
+        links.take(&mut taken);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        links.take(&mut taken);
+        assert!(links.stack.is_empty());
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2]);
+    });
+}
+
+/// A frame that is pushed brings along what was written to it before.
+#[test]
+fn a_frame_stack_hands_over_what_was_written() {
+    struct Frame(UnsafeCell<u32>);
+    // SAFETY: the stack under test says who may look.
+    unsafe impl Send for Frame {}
+    // SAFETY: as above.
+    unsafe impl Sync for Frame {}
+    loom::model(|| {
+        let links = Links::new();
+        let frame = Arc::new(Frame(UnsafeCell::new(0)));
+        let pusher = {
+            let (links, frame) = (links.clone(), frame.clone());
+            thread::spawn(move || {
+                // SAFETY: nobody else has the frame yet; the checker watches.
+                frame.0.with_mut(|value| unsafe { *value = 7 });
+                links.push(0);
+            })
+        };
+        let mut taken = Vec::new();
+        links.take(&mut taken);
+        if taken == [0] {
+            // SAFETY: the frame was taken; the checker watches.
+            frame.0.with(|value| assert_eq!(unsafe { *value }, 7));
+        }
+        pusher.join().unwrap();
+    });
+}
+
+/// What `__free_pages` does on a CPU's own list, without the list: looks, then marks. Answers
+/// whether it put the block on the CPU's list.
+fn free(mark: &Mark, cpu: CpuId) -> bool {
+    let held = mark.is_held();
+    if held {
+        mark.set_on_lists(cpu);
+    }
+    held
+}
+
+/// What `alloc_pages` does with an entry of the CPU's own list. Answers whether the block may be
+/// handed out.
+fn take(mark: &Mark, cpu: CpuId) -> bool {
+    let own = mark.is_on_lists_of(cpu);
+    if own {
+        mark.set_held();
+    }
+    own
+}
+
+/// Two CPUs free one block at one moment. When both have, each takes its entry: one of them may hand
+/// the block out, and never both.
+///
+/// A062, A063
+#[test]
+fn of_two_frees_at_one_moment_one_is_good() {
+    loom::model(|| {
+        let mark = Arc::new(Mark::new());
+        let other = {
+            let mark = mark.clone();
+            thread::spawn(move || free(&mark, cpu(1)))
+        };
+        let here = free(&mark, cpu(0));
+        let there = other.join().unwrap();
+        assert!(here || there, "both frees were refused");
+        // From here on both see all that was written: as CPUs do that allocate later.
+        let wins = u32::from(here && take(&mark, cpu(0))) + u32::from(there && take(&mark, cpu(1)));
+        assert_eq!(wins, 1);
+    });
+}
+
+/// The same, while the two CPUs take their entries at one moment too.
+///
+/// A062, A063
+#[test]
+fn of_two_entries_that_are_taken_at_one_moment_one_is_good() {
+    loom::model(|| {
+        let mark = Arc::new(Mark::new());
+        let other = {
+            let mark = mark.clone();
+            thread::spawn(move || free(&mark, cpu(1)))
+        };
+        let here = free(&mark, cpu(0));
+        let there = other.join().unwrap();
+        let other = {
+            let mark = mark.clone();
+            thread::spawn(move || there && take(&mark, cpu(1)))
+        };
+        let here = here && take(&mark, cpu(0));
+        let there = other.join().unwrap();
+        assert!(here != there, "handed out {} times", u32::from(here) + u32::from(there));
+    });
+}
+
+/// A second free that follows the first sees it.
+///
+/// A062
+#[test]
+fn a_free_that_follows_another_is_refused() {
+    loom::model(|| {
+        let mark = Arc::new(Mark::new());
+        assert!(free(&mark, cpu(0)));
+        let later = mark.clone();
+        assert!(!thread::spawn(move || free(&later, cpu(1))).join().unwrap());
+    });
+}
+
+/// Two NMI handlers put one block aside at one moment: it is pushed once, or its link would lead to
+/// itself.
+#[test]
+fn a_block_is_put_aside_once() {
+    loom::model(|| {
+        let (mark, links) = (Arc::new(Mark::new()), Links::new());
+        let put_aside = |mark: &Mark, links: &Links| {
+            if mark.put_aside() {
+                links.push(0);
+            }
+        };
+        let other = {
+            let (mark, links) = (mark.clone(), links.clone());
+            thread::spawn(move || put_aside(&mark, &links))
+        };
+        put_aside(&mark, &links);
+        other.join().unwrap();
+        assert_eq!(mark.place(), Place::PutAside);
+        let mut taken = Vec::new();
+        links.take(&mut taken);
+        assert_eq!(taken, [0]);
+    });
+}
+
+/// A request is seen by its CPU at its next look, or later; with it, what was written before.
+#[test]
+fn a_request_to_a_section_is_not_lost() {
+    struct Wish(UnsafeCell<u32>);
+    // SAFETY: the request under test says who may look.
+    unsafe impl Send for Wish {}
+    // SAFETY: as above.
+    unsafe impl Sync for Wish {}
+    loom::model(|| {
+        let section = Arc::new((CpuSection::new(), Wish(UnsafeCell::new(0))));
+        let asker = {
+            let section = section.clone();
+            thread::spawn(move || {
+                // SAFETY: nobody looks before the request; the checker watches.
+                section.1.0.with_mut(|wish| unsafe { *wish = 1 });
+                section.0.request();
+            })
+        };
+        let look = || {
+            // SAFETY: this thread is the section's CPU.
+            let entered = unsafe { section.0.enter() };
+            let taken = entered.is_some() && section.0.take_request();
+            if taken {
+                // SAFETY: the request was taken; the checker watches.
+                section.1.0.with(|wish| assert_eq!(unsafe { *wish }, 1));
+            }
+            taken
+        };
+        let early = look();
+        asker.join().unwrap();
+        let late = look();
+        assert!(early != late, "a request was lost, or taken twice");
+        assert!(!section.0.is_requested());
+    });
+}

@@ -1,0 +1,116 @@
+//! What can fail, and the number that Linux has for it.
+
+use core::fmt;
+
+use kmem::AllocError;
+
+/// The error numbers that the drivers' calls give, by Linux's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errno {
+    /// No memory.
+    Enomem,
+    /// No such device.
+    Enodev,
+    /// A parameter makes no sense.
+    Einval,
+    /// The file is not open for that.
+    Ebadf,
+    /// The offset is too large.
+    Efbig,
+}
+
+impl Errno {
+    /// Linux's name: `ENOMEM`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Errno::Enomem => "ENOMEM",
+            Errno::Enodev => "ENODEV",
+            Errno::Einval => "EINVAL",
+            Errno::Ebadf => "EBADF",
+            Errno::Efbig => "EFBIG",
+        }
+    }
+
+    /// Linux's number, the same on all its architectures.
+    pub const fn number(self) -> i32 {
+        match self {
+            Errno::Enomem => 12,
+            Errno::Enodev => 19,
+            Errno::Einval => 22,
+            Errno::Ebadf => 9,
+            Errno::Efbig => 27,
+        }
+    }
+}
+
+/// Why a call of a driver failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScullError {
+    /// The page allocator has no memory. What the device held before the call is as it was.
+    NoMemory(AllocError),
+    /// There is no device with that number.
+    NoSuchDevice {
+        /// The number that was asked for.
+        device: u32,
+        /// How many devices there are, from 0 on.
+        devices: u32,
+    },
+    /// A load parameter is out of its range.
+    BadParameter {
+        /// The parameter.
+        name: &'static str,
+        /// The value that was given.
+        value: u32,
+        /// The smallest value.
+        smallest: u32,
+        /// The largest value.
+        largest: u32,
+    },
+    /// The file is not open for reading, or not for writing.
+    NotOpenFor(&'static str),
+    /// The position lies beyond what can be counted.
+    TooFar {
+        /// The position, in bytes.
+        position: u64,
+    },
+}
+
+impl ScullError {
+    /// The error number that a driver of Linux would return.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            ScullError::NoMemory(_) => Errno::Enomem,
+            ScullError::NoSuchDevice { .. } => Errno::Enodev,
+            ScullError::BadParameter { .. } => Errno::Einval,
+            ScullError::NotOpenFor(_) => Errno::Ebadf,
+            ScullError::TooFar { .. } => Errno::Efbig,
+        }
+    }
+}
+
+impl fmt::Display for ScullError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScullError::NoMemory(error) => error.fmt(f)?,
+            ScullError::NoSuchDevice { device, devices } => {
+                write!(f, "there is no device {device}: {devices} are loaded, from 0 on")?
+            }
+            ScullError::BadParameter { name, value, smallest, largest } => {
+                write!(f, "{name}={value} is out of range: give {smallest} to {largest}")?
+            }
+            ScullError::NotOpenFor(what) => write!(f, "the file is not open for {what}")?,
+            ScullError::TooFar { position } => {
+                write!(f, "position {position} is beyond what a device can hold")?
+            }
+        }
+        write!(f, " ({})", self.errno().name())
+    }
+}
+
+impl core::error::Error for ScullError {}
+
+impl From<AllocError> for ScullError {
+    fn from(error: AllocError) -> Self {
+        ScullError::NoMemory(error)
+    }
+}

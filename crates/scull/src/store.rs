@@ -1,0 +1,282 @@
+//! What a device holds: a list of items, each with a set of quanta.
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::slice;
+
+use kmem::{AllocError, GFP_KERNEL, Mm, Platform, Reclaim, VirtAddr};
+
+use crate::ScullError;
+use crate::memory::Small;
+
+/// Owns one quantum. It does not know its size: the store does.
+struct Quantum(NonNull<u8>);
+
+/// One link of the list. A set that nothing was written to is not there.
+struct Item {
+    next: Option<Small<Item>>,
+    set: Option<Small<Option<Quantum>>>,
+}
+
+/// The bytes of one device.
+///
+/// # Invariants
+///
+/// - Items, sets and quanta come from `mm`, and each is in the list once.
+/// - Every set has `qset` places.
+/// - Every quantum has `2^order` pages, was cleared, and is not used by anything else. `order` does
+///   not change.
+pub(crate) struct Store<'m, P, R> {
+    mm: &'m Mm<P, R>,
+    first: Option<Small<Item>>,
+    size: u64,
+    order: u32,
+    qset: usize,
+}
+
+// SAFETY: a store owns its quanta; the manager it refers to is shared by all CPUs.
+unsafe impl<'m, P, R> Send for Store<'m, P, R> where &'m Mm<P, R>: Send {}
+
+/// Where a position falls.
+struct Place {
+    item: u64,
+    slot: usize,
+    offset: usize,
+}
+
+impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
+    /// An empty one, whose quanta will have `2^order` pages.
+    pub(crate) fn new(mm: &'m Mm<P, R>, order: u32, qset: usize) -> Self {
+        Store { mm, first: None, size: 0, order, qset }
+    }
+
+    /// The number of bytes up to the end of what was written farthest.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Copies bytes from `position` on and answers how many: at most to the end of a quantum, and
+    /// 0 at the end. Where nothing was written there are zeroes.
+    pub(crate) fn read(&self, position: u64, out: &mut [u8]) -> usize {
+        let Some(left) = self.size.checked_sub(position).filter(|left| *left > 0) else { return 0 };
+        let place = self.place(position);
+        let count = out
+            .len()
+            .min(self.quantum_bytes() - place.offset)
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let quantum = self
+            .items()
+            .nth(place.item as usize)
+            .and_then(|item| item.set.as_ref())
+            .and_then(|set| set[place.slot].as_ref());
+        match quantum {
+            Some(quantum) => out[..count]
+                .copy_from_slice(&self.bytes(quantum)[place.offset..place.offset + count]),
+            None => out[..count].fill(0),
+        }
+        count
+    }
+
+    /// Copies `data` to `position` and answers how many bytes: at most to the end of a quantum.
+    /// Allocates the quantum, its set and the items up to it where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// Without memory the store is left as it was: what this call had allocated is given back.
+    pub(crate) fn write(&mut self, position: u64, data: &[u8]) -> Result<usize, ScullError> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let place = self.place(position);
+        let count = data.len().min(self.quantum_bytes() - place.offset);
+        let end = position.checked_add(count as u64).ok_or(ScullError::TooFar { position })?;
+        let quantum = self.find_or_allocate(&place)?;
+        // SAFETY: a quantum of this store, which is borrowed mutably, has `quantum_bytes` bytes;
+        // they were cleared.
+        let bytes = unsafe { slice::from_raw_parts_mut(quantum.as_ptr(), self.quantum_bytes()) };
+        bytes[place.offset..place.offset + count].copy_from_slice(&data[..count]);
+        self.size = self.size.max(end);
+        Ok(count)
+    }
+
+    /// Gives all memory back.
+    pub(crate) fn trim(&mut self) {
+        let first = self.first.take();
+        self.free_items(first);
+        self.size = 0;
+    }
+
+    /// Writes where the items are, and where the quanta of the last one are: a list of all would
+    /// be too long to read, and the last item is the one that grows.
+    pub(crate) fn write_layout(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        const DIGITS: usize = size_of::<usize>() * 2;
+        let mut link = &self.first;
+        while let Some(row) = link {
+            let item = &row[0];
+            let set = item.set.as_ref().map_or(0, Small::address);
+            writeln!(out, "  item at {:0DIGITS$x}, qset at {set:0DIGITS$x}", row.address())?;
+            if item.next.is_none() {
+                let quanta = item.set.iter().flat_map(|set| set.iter().enumerate());
+                for (index, quantum) in quanta {
+                    if let Some(Quantum(address)) = quantum {
+                        writeln!(out, "{index:>8}:{:0DIGITS$x}", address.addr())?;
+                    }
+                }
+            }
+            link = &item.next;
+        }
+        Ok(())
+    }
+
+    fn quantum_bytes(&self) -> usize {
+        1 << (P::PAGE_SHIFT + self.order)
+    }
+
+    fn place(&self, position: u64) -> Place {
+        let quantum = self.quantum_bytes() as u64;
+        let number = position / quantum;
+        Place {
+            item: number / self.qset as u64,
+            slot: (number % self.qset as u64) as usize,
+            offset: (position % quantum) as usize,
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        let mut link = &self.first;
+        core::iter::from_fn(move || {
+            let item = &link.as_ref()?[0];
+            link = &item.next;
+            Some(item)
+        })
+    }
+
+    fn bytes(&self, quantum: &Quantum) -> &[u8] {
+        // SAFETY: a quantum of this store, which is borrowed, has `quantum_bytes` bytes; they were
+        // cleared.
+        unsafe { slice::from_raw_parts(quantum.0.as_ptr(), self.quantum_bytes()) }
+    }
+
+    fn find_or_allocate(&mut self, place: &Place) -> Result<NonNull<u8>, AllocError> {
+        // The usual case: only the quantum, or nothing at all, is missing.
+        if let Some(Item { set: Some(set), .. }) = item_mut(&mut self.first, place.item) {
+            let slot = &mut set[place.slot];
+            if let Some(quantum) = slot {
+                return Ok(quantum.0);
+            }
+            let quantum = allocate_quantum(self.mm, self.order)?;
+            let address = quantum.0;
+            *slot = Some(quantum);
+            return Ok(address);
+        }
+        self.allocate_set(place)
+    }
+
+    /// Allocates quantum, set and items, in this order, and puts them in the list when all are
+    /// there, so that a failure finds the list untouched.
+    fn allocate_set(&mut self, place: &Place) -> Result<NonNull<u8>, AllocError> {
+        let mm = self.mm;
+        let quantum = allocate_quantum(mm, self.order)?;
+        let address = quantum.0;
+        let mut quantum = Some(quantum);
+        let set = Small::new(
+            mm,
+            self.qset,
+            |slot| {
+                if slot == place.slot { quantum.take() } else { None }
+            },
+        );
+        let set = match set {
+            Ok(set) => set,
+            Err(error) => {
+                if let Some(quantum) = quantum {
+                    self.free_quantum(quantum);
+                }
+                return Err(error);
+            }
+        };
+        if let Some(item) = item_mut(&mut self.first, place.item) {
+            item.set = Some(set);
+            return Ok(address);
+        }
+        let mut set = Some(set);
+        let mut chain: Option<Small<Item>> = None;
+        for _ in self.items().count() as u64..=place.item {
+            // The chain grows at its head, so the first item made is the last of the list.
+            let (mut held_set, mut next) = (set.take(), chain.take());
+            let made = Small::new(mm, 1, |_| Item { next: next.take(), set: held_set.take() });
+            match made {
+                Ok(item) => chain = Some(item),
+                Err(error) => {
+                    self.free_items(next);
+                    if let Some(set) = held_set {
+                        self.free_set(set);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let mut link = &mut self.first;
+        while let Some(item) = link {
+            link = &mut item[0].next;
+        }
+        *link = chain;
+        Ok(address)
+    }
+
+    fn free_items(&self, first: Option<Small<Item>>) {
+        let mut link = first;
+        while let Some(mut item) = link {
+            link = item[0].next.take();
+            if let Some(set) = item[0].set.take() {
+                self.free_set(set);
+            }
+            // SAFETY: items come from this manager.
+            unsafe { item.free(self.mm) };
+        }
+    }
+
+    fn free_set(&self, mut set: Small<Option<Quantum>>) {
+        for slot in set.iter_mut() {
+            if let Some(quantum) = slot.take() {
+                self.free_quantum(quantum);
+            }
+        }
+        // SAFETY: sets come from this manager.
+        unsafe { set.free(self.mm) };
+    }
+
+    fn free_quantum(&self, quantum: Quantum) {
+        // SAFETY: by the invariants the quantum is from this manager, of this order, and nothing
+        // else uses it (A310).
+        unsafe { self.mm.free_pages(VirtAddr::from_ptr(quantum.0.as_ptr()), self.order) };
+    }
+}
+
+/// A quantum as the texts allocate it: pages, then cleared (A310).
+fn allocate_quantum<P: Platform, R: Reclaim>(
+    mm: &Mm<P, R>,
+    order: u32,
+) -> Result<Quantum, AllocError> {
+    let address = mm.__get_free_pages(GFP_KERNEL, order)?;
+    let bytes: *mut u8 = address.as_ptr();
+    // SAFETY: the block is ours and has this many bytes.
+    unsafe { bytes.write_bytes(0, 1 << (P::PAGE_SHIFT + order)) };
+    // SAFETY: a block of memory does not start at address 0.
+    Ok(Quantum(unsafe { NonNull::new_unchecked(bytes) }))
+}
+
+fn item_mut(first: &mut Option<Small<Item>>, number: u64) -> Option<&mut Item> {
+    let mut link = first;
+    for _ in 0..number {
+        link = &mut link.as_mut()?[0].next;
+    }
+    Some(&mut link.as_mut()?[0])
+}
+
+impl<P, R> Drop for Store<'_, P, R> {
+    fn drop(&mut self) {
+        // The module trims before it lets go; a store cannot do it here without the bounds.
+        debug_assert!(self.first.is_none(), "a store is trimmed before it is dropped");
+    }
+}
