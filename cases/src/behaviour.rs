@@ -65,7 +65,11 @@ fn whole_reserve(facts: &Facts) -> Result<(), &'static str> {
 }
 
 fn part_of_reserve(facts: &Facts) -> Result<(), &'static str> {
-    if facts.whole_reserve_for_atomic { Err("a part of the reserve for GFP_ATOMIC") } else { Ok(()) }
+    if facts.whole_reserve_for_atomic {
+        Err("a part of the reserve for GFP_ATOMIC")
+    } else {
+        Ok(())
+    }
 }
 
 fn three_marks<M: Machine>(machine: &M) -> Result<(), Failure> {

@@ -104,7 +104,9 @@ fn contiguous<M: Machine>(machine: &M) -> Result<(), Failure> {
         }
         for page in 0..pages {
             // SAFETY: written above.
-            let kept = unsafe { word(page, 0).read() == page && word(page, page_bytes - 8).read() == !page };
+            let kept = unsafe {
+                word(page, 0).read() == page && word(page, page_bytes - 8).read() == !page
+            };
             check(kept, "2^order pages are contiguous and each its own")?;
         }
         block.free();

@@ -61,7 +61,8 @@ fn interrupts<M: Machine>(machine: &M) -> Result<(), Failure> {
                         *place = Some(Block::new(machine, gfp, order)?);
                     }
                     let frames = blocks.iter().flatten().map(Block::frame);
-                    let distinct = |frame| frames.clone().filter(|other| *other == frame).count() == 1;
+                    let distinct =
+                        |frame| frames.clone().filter(|other| *other == frame).count() == 1;
                     check(frames.clone().all(distinct), "each block is handed out once")?;
                 }
                 Ok(())
@@ -112,11 +113,15 @@ fn sleeping_in_interrupt<M: Machine>(machine: &M) -> Result<(), Failure> {
     // Plenty of memory: it would not have slept this time. The call is wrong all the same.
     for order in [0, 4] {
         reported(machine, "GFP_KERNEL", || {
-            in_interrupt(machine, CpuId::BOOT, || Block::new(machine, GFP_KERNEL, order).map(Block::free))
+            in_interrupt(machine, CpuId::BOOT, || {
+                Block::new(machine, GFP_KERNEL, order).map(Block::free)
+            })
         })?;
     }
     reported(machine, "GFP_NOIO", || {
-        in_interrupt(machine, last_cpu(machine), || Block::new(machine, GFP_NOIO, 0).map(Block::free))
+        in_interrupt(machine, last_cpu(machine), || {
+            Block::new(machine, GFP_NOIO, 0).map(Block::free)
+        })
     })?;
     let reports = machine.misuses();
     in_interrupt(machine, CpuId::BOOT, || Block::new(machine, GFP_ATOMIC, 0).map(Block::free))?;

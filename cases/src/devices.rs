@@ -127,7 +127,7 @@ fn memory_file<M: Machine>(machine: &M) -> Result<(), Failure> {
             equal(address(quantum)? as u64 % 4096, 0, "its address: a page")
         }
         number => {
-            let device = (number - last + 1) / 2;
+            let device = (number - last).div_ceil(2);
             let mut wanted = Text::new();
             if (number - last).is_multiple_of(2) {
                 write!(wanted, "Device {device}: qset 500, order 0, sz 0")?;
@@ -159,7 +159,11 @@ fn persistence<M: Machine>(machine: &M) -> Result<(), Failure> {
                 break;
             }
             for byte in &buffer[..count] {
-                equal((*byte).into(), pattern(at).into(), "a byte that was written is still there")?;
+                equal(
+                    (*byte).into(),
+                    pattern(at).into(),
+                    "a byte that was written is still there",
+                )?;
                 at += 1;
             }
         }

@@ -23,10 +23,7 @@ unsafe impl<T: Send> Sync for Answer<T> {}
 
 impl<T> Answer<T> {
     fn give(&self, value: T) {
-        if self
-            .state
-            .compare_exchange(OPEN, WRITING, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        if self.state.compare_exchange(OPEN, WRITING, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             // SAFETY: this call alone made the change from `OPEN`.
             unsafe { *self.value.get() = Some(value) };
@@ -39,12 +36,12 @@ impl<T> Answer<T> {
 /// What `work` answers when `place` runs it.
 #[track_caller]
 fn ask<T: Send>(
-    place: impl FnOnce(&(dyn Fn() + Sync)) -> Result<(), Failure>,
+    place: impl FnOnce(&(dyn Fn() + Sync)),
     work: impl Fn() -> Result<T, Failure> + Sync,
 ) -> Result<T, Failure> {
     const UNSAID: Failure = Failure::new("the machine runs what it is given, and waits for it");
     let answer = Answer { state: AtomicU8::new(OPEN), value: UnsafeCell::new(None) };
-    place(&|| answer.give(work()))?;
+    place(&|| answer.give(work()));
     // Acquire pairs with the Release in `give`.
     if answer.state.load(Ordering::Acquire) != GIVEN {
         return Err(UNSAID);
@@ -59,7 +56,7 @@ pub(crate) fn on_cpu<M: Machine, T: Send>(
     cpu: CpuId,
     work: impl Fn() -> Result<T, Failure> + Sync,
 ) -> Result<T, Failure> {
-    ask(|work| Ok(machine.run_on(cpu, work)), work)
+    ask(|work| machine.run_on(cpu, work), work)
 }
 
 /// Runs `work` as an interrupt handler on a CPU.
@@ -69,7 +66,9 @@ pub(crate) fn in_interrupt<M: Machine, T: Send>(
     cpu: CpuId,
     work: impl Fn() -> Result<T, Failure> + Sync,
 ) -> Result<T, Failure> {
-    ask(|work| machine.interrupt(cpu, work), work)
+    let mut raised = Ok(());
+    let answer = ask(|work| raised = machine.interrupt(cpu, work), work);
+    raised.and(answer)
 }
 
 /// Runs `work` in a task that must not sleep.
@@ -78,7 +77,7 @@ pub(crate) fn without_preemption<M: Machine, T: Send>(
     machine: &M,
     work: impl Fn() -> Result<T, Failure> + Sync,
 ) -> Result<T, Failure> {
-    ask(|work| Ok(machine.without_preemption(work)), work)
+    ask(|work| machine.without_preemption(work), work)
 }
 
 /// Runs `work` with the task's memory restricted to some nodes.
@@ -88,7 +87,7 @@ pub(crate) fn with_allowed_nodes<M: Machine, T: Send>(
     nodes: kmem::NodeMask,
     work: impl Fn() -> Result<T, Failure> + Sync,
 ) -> Result<T, Failure> {
-    ask(|work| Ok(machine.with_allowed_nodes(nodes, work)), work)
+    ask(|work| machine.with_allowed_nodes(nodes, work), work)
 }
 
 /// The last of the machine's CPUs: another one than the boot CPU where there are two.

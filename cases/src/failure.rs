@@ -110,9 +110,7 @@ pub(crate) fn no_memory<T>(
 ) -> Result<(), Failure> {
     match result {
         Err(AllocError::NoMemory { order: failed, .. }) if failed.get() == order => Ok(()),
-        Err(error) => {
-            Err(Failure { what, detail: Detail::Alloc(error), at: Location::caller() })
-        }
+        Err(error) => Err(Failure { what, detail: Detail::Alloc(error), at: Location::caller() }),
         Ok(_) => Err(Failure::new(what)),
     }
 }

@@ -40,13 +40,8 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
                 wrong_address,
             )
             .reports(6),
-            Case::new(
-                "a reserved frame is not freed",
-                &["A063"],
-                anywhere,
-                reserved_frame,
-            )
-            .reports(2),
+            Case::new("a reserved frame is not freed", &["A063"], anywhere, reserved_frame)
+                .reports(2),
             Case::new(
                 "a reference that nobody has is neither taken nor dropped",
                 &["A063", "A007"],

@@ -64,12 +64,7 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
                 anywhere,
                 grouping,
             ),
-            Case::new(
-                "__GFP_COMP makes a block one compound page",
-                &["A113"],
-                anywhere,
-                compound,
-            ),
+            Case::new("__GFP_COMP makes a block one compound page", &["A113"], anywhere, compound),
         ]
     }
 }
@@ -153,11 +148,9 @@ fn reserves<M: Machine>(machine: &M) -> Result<(), Failure> {
 fn io_and_fs<M: Machine>(machine: &M) -> Result<(), Failure> {
     let mm = machine.mm();
     let _pressed = press(machine, Gfp::NONE);
-    for (flags, io, fs) in [
-        (Gfp::NONE, false, false),
-        (Gfp::IO, true, false),
-        (Gfp::IO | Gfp::FS, true, true),
-    ] {
+    for (flags, io, fs) in
+        [(Gfp::NONE, false, false), (Gfp::IO, true, false), (Gfp::IO | Gfp::FS, true, true)]
+    {
         for wait in [Gfp::WAIT, Gfp::DIRECT_RECLAIM] {
             asked(machine, wait | flags | Gfp::NOWARN)?;
             for call in 0..2 {
@@ -200,8 +193,7 @@ fn retries<M: Machine>(machine: &M) -> Result<(), Failure> {
     let _pressed = press(machine, Gfp::NONE);
     let plain = GFP_KERNEL | Gfp::NOWARN;
     let calls = |flags| Ok::<u64, Failure>(asked(machine, plain | flags)?.0);
-    let (once, some_calls, many) =
-        (calls(Gfp::NORETRY)?, calls(Gfp::NONE)?, calls(Gfp::REPEAT)?);
+    let (once, some_calls, many) = (calls(Gfp::NORETRY)?, calls(Gfp::NONE)?, calls(Gfp::REPEAT)?);
     equal(once, 1, "__GFP_NORETRY does not try again")?;
     at_least(some_calls, once + 1, "an ordinary request does")?;
     at_least(many, some_calls + 1, "__GFP_REPEAT more often, and fails in the end")?;
@@ -310,7 +302,11 @@ fn compound<M: Machine>(machine: &M) -> Result<(), Failure> {
             some(mm.pfn_to_page(pfn), "a page")
         };
         let block = Block::new(machine, GFP_KERNEL | Gfp::COMP, order)?;
-        equal(mm.compound_order(block.page()).get().into(), order.into(), "the head has its order")?;
+        equal(
+            mm.compound_order(block.page()).get().into(),
+            order.into(),
+            "the head has its order",
+        )?;
         for index in 0..1 << order {
             let page = page_at(&block, index)?;
             check(mm.compound_head(page) == block.page(), "every page knows the first")?;
@@ -329,7 +325,11 @@ fn compound<M: Machine>(machine: &M) -> Result<(), Failure> {
         equal(mm.free_page_count(), free + (1 << order), "and goes as a whole")?;
 
         let block = Block::new(machine, GFP_KERNEL, order)?;
-        equal(mm.compound_order(block.page()).get().into(), 0, "without the flag there is no head")?;
+        equal(
+            mm.compound_order(block.page()).get().into(),
+            0,
+            "without the flag there is no head",
+        )?;
         let second = page_at(&block, 1)?;
         check(mm.compound_head(second) == second, "and no page knows another")?;
     }

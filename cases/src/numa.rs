@@ -85,7 +85,8 @@ fn own_node<M: Machine>(machine: &M) -> Result<(), Failure> {
         check(nearest == Some(node), "which is where its zonelist begins")?;
     }
     if machine.facts().nodes > 1 {
-        let of = |cpu| on_cpu(machine, cpu, || node_of(machine, &Block::new(machine, GFP_KERNEL, 0)?));
+        let of =
+            |cpu| on_cpu(machine, cpu, || node_of(machine, &Block::new(machine, GFP_KERNEL, 0)?));
         check(of(CpuId::BOOT)? != of(last_cpu(machine))?, "CPUs of two nodes have two nodes")?;
     }
     Ok(())
@@ -123,7 +124,9 @@ fn named_node<M: Machine>(machine: &M) -> Result<(), Failure> {
 
     let mut held = Hoard::new(machine);
     while mm.zones().iter().any(|zone| {
-        zone.node() == other && zone.free_pages() > zone.watermarks().low + zone.lowmem_reserve(GFP_KERNEL.highest_zone())
+        zone.node() == other
+            && zone.free_pages()
+                > zone.watermarks().low + zone.lowmem_reserve(GFP_KERNEL.highest_zone())
     }) {
         held.push(on_node(machine, other, GFP_KERNEL, 0)?);
     }

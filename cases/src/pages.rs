@@ -61,12 +61,7 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
                 anywhere,
                 addresses,
             ),
-            Case::new(
-                "a page of high memory has no address",
-                &["A010"],
-                high_memory,
-                no_address,
-            ),
+            Case::new("a page of high memory has no address", &["A010"], high_memory, no_address),
             Case::new("every frame has an owner, and all are counted", &["A012"], anywhere, owners),
             Case::new(
                 "the manager says what it costs: at most 32 bytes a frame and little else",
@@ -164,7 +159,8 @@ fn frames_of_one_gibibyte<M: Machine>(machine: &M) -> Result<(), Failure> {
     let memmap = some(machine.mm().memmap(), "the machine is booted")?;
     let descriptors: u64 = memmap.extents().iter().map(|extent| extent.frames()).sum();
     equal(descriptors, 262_144, "1 GiB has so many descriptors")?;
-    let all = (0..262_144).all(|frame| Pfn::new(frame).is_some_and(|pfn| memmap.get(pfn).is_some()));
+    let all =
+        (0..262_144).all(|frame| Pfn::new(frame).is_some_and(|pfn| memmap.get(pfn).is_some()));
     check(all, "each frame of the GiB has one")?;
     let after = some(Pfn::new(262_144), "a frame")?;
     check(memmap.get(after).is_none(), "the frame after the GiB has none")

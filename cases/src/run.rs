@@ -29,7 +29,11 @@ fn judge<M: Machine>(case: &Case<M>, machine: &M) -> Result<(), Failure> {
     let before = Snapshot::take(machine);
     let reports = machine.misuses();
     (case.run)(machine)?;
-    equal(machine.misuses() - reports, case.reports, "the case provokes so many reports of misuse")?;
+    equal(
+        machine.misuses() - reports,
+        case.reports,
+        "the case provokes so many reports of misuse",
+    )?;
     before.same(&Snapshot::take(machine))?;
     check(machine.mm().verify().is_ok(), "every structure is sound afterwards")
 }

@@ -22,7 +22,7 @@ impl Snapshot {
         mm.drain_all_pages();
         let mut blocks = [[0; Order::COUNT]; MAX_ZONES];
         for (zone, row) in mm.zones().iter().zip(&mut blocks) {
-            for (order, count) in (0..).filter_map(Order::new).zip(row) {
+            for (count, order) in row.iter_mut().zip((0..).map_while(Order::new)) {
                 *count = mm.free_blocks(zone, order);
             }
         }

@@ -129,7 +129,7 @@ pub(crate) fn in_nmi() -> bool {
     LOCAL.with(|local| local.state.load(Relaxed) & NMI != 0)
 }
 
-/// Whether interrupts were masked before they were masked: what `Host::mask` answers and `Host::restore` takes.
+/// Whether interrupts were masked already: what `mask` answers and `restore` takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Saved {
     masked: bool,

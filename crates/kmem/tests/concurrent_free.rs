@@ -124,7 +124,7 @@ impl Line {
         let mut spins = 0u32;
         while self.0.load(SeqCst) < 2 * round {
             spins += 1;
-            if spins > 2000 {
+            if spins > 200 {
                 std::thread::yield_now();
             } else {
                 std::hint::spin_loop();
@@ -135,7 +135,7 @@ impl Line {
 
 /// Two threads as two CPUs free one block, meet, and allocate one each: many times.
 fn two_threads(setup: Setup, order: u32, rounds: usize) {
-    // Two threads that wait for each other a hundred thousand times want two processors.
+    // Two threads that wait for each other many thousand times want two processors.
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock();
     let mm: Machine = machine(setup);
@@ -180,17 +180,17 @@ fn two_threads(setup: Setup, order: u32, rounds: usize) {
 /// A062, A063
 #[test]
 fn two_threads_free_one_page() {
-    two_threads(Setup::new(), 0, 20_000);
+    two_threads(Setup::new(), 0, 4_000);
 }
 
 /// A062, A063
 #[test]
 fn two_threads_free_one_large_block() {
-    two_threads(Setup::new(), 5, 5_000);
+    two_threads(Setup::new(), 5, 2_000);
 }
 
 /// A062, A063
 #[test]
 fn two_threads_free_one_page_without_lists() {
-    two_threads(Setup::new().pagesets(false), 0, 5_000);
+    two_threads(Setup::new().pagesets(false), 0, 2_000);
 }

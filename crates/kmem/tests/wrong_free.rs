@@ -8,6 +8,8 @@ use kmem::platform::{DirectMap, MisuseKind, Passed, There};
 use kmem::*;
 
 const MIB: u64 = 1 << 20;
+/// One past the last frame of RAM.
+const FRAMES: u64 = (12 * MIB) >> 12;
 
 /// RAM from 1 to 12 MiB with a hole at 5, a reserved MiB at 6 and a kernel image at 8. The direct
 /// map reaches 32 MiB.
@@ -65,7 +67,7 @@ fn caught(mm: &Machine, kind: MisuseKind, passed: Passed, there: There, call: im
         let counters = mm.counters();
         let moved = (counters.allocated, counters.freed, mm.listed_pages());
         let owners: Vec<Owner> =
-            (0..12 * MIB >> 12).map(|frame| mm.owner(Pfn::new(frame).unwrap())).collect();
+            (0..FRAMES).map(|frame| mm.owner(Pfn::new(frame).unwrap())).collect();
         (lists(mm), mm.free_page_count(), moved, owners)
     };
     let before = look();
@@ -295,7 +297,7 @@ fn a_page_inside_a_used_block_is_not_freed() {
 fn reserved_frames_are_not_freed() {
     let mm = machine();
     let before = settle(&mm);
-    let frames = (MIB >> 12..12 * MIB >> 12).map(|frame| Pfn::new(frame).unwrap());
+    let frames = (MIB >> 12..FRAMES).map(|frame| Pfn::new(frame).unwrap());
     let of = |owner: Owner| {
         let found: Vec<Pfn> = frames.clone().filter(|pfn| mm.owner(*pfn) == owner).collect();
         assert!(found.len() > 3, "{owner:?}");

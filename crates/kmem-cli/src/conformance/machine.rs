@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use cases::{Facts, Failure, FreeOnDemand};
+use kmem::platform::Cpus;
 use kmem::{CpuId, Mm, NodeMask};
 use kmem_host::{Description, Host, HostError, Machine};
 
@@ -74,51 +75,42 @@ impl<const SHIFT: u32> cases::Machine for Hosted<SHIFT> {
     }
 
     fn concurrently(&self, work: &(dyn Fn(CpuId) + Sync)) {
-        let (machine, start) = (&*self.machine, AtomicBool::new(false));
-        let start = &start;
+        let machine = &*self.machine;
+        let cpus: Vec<CpuId> = machine.online_cpus().collect();
+        let all_there = Barrier::new(cpus.len());
+        // The tasks need this task's CPU, too.
         machine.without_cpu(|| {
             std::thread::scope(|scope| {
-                for cpu in machine.all_cpus() {
+                for cpu in cpus {
+                    let all_there = &all_there;
                     scope.spawn(move || {
                         machine.run_on(cpu, || {
-                            while !start.load(Ordering::Relaxed) {
-                                std::hint::spin_loop();
-                            }
+                            all_there.wait();
                             work(cpu);
                         });
                     });
                 }
-                start.store(true, Ordering::Relaxed);
             });
         });
     }
 
     fn interrupt(&self, cpu: CpuId, handler: &(dyn Fn() + Sync)) -> Result<(), Failure> {
-        struct Call {
-            handler: *const (dyn Fn() + Sync),
-            done: AtomicBool,
-        }
-        // SAFETY: the handler is `Sync`, so another thread may call it.
-        unsafe impl Send for Call {}
-        // SAFETY: as above.
-        unsafe impl Sync for Call {}
-
-        // SAFETY: only the lifetime changes. The handler is called before `done` is set, and this
-        // waits for that, so nobody calls it after this has returned.
-        let handler: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(handler) };
-        let call = Arc::new(Call { handler, done: AtomicBool::new(false) });
-        let raised = Arc::clone(&call);
-        self.machine
-            .interrupt(cpu, move || {
-                // SAFETY: whoever raised this waits, so the handler is there.
-                unsafe { (*raised.handler)() };
-                // Release pairs with the Acquire below: what the handler did is seen.
-                raised.done.store(true, Ordering::Release);
-            })
-            .map_err(|_| Failure::new("an interrupt can be raised"))?;
+        // SAFETY: only the lifetime changes. The handler runs once, before `done` is set, and this
+        // waits for that; a panic in a handler ends the process.
+        let handler = unsafe {
+            std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(handler)
+        };
+        let done = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&done);
+        let raised = self.machine.interrupt(cpu, move || {
+            handler();
+            // Release pairs with the Acquire below: what the handler did is seen.
+            tell.store(true, Ordering::Release);
+        });
+        raised.map_err(|_| Failure::new("an interrupt can be raised"))?;
         // The interrupt may be for the CPU that this thread holds: it arrives in this loop.
-        while !call.done.load(Ordering::Acquire) {
-            std::hint::spin_loop();
+        while !done.load(Ordering::Acquire) {
+            self.machine.host().relax();
         }
         Ok(())
     }

@@ -120,7 +120,11 @@ fn judge<const SHIFT: u32>(
         Ok(Outcome::Passed) => Ok(()),
         Ok(Outcome::Failed(failure)) => Err(failure.to_string()),
         Ok(Outcome::Skipped(needed)) => Err(format!("skipped although chosen: needs {needed}")),
-        Err(_) => Err("panicked".into()),
+        Err(payload) => {
+            let message = payload.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
+            Err(format!("it panicked: {}", message.unwrap_or("without a message")))
+        }
     }
 }
 

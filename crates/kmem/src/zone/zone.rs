@@ -201,7 +201,9 @@ impl Zone {
     }
 
     /// Waits for the lock; `None` in an NMI handler where it is taken.
-    #[inline]
+    // Always inline, here and below: a guard returned through memory is written in parts and read
+    // as a whole, which costs more than taking the lock.
+    #[inline(always)]
     fn try_locked<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Locked<'a, P>> {
         if platform.in_nmi() {
             self.areas.0.try_lock(platform)
@@ -211,7 +213,7 @@ impl Zone {
     }
 
     /// As [`Zone::try_locked`], and frees what was put aside meanwhile.
-    #[inline]
+    #[inline(always)]
     fn locked<'a, P: Platform>(
         &'a self,
         platform: &'a P,

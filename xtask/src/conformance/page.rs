@@ -1,0 +1,180 @@
+//! The page itself: a table a group, every statement, and a last line that counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+
+use super::answers::{Answer, Answers};
+use super::evidence::{self, Proofs};
+use crate::acceptance::{Group, Id, Kind, shortened};
+
+const INTRODUCTION: &str = "\
+# Conformance
+
+Written by `cargo xtask conformance` from the cases and tests that passed when it ran, never by hand.
+The statements are those of [acceptance.md](acceptance.md), shortened; the kinds are explained there.
+
+- **case** NAME (MACHINES): an acceptance case, and the hosted machines on which it passed;
+- **test** NAME: a test that needs a host or looks inside;
+- a link: the place in the documentation that says it;
+- **open**: nothing shows it yet. A behaviour (B) is closed by a case or a test and by nothing else.
+";
+
+/// Characters of a statement that are shown.
+const SHOWN: usize = 100;
+
+pub fn render(
+    groups: &[Group],
+    proofs: &BTreeMap<Id, Proofs>,
+    answers: &Answers,
+) -> Result<String> {
+    refuse_unknown(groups, proofs.keys().chain(answers.keys()))?;
+    let mut page = INTRODUCTION.to_owned();
+    let (mut behaviours, mut others) = (Count::default(), Count::default());
+    for group in groups {
+        let _ = write!(
+            page,
+            "\n## {}\n\n| | kind | statement | shown by |\n| --- | --- | --- | --- |\n",
+            group.title
+        );
+        for statement in &group.statements {
+            let cell =
+                Cell::of(statement.kind, proofs.get(&statement.id), answers.get(&statement.id));
+            let behaviour = statement.kind == Kind::Behaviour;
+            let count = if behaviour { &mut behaviours } else { &mut others };
+            count.rows += 1;
+            count.open += usize::from(cell.open);
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                statement.id,
+                statement.kind.letter(),
+                shortened(&statement.text, SHOWN),
+                cell.text
+            );
+        }
+    }
+    let _ = write!(
+        page,
+        "\nopen rows of other kinds: {} of {}\n\nopen B rows: {} of {}\n",
+        others.open, others.rows, behaviours.open, behaviours.rows
+    );
+    Ok(page)
+}
+
+#[derive(Default)]
+struct Count {
+    rows: usize,
+    open: usize,
+}
+
+/// The last column of a row.
+struct Cell {
+    text: String,
+    open: bool,
+}
+
+impl Cell {
+    fn of(kind: Kind, proofs: Option<&Proofs>, answer: Option<&Answer>) -> Self {
+        let mut parts: Vec<String> = proofs.into_iter().flatten().map(proof).collect();
+        // A reason or a page can explain a behaviour, but cannot show that it is there.
+        let open = parts.is_empty() && (kind == Kind::Behaviour || answer.is_none());
+        parts.extend(answer.map(answered));
+        let text = match (open, parts.join("; ")) {
+            (false, text) => text,
+            (true, text) if text.is_empty() => "**open**".to_owned(),
+            (true, text) => format!("**open**: {text}"),
+        };
+        Self { text, open }
+    }
+}
+
+fn proof(((kind, name), machines): (&(evidence::Kind, String), &BTreeSet<String>)) -> String {
+    let kind = match kind {
+        evidence::Kind::Case => "case",
+        evidence::Kind::Test => "test",
+    };
+    let machines: Vec<&str> = machines.iter().map(String::as_str).collect();
+    if machines.is_empty() {
+        format!("{kind} `{name}`")
+    } else {
+        format!("{kind} `{name}` ({})", machines.join(", "))
+    }
+}
+
+fn answered(answer: &Answer) -> String {
+    match answer {
+        // The page lies in docs/ too.
+        Answer::Place(place) => match place.strip_prefix("docs/") {
+            Some(beside) => format!("[{place}]({beside})"),
+            None => format!("[{place}](../{place})"),
+        },
+        Answer::Reason(reason) => reason.replace('|', "\\|"),
+    }
+}
+
+fn refuse_unknown<'i>(groups: &[Group], ids: impl Iterator<Item = &'i Id>) -> Result<()> {
+    let known: BTreeSet<Id> = groups.iter().flat_map(|g| &g.statements).map(|s| s.id).collect();
+    let unknown: BTreeSet<String> =
+        ids.filter(|id| !known.contains(id)).map(Id::to_string).collect();
+    if !unknown.is_empty() {
+        let unknown: Vec<String> = unknown.into_iter().collect();
+        bail!("no such statement in the acceptance list: {}", unknown.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers::parse as answers;
+    use super::super::evidence::{Evidence, by_statement};
+    use super::*;
+    use crate::acceptance::parse as statements;
+
+    const LIST: &str = "\
+## G1 Pages
+- **A001** B [LV] A frame. Check: it
+- **A002** B [LV] Sizes.
+- **A003** D [LV] Guidance.
+## G2 Zones
+- **A004** H [LV] Old.
+- **A005** B [LV] WAIT|IO.
+";
+
+    fn evidence(id: &str, kind: evidence::Kind, name: &str, machine: Option<&str>) -> Evidence {
+        let id = Id::all_in(id).next().unwrap();
+        Evidence { id, kind, name: name.to_owned(), machine: machine.map(str::to_owned) }
+    }
+
+    #[test]
+    fn every_statement_has_a_row_and_open_ones_are_counted() {
+        let proofs = by_statement([
+            evidence("A001", evidence::Kind::Case, "frames", Some("tiny")),
+            evidence("A001", evidence::Kind::Case, "frames", Some("default")),
+            evidence("A001", evidence::Kind::Test, "kmem::frames", None),
+        ]);
+        let answers = answers("[A003]\nplace = 'docs/a.md'\n[A005]\nreason = 'later'").unwrap();
+        let page = render(&statements(LIST).unwrap(), &proofs, &answers).unwrap();
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| A")).collect();
+        assert_eq!(
+            rows,
+            [
+                "| A001 | B | A frame. | case `frames` (default, tiny); test `kmem::frames` |",
+                "| A002 | B | Sizes. | **open** |",
+                "| A003 | D | Guidance. | [docs/a.md](a.md) |",
+                "| A004 | H | Old. | **open** |",
+                "| A005 | B | WAIT\\|IO. | **open**: later |",
+            ]
+        );
+        assert!(page.contains("\nopen rows of other kinds: 1 of 2\n"));
+        assert!(page.ends_with("\nopen B rows: 2 of 3\n"));
+    }
+
+    #[test]
+    fn evidence_for_an_unknown_statement_is_refused() {
+        let proofs = by_statement([evidence("A006", evidence::Kind::Case, "x", None)]);
+        let error = render(&statements(LIST).unwrap(), &proofs, &Answers::new()).unwrap_err();
+        assert_eq!(error.to_string(), "no such statement in the acceptance list: A006");
+    }
+}

@@ -1,0 +1,76 @@
+//! What a developer or CI runs in this repository: `cargo xtask --help`.
+
+mod acceptance;
+mod bench;
+mod conformance;
+mod freestanding;
+mod layers;
+mod setup;
+mod suites;
+mod test;
+mod ui;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                  all that CI checks, in CI's order
+  cargo xtask layers                which import runs against the order of docs/layers.txt
+  cargo xtask conformance           run the tests and cases, write docs/conformance.md
+  cargo xtask conformance --check   the same, but fail where the committed page differs
+  cargo xtask bench --quick         kmem beside its peers, one short run
+
+Exit status: 0 all held, 1 a check failed, 2 bad input or a missing program.";
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check all that CI checks: set-up, rustfmt, clippy, layers, tests, no_std proof, conformance.
+    Test,
+    /// Check that no import runs against the order of the layers (docs/layers.txt).
+    Layers,
+    /// Write docs/conformance.md from the cases and tests that pass now.
+    Conformance {
+        /// Write nothing; fail where the committed page differs from what was found.
+        #[arg(long)]
+        check: bool,
+        /// Read the cases' JSON lines from a file and do not run them.
+        #[arg(long, hide = true, value_name = "FILE")]
+        cases_from: Option<PathBuf>,
+    },
+    /// Measure kmem beside other allocators; all arguments go to the bench.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For example `--quick`, or `--help` for the bench's own options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let done = Workspace::find().and_then(|ws| {
+        match command {
+            Command::Test => return Ok(test::run(&ws)),
+            Command::Layers => layers::check(&ws).map(|summary| ui::note(&summary)),
+            Command::Conformance { check, cases_from } => {
+                conformance::run(&ws, check, cases_from.as_deref())
+            }
+            Command::Bench { args } => bench::run_bench(&ws, &args),
+        }
+        .map(|()| ExitCode::SUCCESS)
+    });
+    done.unwrap_or_else(|error| ui::report(&error))
+}

@@ -1,0 +1,55 @@
+//! `cargo xtask test`: all that CI checks, step by step, up to the first failure.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::suites::{self, Ran};
+use crate::ui::{self, Steps};
+use crate::workspace::{Workspace, run as run_command};
+use crate::{conformance, freestanding, layers, setup};
+
+/// Runs the steps and ends standard output with `N passed, N failed`, over every test that ran
+/// and every conformance case. A step that fails without a failed test counts as one failure.
+pub fn run(ws: &Workspace) -> ExitCode {
+    let mut ran = Ran::default();
+    let result = steps(ws, &mut ran);
+    let mut tally = ran.tally;
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tally.failed = tally.failed.max(1);
+            ui::report(&error)
+        }
+    };
+    println!("{tally}");
+    code
+}
+
+fn steps(ws: &Workspace, ran: &mut Ran) -> Result<()> {
+    let mut steps = Steps::new(7);
+    steps.step("set-up", "programs that the build and the tests need", || setup::check(ws))?;
+    steps.step("rustfmt", "every source file is formatted", || {
+        run_command(&mut ws.cargo(["fmt", "--all", "--", "--check"]))
+    })?;
+    steps.step("clippy", "no warning in any target", || {
+        run_command(&mut ws.cargo(clippy(&["--workspace"])))?;
+        run_command(&mut ws.cargo(clippy(&["--package", "kmem", "--features", "x86_64"])))
+    })?;
+    steps.step("layers", "no import runs against the order", || {
+        layers::check(ws).map(|summary| ui::note(&summary))
+    })?;
+    steps.step("tests", "unit tests, integration tests, doctests, model checks", || {
+        suites::run_all(ws, ran)
+    })?;
+    steps.step("freestanding", "kmem needs neither std nor alloc", || freestanding::check(ws))?;
+    steps.step("conformance", "the cases, and docs/conformance.md", || {
+        let cases = conformance::run_cases(ws, None)?;
+        ran.tally.add(cases.tally());
+        conformance::check(ws, &cases, ran).map(|summary| ui::note(&summary))
+    })
+}
+
+fn clippy<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    [&["clippy", "--quiet", "--all-targets"], packages, &["--", "-D", "warnings"]].concat()
+}
