@@ -15,7 +15,8 @@ fn machine() -> Machine {
     mm
 }
 
-fn bytes<'m>(mm: &'m Machine, page: Page, order: u32) -> &'m mut [u8] {
+#[allow(clippy::mut_from_ref, reason = "the memory is the test's, not the manager's")]
+fn bytes(mm: &Machine, page: Page, order: u32) -> &mut [u8] {
     let start = mm.platform().frame(page.pfn().number());
     // SAFETY: the tests hold the block, and make one slice of it at a time.
     unsafe { std::slice::from_raw_parts_mut(start, 4096 << order) }
@@ -350,4 +351,32 @@ fn before_boot_every_call_is_refused() {
     let again = mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new());
     assert_eq!(again, Err(BootError::Again));
     mm.verify().unwrap();
+}
+
+/// Where a zone that devices need reaches above the direct map, a call for an address gets one or
+/// fails, and keeps nothing.
+///
+/// A010, A073
+#[test]
+fn an_address_is_of_the_direct_map_or_none() {
+    let mm: Machine = Mm::new(Rig::with_direct(32 << 20, 16 << 20));
+    let setup = Setup::new().dma32_limit(PhysAddr::new(24 * MIB));
+    mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap();
+    let before = settle(&mm);
+    for order in [0, 2, 5, 9] {
+        for gfp in [GFP_KERNEL | GFP_DMA32, GFP_ATOMIC | GFP_DMA32, GFP_KERNEL] {
+            let free = mm.free_page_count();
+            // All there are: those of the direct map, then none.
+            let held: Vec<VirtAddr> =
+                std::iter::from_fn(|| mm.__get_free_pages(gfp | Gfp::NOWARN, order).ok()).collect();
+            assert!(held.iter().all(|address| mm.virt_to_page(*address).is_some()));
+            let taken = (held.len() as u64) << order;
+            assert_eq!(free - mm.free_page_count(), taken, "order {order}, {gfp}");
+            for address in held {
+                // SAFETY: the block was allocated above.
+                unsafe { mm.free_pages(address, order) };
+            }
+        }
+    }
+    assert_eq!(settle(&mm), before);
 }

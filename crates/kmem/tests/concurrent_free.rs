@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
-use common::{CPU, Machine, Rig, Scope, frames, settle};
+use common::{CPU, Machine, Point, Rig, Scope, frames, settle};
 use kmem::platform::MisuseKind;
 use kmem::*;
 
@@ -115,6 +115,49 @@ fn a_compound_block_is_never_handed_out_twice() {
     }
 }
 
+/// Both CPUs have put one page on their lists; the entry of CPU 1 is not good.
+///
+/// A062, A063
+#[test]
+fn an_entry_that_is_not_good_is_found_wherever_it_is_taken() {
+    type Take = fn(&'static Machine);
+    let ways: [(&str, Take); 3] = [
+        ("by an allocation", |mm| as_cpu(ONE, || keep(mm, GFP_KERNEL))),
+        ("by an unusual allocation", |mm| as_cpu(ONE, || keep(mm, GFP_KERNEL | Gfp::COLD))),
+        ("by a drain", |mm| as_cpu(ONE, || mm.drain_local_pages())),
+    ];
+    fn keep(mm: &'static Machine, gfp: Gfp) {
+        mm.alloc_page(gfp).unwrap();
+    }
+    for (way, take) in ways {
+        let mm: &'static Machine = Box::leak(Box::new(machine(Setup::new())));
+        // A full list: the next free stops on its way to make room.
+        let high = mm.pagesets(&mm.zones()[0]).next().unwrap().high as usize;
+        let mut pages: Vec<Page> = (0..=high).map(|_| mm.alloc_page(GFP_KERNEL).unwrap()).collect();
+        mm.drain_all_pages();
+        let page = pages.pop().unwrap();
+        pages.into_iter().for_each(|page| common::free(mm, page, 0));
+        CPU.with(|cpu| {
+            cpu.arm_once(Scope::OtherCpu(ONE), Some(Point::Mask), 0, move |_| {
+                common::free(mm, page, 0);
+            });
+            common::free(mm, page, 0);
+            assert!(!cpu.disarm(), "the list was not full");
+        });
+        assert_eq!(mm.platform().take_reports(), [], "{way}");
+        take(mm);
+        let reports = mm.platform().take_reports();
+        assert_eq!(reports.len(), 1, "{way}: {reports:#?}");
+        assert_eq!(reports[0].kind, MisuseKind::ConcurrentFree, "{way}");
+        mm.verify().unwrap();
+        // The other entry is good, once.
+        assert_eq!(mm.alloc_page(GFP_KERNEL), Ok(page), "{way}");
+        let rest = take_all(mm, 0);
+        assert!(!rest.contains(&page), "{way}: handed out twice");
+        assert_eq!(mm.platform().take_reports(), [], "{way}");
+    }
+}
+
 /// Lets two threads go on at the same moment.
 struct Line(AtomicUsize);
 
@@ -134,7 +177,7 @@ impl Line {
 }
 
 /// Two threads as two CPUs free one block, meet, and allocate one each: many times.
-fn two_threads(setup: Setup, order: u32, rounds: usize) {
+fn two_threads(setup: Setup, order: u32, gfp: Gfp, rounds: usize) {
     // Two threads that wait for each other many thousand times want two processors.
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = ALONE.lock();
@@ -149,7 +192,7 @@ fn two_threads(setup: Setup, order: u32, rounds: usize) {
         for round in 0..rounds {
             let meet = |stop: usize| line.meet(4 * round + stop);
             if number == 0 {
-                let page = mm.alloc_pages(GFP_KERNEL, order).unwrap();
+                let page = mm.alloc_pages(gfp, order).unwrap();
                 shared.store(page.pfn().number() as u32, SeqCst);
             }
             meet(1);
@@ -180,17 +223,24 @@ fn two_threads(setup: Setup, order: u32, rounds: usize) {
 /// A062, A063
 #[test]
 fn two_threads_free_one_page() {
-    two_threads(Setup::new(), 0, 4_000);
+    two_threads(Setup::new(), 0, GFP_KERNEL, 4_000);
 }
 
 /// A062, A063
 #[test]
 fn two_threads_free_one_large_block() {
-    two_threads(Setup::new(), 5, 2_000);
+    two_threads(Setup::new(), 5, GFP_KERNEL, 2_000);
 }
 
 /// A062, A063
 #[test]
 fn two_threads_free_one_page_without_lists() {
-    two_threads(Setup::new().pagesets(false), 0, 2_000);
+    two_threads(Setup::new().pagesets(false), 0, GFP_KERNEL, 2_000);
+}
+
+/// A062, A063, A113
+#[test]
+fn two_threads_free_one_compound_block() {
+    two_threads(Setup::new(), 3, GFP_KERNEL | Gfp::COMP, 2_000);
+    two_threads(Setup::new(), 6, GFP_KERNEL | Gfp::COMP, 2_000);
 }

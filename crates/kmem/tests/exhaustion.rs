@@ -403,6 +403,13 @@ fn the_reserve_is_for_the_urgent() {
     let kernel = gets(&mm, GFP_KERNEL);
     assert_eq!(kernel, free - marks.min);
     assert_eq!(gets(&mm, GFP_NOWAIT), kernel);
+    // Not even for a moment is the reserve on a list, where others do not reach it.
+    let held: Vec<Page> = std::iter::from_fn(|| {
+        assert!(zone.free_pages() >= marks.min, "{} of {marks:?}", zone.free_pages());
+        mm.alloc_page(GFP_NOWAIT).ok()
+    })
+    .collect();
+    release(&mm, held);
     let atomic = gets(&mm, GFP_ATOMIC);
     assert!(kernel < atomic && atomic < free, "{kernel} {atomic} {free}");
     let high = gets(&mm, GFP_KERNEL | Gfp::HIGH);

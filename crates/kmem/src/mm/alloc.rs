@@ -3,12 +3,12 @@
 use core::panic::Location;
 
 use super::Mm;
-use crate::pcp::{CpuArea, PCP_LARGEST, SetCounters};
+use crate::pcp::{CpuArea, PCP_LARGEST};
 use crate::page::{Block, MigrateType, Page};
 use crate::platform::{Event, EventKind, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::sync::Entered;
-use crate::zone::{Floor, Met, Priority, Zone};
+use crate::zone::{Floor, Met, Priority};
 use crate::{AllocError, Gfp, NodeId, NodeMask, Order, Pfn, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -96,7 +96,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             gfp -= Gfp::HIGHMEM;
         }
         let page = self.alloc_pages(gfp, order)?;
-        self.page_address(page).ok_or(AllocError::NoMemory { order: self.clamp(order), gfp })
+        self.page_address(page).ok_or_else(|| {
+            // A zone for devices may reach above the direct map.
+            // SAFETY: the block was just allocated, and nobody knows of it.
+            unsafe { self.__free_pages(page, order) };
+            AllocError::NoMemory { order: self.clamp(order), gfp }
+        })
     }
 
     /// Allocates one page and returns its address; not cleared (A047).
@@ -136,7 +141,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let (pfn, order) = if order <= PCP_LARGEST.get() {
             let order = Order::from_raw(order as u8);
-            (self.alloc_listed(gfp, order)?, order)
+            let listed = self.alloc_listed(gfp, order);
+            (listed.or_else(|miss| self.alloc_missed(gfp, order, miss).ok_or(())).ok()?, order)
         } else {
             let order = Order::new(order)?;
             (self.alloc_large(gfp, order)?, order)
@@ -148,36 +154,63 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         Some(Page::of(pfn))
     }
 
-    /// A block from the CPU's own list.
+    /// A block from the CPU's own list. Calls nothing, so that nothing is saved for a call: what it
+    /// does not find is seen to after it has left the section.
     #[inline(always)]
-    fn alloc_listed(&self, gfp: Gfp, order: Order) -> Option<Pfn> {
+    fn alloc_listed(&self, gfp: Gfp, order: Order) -> Result<Pfn, Miss> {
         let migrate_type = MigrateType::from_index(gfp.migrate_type_bits());
         let pinned = Pinned::new(&self.platform);
         let area = self.area(pinned.cpu());
         // SAFETY: this code is pinned to the CPU that the area belongs to.
-        let mut entered = unsafe { area.section.enter() }?;
+        let mut entered = unsafe { area.section.enter() }.ok_or(Miss::Unusual)?;
         if area.section.is_requested() {
-            return None;
+            return Err(Miss::Unusual);
         }
-        let (set, slot) = area.preferred(&mut entered, gfp.highest_zone())?;
+        let highest = gfp.highest_zone();
+        let (set, slot) = area.preferred(&mut entered, highest).ok_or(Miss::Unusual)?;
         if slot.zone().is_pressed() {
-            return None;
+            return Err(Miss::Unusual);
         }
-        let pfn = match set.pop_hot(order, migrate_type) {
-            Some(pfn) => pfn,
-            None => self.refill_fast(area, &mut entered, slot.zone(), gfp, order)?,
-        };
-        let descriptor = area.memmap(&entered).at(pfn);
+        let pfn = set.pop_hot(order, migrate_type).ok_or(Miss::Empty)?;
+        let descriptor = area.memmap(&entered).get(pfn).ok_or(Miss::Stray(pfn))?;
         if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_on_lists_of(area.cpu()) {
-            // The entry is dropped; the slow path goes on with the next one.
-            SetCounters::bump(&slot.counters().drained, order.pages());
-            self.report_stray(pfn, order);
-            return None;
+            return Err(Miss::Stray(pfn));
         }
         descriptor.mark().set_held();
         descriptor.set_count(1);
-        SetCounters::bump(&slot.counters().requests, 1);
-        SetCounters::bump(&slot.counters().allocated, order.pages());
+        slot.counters().count_taken(order);
+        Ok(pfn)
+    }
+
+    /// What [`Mm::alloc_listed`] did not find: fills the list and takes a block, or leaves it to the
+    /// slow path.
+    #[cold]
+    #[inline(never)]
+    fn alloc_missed(&self, gfp: Gfp, order: Order, miss: Miss) -> Option<Pfn> {
+        let highest = gfp.highest_zone();
+        let pinned = Pinned::new(&self.platform);
+        let area = self.area(pinned.cpu());
+        // SAFETY: this code is pinned to the CPU that the area belongs to.
+        let mut entered = unsafe { area.section.enter() }?;
+        let (_, slot) = area.preferred(&mut entered, highest)?;
+        match miss {
+            Miss::Unusual => return None,
+            Miss::Stray(pfn) => {
+                slot.counters().count_drained(order.pages());
+                self.report_stray(pfn, order);
+                return None;
+            }
+            Miss::Empty => {}
+        }
+        let zone = slot.zone();
+        let floor =
+            Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), Priority::Low);
+        let pfn = self.refill(area, &mut entered, zone.index(), order, gfp, floor)?;
+        // Just marked by the refill, under the zone's lock.
+        let descriptor = area.memmap(&entered).at(pfn);
+        descriptor.mark().set_held();
+        descriptor.set_count(1);
+        slot.counters().count_taken(order);
         Some(pfn)
     }
 
@@ -199,22 +232,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let floor = Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), Priority::Low);
         let migrate_type = MigrateType::from_index(gfp.migrate_type_bits());
         zone.take(&self.platform, &tables.memmap, order, migrate_type, floor, Met::AT_HOME)
-    }
-
-    /// Fills the CPU's empty list from a zone that is above its low mark, and takes a block.
-    #[cold]
-    #[inline(never)]
-    fn refill_fast(
-        &self,
-        area: &CpuArea,
-        entered: &mut Entered<'_>,
-        zone: &Zone,
-        gfp: Gfp,
-        order: Order,
-    ) -> Option<Pfn> {
-        let reserve = zone.lowmem_reserve(gfp.highest_zone());
-        let floor = Floor::new(&zone.watermarks(), reserve, Priority::Low);
-        self.refill(area, entered, zone.index(), order, gfp, floor)
     }
 
     /// Fills the CPU's list from a zone, down to a floor, and takes a block.
@@ -243,7 +260,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 set.push_hot(order, migrate_type, pfn);
             },
         );
-        SetCounters::bump(&slot.counters().refilled, u64::from(blocks) << order.get());
+        slot.counters().count_refilled(u64::from(blocks) << order.get());
         set.pop_hot(order, migrate_type)
     }
 
@@ -290,6 +307,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     pub(super) fn clamp(&self, order: u32) -> Order {
         Order::new(order).unwrap_or(Order::LIMIT)
     }
+}
+
+/// Why a CPU's own list did not have a block.
+enum Miss {
+    /// Something about the request or the CPU is unusual: the slow path finds out what.
+    Unusual,
+    /// The list is empty.
+    Empty,
+    /// The entry taken is not that of a block on this CPU's lists any more.
+    Stray(Pfn),
 }
 
 /// Where a block ends, in bytes.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{CLOSED, Mm};
 use crate::page::MigrateType;
-use crate::pcp::{CpuArea, PageSet, SetCounters};
+use crate::pcp::{CpuArea, PageSet};
 use crate::platform::{Pinned, Platform};
 use crate::reclaim::Reclaim;
 use crate::sync::Entered;
@@ -182,7 +182,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             },
             |pfn, order| self.report_stray(pfn, order),
         );
-        SetCounters::bump(&slot.counters().drained, u64::from(popped) << order.get());
+        slot.counters().count_drained(u64::from(popped) << order.get());
         popped
     }
 }

@@ -4,11 +4,10 @@ use core::panic::Location;
 
 use super::{Mm, compound};
 use crate::buddy::End;
-use crate::page::{Block, Descriptor, MigrateType, Page};
-use crate::pcp::{CpuArea, PCP_LARGEST, SetCounters};
+use crate::page::{Block, Descriptor, Page};
+use crate::pcp::PCP_LARGEST;
 use crate::platform::{Event, EventKind, Passed, Pinned, Platform};
 use crate::reclaim::Reclaim;
-use crate::sync::Entered;
 use crate::{Order, Pfn, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -147,36 +146,70 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return self.free_large(pfn, order, end);
         }
         let order = Order::from_raw(order as u8);
+        let freed = match self.free_listed(pfn, order, end) {
+            Ok(()) => true,
+            Err(miss) => self.free_missed(pfn, order, end, miss),
+        };
+        if freed {
+            self.trace_free(pfn, order);
+        }
+        freed
+    }
+
+    /// Puts a block on the CPU's own list. Calls nothing, so that nothing is saved for a call: what
+    /// it cannot do is seen to after it has left the section.
+    #[inline(always)]
+    fn free_listed(&self, pfn: Pfn, order: Order, end: End) -> Result<(), Miss> {
         let pinned = Pinned::new(&self.platform);
         let area = self.area(pinned.cpu());
         // SAFETY: this code is pinned to the CPU that the area belongs to.
-        let Some(mut entered) = (unsafe { area.section.enter() }) else { return false };
+        let mut entered = unsafe { area.section.enter() }.ok_or(Miss::Unusual)?;
         if area.section.is_requested() {
-            return false;
+            return Err(Miss::Unusual);
         }
-        let Some((descriptor, migrate_type)) = area.memmap(&entered).get_with_type(pfn) else {
-            return false;
-        };
+        let found = area.memmap(&entered).get_with_type(pfn);
+        let (descriptor, migrate_type) = found.ok_or(Miss::Unusual)?;
         if !may_free(descriptor, order) {
-            return false;
+            return Err(Miss::Unusual);
         }
-        let index = descriptor.zone();
-        let Some((set, slot)) = area.set(&mut entered, index) else { return false };
+        let set = area.set_to_free(&mut entered, descriptor.zone(), migrate_type);
+        let (set, slot, group) = set.ok_or(Miss::Unusual)?;
         let pushed = match end {
-            End::Hot => set.push_hot(order, migrate_type, pfn),
+            End::Hot => set.push_hot_in(order, group, pfn),
             End::Cold => set.push_cold(order, migrate_type, pfn),
         };
-        if !pushed && !self.spill(area, &mut entered, index, (pfn, order), migrate_type, end) {
-            return false;
+        if !pushed {
+            return Err(Miss::Full);
         }
         descriptor.set_count(0);
         descriptor.reset();
         descriptor.mark().set_on_lists(area.cpu());
-        SetCounters::bump(&slot.counters().freed, order.pages());
-        drop(entered);
-        drop(pinned);
-        self.trace_free(pfn, order);
-        true
+        slot.counters().count_given(order);
+        Ok(())
+    }
+
+    /// What [`Mm::free_listed`] could not do: gives a batch from the cold end of the full list back to
+    /// the zone, and tries again. Answers whether the block is freed then; it is not where the zone
+    /// has no lists.
+    #[cold]
+    #[inline(never)]
+    fn free_missed(&self, pfn: Pfn, order: Order, end: End, miss: Miss) -> bool {
+        if matches!(miss, Miss::Unusual) {
+            return false;
+        }
+        {
+            let pinned = Pinned::new(&self.platform);
+            let area = self.area(pinned.cpu());
+            // SAFETY: this code is pinned to the CPU that the area belongs to.
+            let Some(mut entered) = (unsafe { area.section.enter() }) else { return false };
+            let found = area.memmap(&entered).get_with_type(pfn);
+            let Some((descriptor, migrate_type)) = found else { return false };
+            let index = descriptor.zone();
+            let Some((set, _)) = area.set(&mut entered, index) else { return false };
+            let batch = set.ring(order, migrate_type).map_or(0, |ring| ring.batch());
+            self.drain_ring(area, &mut entered, index, order, migrate_type, batch);
+        }
+        self.free_listed(pfn, order, end).is_ok()
     }
 
     /// Gives a block of an order that the lists do not have back to its zone, if nothing about the
@@ -190,29 +223,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         self.give(pfn, descriptor, order, end);
         true
-    }
-
-    /// Gives a batch from the cold end of a full list back to the zone, then puts the block on it.
-    /// Answers whether it could; it cannot where the zone has no lists.
-    #[cold]
-    #[inline(never)]
-    fn spill(
-        &self,
-        area: &CpuArea,
-        entered: &mut Entered<'_>,
-        index: u8,
-        (pfn, order): (Pfn, Order),
-        migrate_type: MigrateType,
-        end: End,
-    ) -> bool {
-        let Some((set, _)) = area.set(entered, index) else { return false };
-        let batch = set.ring(order, migrate_type).map_or(0, |ring| ring.batch());
-        self.drain_ring(area, entered, index, order, migrate_type, batch);
-        let Some((set, _)) = area.set(entered, index) else { return false };
-        match end {
-            End::Hot => set.push_hot(order, migrate_type, pfn),
-            End::Cold => set.push_cold(order, migrate_type, pfn),
-        }
     }
 
     /// Frees when the fast path could not, or would not: finds out what the block is.
@@ -287,6 +297,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.platform.trace(&Event { pfn: Some(pfn), order, migrate_type: 0, kind });
         }
     }
+}
+
+/// Why a block was not put on a CPU's own list.
+enum Miss {
+    /// Something about the block or the CPU is unusual: the slow path finds out what.
+    Unusual,
+    /// The list is full, or the zone has none.
+    Full,
 }
 
 /// Whether a block is what a plain free expects: used, of this order, with a caller, and with no

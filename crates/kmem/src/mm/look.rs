@@ -222,10 +222,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let (mut allocated, mut freed) = (0, 0);
         for area in self.tables().into_iter().flat_map(|tables| tables.areas()) {
             if let Some(set) = area.slot(zone.index()).map(|slot| slot.counters()) {
-                allocated += set.allocated.load(Relaxed);
-                freed += set.freed.load(Relaxed);
+                allocated += set.allocated();
+                freed += set.freed();
                 // The fast path takes from the zone that is preferred.
-                let requests = set.requests.load(Relaxed);
+                let requests = set.requests();
                 sums.numa_hit += requests;
                 if area.node() == zone.node() {
                     sums.numa_local += requests;

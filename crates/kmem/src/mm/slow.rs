@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::tables::Tables;
 use super::{Mm, compound};
 use crate::page::{Block, MigrateType, Page};
-use crate::pcp::{PCP_LARGEST, SetCounters};
+use crate::pcp::PCP_LARGEST;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::{PageSource, Reclaim, ReclaimRequest};
 use crate::zone::{Floor, Met, Priority, Zone, ZoneEvent};
@@ -265,10 +265,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 descriptor.mark().set_held();
                 descriptor.set_count(1);
                 // Counted here as having left the list, and by the zone as allocated.
-                SetCounters::bump(&slot.counters().drained, order.pages());
+                slot.counters().count_drained(order.pages());
                 return Some(pfn);
             }
-            SetCounters::bump(&slot.counters().drained, order.pages());
+            slot.counters().count_drained(order.pages());
             self.report_stray(pfn, order);
         }
     }

@@ -38,6 +38,6 @@ mod ring;
 mod tests;
 mod tune;
 
-pub(crate) use area::{CpuArea, SetCounters, SetSlot};
-pub use ring::{PageSet, Ring};
+pub(crate) use area::{CpuArea, SetSlot};
+pub use ring::{PageSet, Ring, RingGroup};
 pub use tune::{PCP_LARGEST, PcpSize};

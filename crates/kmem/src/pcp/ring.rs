@@ -67,11 +67,31 @@ pub struct PageSet {
     slots: [u32; SLOTS_OF_SET],
 }
 
+/// The rings of one migrate type in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingGroup {
+    first: u32,
+}
+
+impl RingGroup {
+    /// The rings of a migrate type.
+    #[inline]
+    pub const fn of(migrate_type: MigrateType) -> RingGroup {
+        RingGroup { first: (migrate_type.index() * ORDERS) as u32 }
+    }
+
+    /// The ring of an order up to [`PCP_LARGEST`].
+    #[inline]
+    const fn ring(self, order: Order) -> usize {
+        debug_assert!(order.index() < ORDERS);
+        self.first as usize + order.index()
+    }
+}
+
 /// Which ring: an order up to [`PCP_LARGEST`] and a migrate type.
 #[inline]
 const fn ring_of(order: Order, migrate_type: MigrateType) -> usize {
-    debug_assert!(order.index() < ORDERS);
-    migrate_type.index() * ORDERS + order.index()
+    RingGroup::of(migrate_type).ring(order)
 }
 
 impl PageSet {
@@ -135,7 +155,13 @@ impl PageSet {
     /// Puts a block on the hot end. `false` where the ring is at its high mark.
     #[inline]
     pub fn push_hot(&mut self, order: Order, migrate_type: MigrateType, pfn: Pfn) -> bool {
-        let Some(ring) = self.rings.get_mut(ring_of(order, migrate_type)) else { return false };
+        self.push_hot_in(order, RingGroup::of(migrate_type), pfn)
+    }
+
+    /// As [`PageSet::push_hot`], for code that knows the rings.
+    #[inline]
+    pub fn push_hot_in(&mut self, order: Order, group: RingGroup, pfn: Pfn) -> bool {
+        let Some(ring) = self.rings.get_mut(group.ring(order)) else { return false };
         if ring.len >= ring.high {
             return false;
         }
