@@ -74,18 +74,18 @@ pub use addr::{Pfn, PfnRange, PhysAddr, VirtAddr};
 pub use boot::{MapError, MemoryMap, Setup, SetupError};
 #[cfg(not(loom))]
 pub use error::AllocError;
-pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
 pub use gfp::{
     GFP_ATOMIC, GFP_BUFFER, GFP_DMA, GFP_DMA32, GFP_HIGHUSER, GFP_HIGHUSER_MOVABLE, GFP_KERNEL,
     GFP_NOFS, GFP_NOIO, GFP_NOWAIT, GFP_USER,
 };
-pub use ids::{CpuId, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
+pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
+pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{BootError, Counters, CpuError, Mm, Owner, Pages, PagesetInfo, ReleaseError};
 pub use order::{Order, get_order};
-pub use page::Page;
 #[cfg(not(loom))]
 pub use page::MigrateType;
+pub use page::Page;
 pub use platform::Platform;
 #[cfg(not(loom))]
 pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest};

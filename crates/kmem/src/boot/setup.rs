@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::gfp::ZoneKind;
-use crate::zone::Distances;
+use crate::ids::Distances;
 use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
 
 /// A machine's description, apart from its memory map. Everything has a default; a PC of today
@@ -173,10 +173,9 @@ impl fmt::Display for SetupError {
             SetupError::Cpus(cpus) => {
                 write!(f, "{cpus} cpus: a machine has 1 to {MAX_CPUS}")
             }
-            SetupError::ZoneLimits { dma, dma32 } => write!(
-                f,
-                "zone DMA ends at {dma}, zone DMA32 at {dma32}: DMA must end first"
-            ),
+            SetupError::ZoneLimits { dma, dma32 } => {
+                write!(f, "zone DMA ends at {dma}, zone DMA32 at {dma32}: DMA must end first")
+            }
         }
     }
 }

@@ -156,8 +156,11 @@ impl FreeAreas {
             let size = Order::from_raw(half as u8);
             let upper = Pfn::from_raw(first.raw() + size.pages() as u32);
             // A block of several page blocks may have several types.
-            let half_type =
-                if size >= map.page_block_order() { map.type_in(extent, upper) } else { migrate_type };
+            let half_type = if size >= map.page_block_order() {
+                map.type_in(extent, upper)
+            } else {
+                migrate_type
+            };
             self.link(map, upper, extent.descriptor(upper)?, size, half_type, End::Hot);
         }
         self.free -= 1 << keep;

@@ -11,6 +11,7 @@ use super::{End, FreeAreas, Taken};
 use crate::page::{Block, Descriptor, Memmap, MigrateType};
 use crate::{Order, Pfn};
 
+#[allow(clippy::duplicate_mod, reason = "shared by tests that share nothing else")]
 #[path = "../../tests/common/rng.rs"]
 mod rng;
 use rng::Rng;
@@ -104,13 +105,16 @@ impl Model {
     }
 }
 
+/// The descriptors and the page block types of an extent.
+type Tables = (Box<[Descriptor]>, Box<[AtomicU8]>);
+
 /// A memmap over plain vectors, the free areas of its zones, and the model.
 struct World {
     map: Memmap,
     areas: Vec<FreeAreas>,
     model: Model,
     /// What the memmap points into.
-    tables: Vec<(Box<[Descriptor]>, Box<[AtomicU8]>)>,
+    tables: Vec<Tables>,
 }
 
 impl World {
@@ -158,8 +162,8 @@ impl World {
                 world.map.set_migrate_type(pfn, MigrateType::Movable);
             }
         }
-        for frame in 0..zone_of.len() {
-            if let Some(zone) = zone_of[frame] {
+        for (frame, zone) in zone_of.iter().enumerate() {
+            if let Some(zone) = *zone {
                 world.free(zone, frame as u32, 0, End::Cold);
             }
         }

@@ -3,8 +3,8 @@
 use core::panic::Location;
 
 use super::Mm;
-use crate::pcp::{CpuArea, PCP_LARGEST};
 use crate::page::{Block, MigrateType, Page};
+use crate::pcp::{CpuArea, PCP_LARGEST};
 use crate::platform::{Event, EventKind, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::sync::Entered;
@@ -174,6 +174,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let pfn = set.pop_hot(order, migrate_type).ok_or(Miss::Empty)?;
         let descriptor = area.memmap(&entered).get(pfn).ok_or(Miss::Stray(pfn))?;
         if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_on_lists_of(area.cpu()) {
+            // Counted here: outside the section this code may be moved to another CPU.
+            slot.counters().count_drained(order.pages());
             return Err(Miss::Stray(pfn));
         }
         descriptor.mark().set_held();
@@ -187,24 +189,28 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[cold]
     #[inline(never)]
     fn alloc_missed(&self, gfp: Gfp, order: Order, miss: Miss) -> Option<Pfn> {
-        let highest = gfp.highest_zone();
-        let pinned = Pinned::new(&self.platform);
-        let area = self.area(pinned.cpu());
-        // SAFETY: this code is pinned to the CPU that the area belongs to.
-        let mut entered = unsafe { area.section.enter() }?;
-        let (_, slot) = area.preferred(&mut entered, highest)?;
         match miss {
             Miss::Unusual => return None,
             Miss::Stray(pfn) => {
-                slot.counters().count_drained(order.pages());
                 self.report_stray(pfn, order);
                 return None;
             }
             Miss::Empty => {}
         }
+        let highest = gfp.highest_zone();
+        let pinned = Pinned::new(&self.platform);
+        let area = self.area(pinned.cpu());
+        // SAFETY: this code is pinned to the CPU that the area belongs to.
+        let mut entered = unsafe { area.section.enter() }?;
+        let (set, slot) = area.preferred(&mut entered, highest)?;
+        // Since the list was seen empty, an interrupt may have filled it, or this code may have been
+        // moved to another CPU: then the slow path takes a block of it.
+        let migrate_type = MigrateType::from_index(gfp.migrate_type_bits());
+        if !set.ring(order, migrate_type)?.is_empty() {
+            return None;
+        }
         let zone = slot.zone();
-        let floor =
-            Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), Priority::Low);
+        let floor = Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), Priority::Low);
         let pfn = self.refill(area, &mut entered, zone.index(), order, gfp, floor)?;
         // Just marked by the refill, under the zone's lock.
         let descriptor = area.memmap(&entered).at(pfn);

@@ -15,7 +15,9 @@ use crate::page::{Block, Descriptor, Memmap, PageFlags};
 use crate::pcp::{CpuArea, PcpSize, SetSlot};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::zone::{MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes};
+use crate::zone::{
+    MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes,
+};
 use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Pfn, PhysAddr};
 
 /// Why a manager did not boot. It is as it was before the call.
@@ -119,10 +121,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// One CPU, before anything allocates. Cost: a few nanoseconds a frame for its descriptor;
     /// nothing for holes.
     pub fn boot(&self, map: MemoryMap, setup: Setup) -> Result<(), BootError> {
-        if self
-            .state
-            .compare_exchange(NEW, BOOTING, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
+        if self.state.compare_exchange(NEW, BOOTING, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return Err(BootError::Again);
         }
@@ -365,9 +364,13 @@ fn build<P: Platform>(
             let span = spans[node.index()][kind.index()];
             // SAFETY: the table has `zone_count` zones, and nobody else knows it.
             unsafe {
-                zones
-                    .add(usize::from(index))
-                    .write(Zone::new(node, kind, index, span, setup.largest_order));
+                zones.add(usize::from(index)).write(Zone::new(
+                    node,
+                    kind,
+                    index,
+                    span,
+                    setup.largest_order,
+                ));
             }
         }
     }
@@ -496,11 +499,7 @@ impl<P: Platform> Carver<'_, P> {
         // is reached through the memmap only; extents are whole largest blocks.
         let added = unsafe { memmap.add(start, frames as u32, room.cast(), types) };
         // A map has at most as many extents as a memmap takes, in order.
-        if added {
-            Ok(())
-        } else {
-            Err(BootError::NoRoom { table: "memmap", bytes: descriptors })
-        }
+        if added { Ok(()) } else { Err(BootError::NoRoom { table: "memmap", bytes: descriptors }) }
     }
 }
 
@@ -533,12 +532,7 @@ fn describe(
 }
 
 /// Gives the free RAM to the zones.
-fn free_ram<P: Platform>(
-    platform: &P,
-    tables: &Tables,
-    frames: &Normalised,
-    limits: &Limits<'_>,
-) {
+fn free_ram<P: Platform>(platform: &P, tables: &Tables, frames: &Normalised, limits: &Limits<'_>) {
     for (range, node) in frames.free_ranges() {
         for (piece, kind) in limits.cut(range, node) {
             let Some(index) = tables.zone_at[node.index()][kind.index()] else { continue };

@@ -116,8 +116,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let pinned = Pinned::new(&self.platform);
             pinned.cpu()
         };
-        let call =
-            if self.platform.in_atomic() { None } else { self.platform.cross_call() };
+        let call = if self.platform.in_atomic() { None } else { self.platform.cross_call() };
         for cpu in self.online_cpus().filter(|cpu| *cpu != own) {
             let called = call.map(|call| call.call_on(cpu, &|| self.drain_local_pages()));
             if !matches!(called, Some(Ok(()))) && self.is_online(cpu) {

@@ -301,7 +301,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         if listed != self.listed_pages() {
             let counted = self.listed_pages();
-            return Err(Corruption::count("frames on cpus' lists are not all counted", listed, counted));
+            return Err(Corruption::count(
+                "frames on cpus' lists are not all counted",
+                listed,
+                counted,
+            ));
         }
         Ok(())
     }

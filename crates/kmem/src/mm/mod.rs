@@ -51,6 +51,8 @@ mod names;
 mod owned;
 mod slow;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod wrong;
 
 use core::cell::UnsafeCell;

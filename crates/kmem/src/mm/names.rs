@@ -53,11 +53,7 @@ macro_rules! texts_names {
         /// See [`kmem::Mm::alloc_pages_node`](::kmem::Mm::alloc_pages_node); -1 is any node.
         #[track_caller]
         #[must_use]
-        pub fn alloc_pages_node(
-            node: i32,
-            gfp: $crate::Gfp,
-            order: u32,
-        ) -> Option<$crate::Page> {
+        pub fn alloc_pages_node(node: i32, gfp: $crate::Gfp, order: u32) -> Option<$crate::Page> {
             let node = match u32::try_from(node) {
                 Ok(number) => Some($crate::NodeId::new(number)?),
                 Err(_) => None,

@@ -157,8 +157,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         loop {
             // To reclaim for a task that does so itself would recurse: it waits for others.
             let asked = ReclaimRequest { gfp, order, attempt };
-            let freed =
-                if request.frees_memory() { 0 } else { self.reclaim.reclaim(self, &asked) };
+            let freed = if request.frees_memory() { 0 } else { self.reclaim.reclaim(self, &asked) };
             // What was freed, here or by others, may be on lists.
             self.drain_all_pages();
             if let Some(pfn) = self.attempt(request, priority) {
@@ -168,10 +167,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             in_vain = if freed == 0 { in_vain.saturating_add(1) } else { 0 };
             if gfp.contains(Gfp::NOFAIL) {
                 self.wait_for_memory(request, attempt);
-            } else if in_vain > retries
-                || attempt >= PROGRESS_LIMIT
-                || gfp.contains(Gfp::NORETRY)
-            {
+            } else if in_vain > retries || attempt >= PROGRESS_LIMIT || gfp.contains(Gfp::NORETRY) {
                 return None;
             }
         }
@@ -208,13 +204,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             {
                 continue;
             }
-            let floor =
-                Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), priority);
+            let floor = Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), priority);
             let preferred = zonelist.first().map_or(zone, |first| tables.zone(*first));
-            let met = Met {
-                preferred: zone.node() == preferred.node(),
-                local: zone.node() == local,
-            };
+            let met =
+                Met { preferred: zone.node() == preferred.node(), local: zone.node() == local };
             if let Some(pfn) = self.take(request, zone, floor, met) {
                 if !met.preferred {
                     preferred.counters().add(ZoneEvent::NumaForeign, 1);

@@ -63,11 +63,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline(never)]
     #[track_caller]
     pub(super) fn report_stray(&self, pfn: Pfn, order: Order) {
-        let there = self.tables().map_or(There::Nothing, |tables| {
-            match tables.memmap.head(pfn) {
-                Some((head, block)) => what_is_there(&tables.memmap, head, block),
-                None => There::Nothing,
-            }
+        let there = self.tables().map_or(There::Nothing, |tables| match tables.memmap.head(pfn) {
+            Some((head, block)) => what_is_there(&tables.memmap, head, block),
+            None => There::Nothing,
         });
         self.report(&Misuse {
             kind: MisuseKind::ConcurrentFree,

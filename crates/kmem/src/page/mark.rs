@@ -1,7 +1,7 @@
 //! Where a used block is: with a caller, or free on a CPU's page lists.
 
-use crate::{CpuId, MAX_CPUS};
 use crate::sync::atomic::{AtomicU16, Ordering};
+use crate::{CpuId, MAX_CPUS};
 
 /// Where a block that is out of the free areas is, in two bytes of its descriptor.
 ///

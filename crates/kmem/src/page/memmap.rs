@@ -75,8 +75,12 @@ pub struct Extent {
 }
 
 impl Extent {
-    const EMPTY: Extent =
-        Extent { start: 0, frames: 0, descriptors: NonNull::dangling(), types: NonNull::dangling() };
+    const EMPTY: Extent = Extent {
+        start: 0,
+        frames: 0,
+        descriptors: NonNull::dangling(),
+        types: NonNull::dangling(),
+    };
 
     /// The first frame.
     pub fn start(&self) -> Pfn {
@@ -172,7 +176,8 @@ impl Memmap {
         if self.count as usize == MAX_EXTENTS || start.number() < after {
             return false;
         }
-        self.extents[self.count as usize] = Extent { start: start.raw(), frames, descriptors, types };
+        self.extents[self.count as usize] =
+            Extent { start: start.raw(), frames, descriptors, types };
         self.count += 1;
         if frames > self.largest.frames {
             self.largest = self.extents[self.count as usize - 1];
@@ -310,7 +315,8 @@ impl Memmap {
         for order in 1..Order::COUNT as u32 {
             let head = Pfn::from_raw(pfn.raw() & !((1u32 << order) - 1));
             let Some(descriptor) = self.get(head) else { break };
-            if let Block::Free(size) | Block::Used(size) | Block::Compound(size) = descriptor.block()
+            if let Block::Free(size) | Block::Used(size) | Block::Compound(size) =
+                descriptor.block()
                 && size.get() >= order
             {
                 return Some((head, descriptor.block()));

@@ -4,8 +4,8 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{PageSet, RingGroup};
 use super::tune::ORDERS;
+use super::{PageSet, RingGroup};
 use crate::gfp::ZoneKind;
 use crate::page::{Memmap, MigrateType};
 use crate::sync::{CpuSection, Entered};

@@ -97,10 +97,7 @@ const fn ring_of(order: Order, migrate_type: MigrateType) -> usize {
 impl PageSet {
     /// An empty set whose rings hold nothing: every push fails.
     pub const fn new() -> PageSet {
-        PageSet {
-            rings: [NO_RING; ORDERS * MigrateType::COUNT],
-            slots: [0; SLOTS_OF_SET],
-        }
+        PageSet { rings: [NO_RING; ORDERS * MigrateType::COUNT], slots: [0; SLOTS_OF_SET] }
     }
 
     /// Gives empty rings their place and size.

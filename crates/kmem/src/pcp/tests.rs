@@ -8,7 +8,7 @@ use super::{PCP_LARGEST, PageSet, PcpSize};
 use crate::page::MigrateType;
 use crate::{Order, Pfn};
 
-#[allow(dead_code, reason = "shared, and not all of it is needed here")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "shared, and not all of it is needed here")]
 #[path = "../../tests/common/rng.rs"]
 mod rng;
 use rng::Rng;

@@ -86,11 +86,9 @@ impl fmt::Display for Event {
                 u8::from(fallback_order < page_block_order),
                 u8::from(change_ownership),
             ),
-            EventKind::PageAlloc { gfp } => write!(
-                f,
-                " order={} migratetype={} gfp_flags={gfp}",
-                self.order, self.migrate_type
-            ),
+            EventKind::PageAlloc { gfp } => {
+                write!(f, " order={} migratetype={} gfp_flags={gfp}", self.order, self.migrate_type)
+            }
             EventKind::PageAllocZoneLocked { percpu_refill } => write!(
                 f,
                 " order={} migratetype={} percpu_refill={}",

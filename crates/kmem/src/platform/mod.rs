@@ -48,7 +48,9 @@ use core::fmt;
 use crate::{CpuId, NodeMask, PhysAddr, VirtAddr};
 
 pub use events::{Event, EventKind};
-pub use facility::{Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, WakeReason};
+pub use facility::{
+    Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, WakeReason,
+};
 pub use misuse::{Misuse, MisuseKind, Passed, There};
 
 /// Which CPU this is.

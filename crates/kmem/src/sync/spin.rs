@@ -40,13 +40,21 @@ impl<L: Level, T> SpinLock<L, T> {
     /// A lock that nobody holds.
     #[cfg(not(loom))]
     pub const fn new(value: T) -> Self {
-        SpinLock { locked: AtomicBool::new(false), value: UnsafeCell::new(value), level: PhantomData }
+        SpinLock {
+            locked: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+            level: PhantomData,
+        }
     }
 
     /// A lock that nobody holds.
     #[cfg(loom)]
     pub fn new(value: T) -> Self {
-        SpinLock { locked: AtomicBool::new(false), value: UnsafeCell::new(value), level: PhantomData }
+        SpinLock {
+            locked: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+            level: PhantomData,
+        }
     }
 
     /// Masks interrupts, then waits for the lock. Any context but NMI: the code that an NMI
@@ -82,9 +90,7 @@ impl<L: Level, T> SpinLock<L, T> {
     fn acquire(&self) -> bool {
         // Acquire pairs with the Release store in `SpinGuard::drop`: what the last holder wrote is
         // seen.
-        self.locked
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.locked.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }
 

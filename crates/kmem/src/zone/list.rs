@@ -1,48 +1,11 @@
 //! Zonelists: the order in which a request looks at zones.
 
 use crate::gfp::ZoneKind;
+use crate::ids::Distances;
 use crate::{MAX_NODES, NodeId};
 
 /// How many zones a machine can have: each kind on each node.
 pub const MAX_ZONES: usize = MAX_NODES * ZoneKind::COUNT;
-
-/// The distance between nodes, in the unit of ACPI's SLIT: 10 is a node to itself.
-#[derive(Clone, Copy)]
-pub struct Distances([[u8; MAX_NODES]; MAX_NODES]);
-
-impl Distances {
-    /// A node to itself.
-    pub const LOCAL: u8 = 10;
-    /// One node to another where nothing else is said.
-    pub const REMOTE: u8 = 20;
-
-    /// All nodes equally far from each other.
-    pub const fn new() -> Distances {
-        let mut table = [[Self::REMOTE; MAX_NODES]; MAX_NODES];
-        let mut node = 0;
-        while node < MAX_NODES {
-            table[node][node] = Self::LOCAL;
-            node += 1;
-        }
-        Distances(table)
-    }
-
-    /// The distance.
-    pub const fn get(&self, from: NodeId, to: NodeId) -> u8 {
-        self.0[from.index()][to.index()]
-    }
-
-    /// Sets the distance.
-    pub const fn set(&mut self, from: NodeId, to: NodeId, distance: u8) {
-        self.0[from.index()][to.index()] = distance;
-    }
-}
-
-impl Default for Distances {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// The zones that a request looks at, best first, as indexes.
 #[derive(Clone, Copy)]

@@ -52,6 +52,6 @@ mod watermark;
 mod zone;
 
 pub use counters::{ZoneCounters, ZoneEvent};
-pub use list::{Distances, MAX_ZONES, Zonelist};
+pub use list::{MAX_ZONES, Zonelist};
 pub use watermark::{Floor, Priority, Watermarks, lowmem_reserve, min_free_kilobytes};
 pub use zone::{FreeAreaCounts, Met, Zone, ZoneSpan};

@@ -214,11 +214,7 @@ impl Zone {
 
     /// As [`Zone::try_locked`], and frees what was put aside meanwhile.
     #[inline(always)]
-    fn locked<'a, P: Platform>(
-        &'a self,
-        platform: &'a P,
-        map: &Memmap,
-    ) -> Option<Locked<'a, P>> {
+    fn locked<'a, P: Platform>(&'a self, platform: &'a P, map: &Memmap) -> Option<Locked<'a, P>> {
         let mut areas = self.try_locked(platform)?;
         if !self.put_aside.is_empty() {
             self.free_put_aside(&mut areas, map);
