@@ -55,7 +55,7 @@ fn free_by(mm: &Machine, by: By, page: Page, order: u32) {
 
 fn passed(mm: &Machine, by: By, page: Page, order: u32) -> Passed {
     match by {
-        By::Page => Passed::Page(page.pfn(), Order::new(order).unwrap_or(Order::LIMIT)),
+        By::Page => Passed::Page(page.pfn(), order),
         By::Address => Passed::Address(address(mm, page), order),
     }
 }
@@ -224,7 +224,7 @@ fn foreign_memory_is_not_freed() {
     for frame in [0, 255, 5 * 256, 6 * 256 - 1, 12 * 256, 20 * 256, 32 * 256 - 1] {
         let page = page_at(&other, frame);
         for size in [0, 3, 4, 10] {
-            let passed = Passed::Page(page.pfn(), order(size));
+            let passed = Passed::Page(page.pfn(), size);
             let kind = MisuseKind::Foreign;
             caught(&mm, kind, passed, There::Nothing, || common::free(&mm, page, size));
             let base = mm.platform().base().get();
@@ -313,7 +313,7 @@ fn reserved_frames_are_not_freed() {
                     caught(&mm, MisuseKind::Reserved, passed, There::Reserved, call);
                 }
             }
-            let passed = Passed::Page(pfn, Order::ZERO);
+            let passed = Passed::Page(pfn, 0);
             caught(&mm, MisuseKind::NoReference, passed, There::Reserved, || mm.get_page(page));
             // SAFETY: wrong on purpose.
             let put = || unsafe { mm.put_page(page) };
@@ -390,11 +390,11 @@ fn a_free_page_gets_no_reference() {
             } else {
                 There::PerCpu { head: page.pfn(), order: order(size), cpu: CpuId::BOOT }
             };
-            let bare = Passed::Page(page.pfn(), Order::ZERO);
+            let bare = Passed::Page(page.pfn(), 0);
             caught(&mm, MisuseKind::NoReference, bare, there, || mm.get_page(page));
             assert_eq!(mm.page_count(page), 0);
             let size = if drain || size > 3 { 0 } else { size };
-            let passed = Passed::Page(page.pfn(), order(size));
+            let passed = Passed::Page(page.pfn(), size);
             // SAFETY: wrong on purpose.
             let put = || unsafe { mm.put_page(page) };
             caught(&mm, MisuseKind::DoubleFree, passed, there, put);
@@ -413,7 +413,7 @@ fn a_page_inside_a_block_gets_no_reference() {
     let before = settle(&mm);
     let block = mm.alloc_pages(GFP_KERNEL, 3).unwrap();
     let inside = page_at(&mm, block.pfn().number() + 3);
-    let passed = Passed::Page(inside.pfn(), Order::ZERO);
+    let passed = Passed::Page(inside.pfn(), 0);
     caught(&mm, MisuseKind::NoReference, passed, used(block, 3), || mm.get_page(inside));
     // SAFETY: wrong on purpose.
     let put = || unsafe { mm.put_page(inside) };
@@ -440,7 +440,7 @@ fn one_free_more_than_references_is_found() {
             assert_eq!(mm.page_count(page), left);
         }
         mm.drain_all_pages();
-        let passed = Passed::Page(page.pfn(), order(size));
+        let passed = Passed::Page(page.pfn(), size);
         let there = free_block(&mm, page);
         let call = || common::free(&mm, page, size);
         caught(&mm, MisuseKind::DoubleFree, passed, there, call);
@@ -458,7 +458,7 @@ fn only_a_used_block_is_split() {
     let before = settle(&mm);
     let block = mm.alloc_pages(GFP_KERNEL, 3).unwrap();
     let split = |kind, page: Page, size: u32, there| {
-        let passed = Passed::Page(page.pfn(), order(size));
+        let passed = Passed::Page(page.pfn(), size);
         caught(&mm, kind, passed, there, || mm.split_page(page, size));
     };
     split(MisuseKind::WrongOrder, block, 2, used(block, 3));

@@ -65,7 +65,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn split_page(&self, page: Page, order: u32) {
         let site = Location::caller();
-        let passed = Passed::Page(page.pfn(), self.clamp(order));
+        let passed = Passed::Page(page.pfn(), order);
         let Some(tables) = self.tables() else { return };
         let Some(descriptor) = self.check_free(page.pfn(), order, passed, site) else { return };
         let order = self.clamp(order);
@@ -152,7 +152,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let first = page.pfn().number();
         for frame in first..first.saturating_add(count) {
             let Some(pfn) = Pfn::new(frame) else { return };
-            let passed = Passed::Page(pfn, Order::ZERO);
+            let passed = Passed::Page(pfn, 0);
             let site = Location::caller();
             // Straight to the zone, where the run can merge.
             if let Some(descriptor) = self.check_free(pfn, 0, passed, site) {

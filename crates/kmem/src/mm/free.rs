@@ -40,7 +40,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub unsafe fn __free_pages(&self, page: Page, order: u32) {
         if !self.free_fast(page.pfn(), order, End::Hot) {
-            let passed = Passed::Page(page.pfn(), self.clamp(order));
+            let passed = Passed::Page(page.pfn(), order);
             self.free_slow(page.pfn(), order, End::Hot, passed, Location::caller());
         }
     }
@@ -79,7 +79,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub unsafe fn free_cold_page(&self, page: Page) {
         if !self.free_fast(page.pfn(), 0, End::Cold) {
-            let passed = Passed::Page(page.pfn(), Order::ZERO);
+            let passed = Passed::Page(page.pfn(), 0);
             self.free_slow(page.pfn(), 0, End::Cold, passed, Location::caller());
         }
     }

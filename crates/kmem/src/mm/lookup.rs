@@ -78,7 +78,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         match self.descriptor(head) {
             Some(descriptor) if descriptor.count() != 0 => descriptor.increment_count(),
             _ => {
-                let passed = Passed::Page(page.pfn(), Order::ZERO);
+                let passed = Passed::Page(page.pfn(), 0);
                 self.report_no_reference(page.pfn(), passed, Location::caller());
             }
         }
@@ -103,7 +103,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             Some(Block::Used(order) | Block::Compound(order)) => order,
             _ => Order::ZERO,
         };
-        let passed = Passed::Page(page.pfn(), order);
+        let passed = Passed::Page(page.pfn(), order.get());
         if let Some(descriptor) = self.check_free(head.pfn(), order.get(), passed, site) {
             self.put(head.pfn(), descriptor, order, passed, site);
         }

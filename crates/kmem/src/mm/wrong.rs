@@ -69,7 +69,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         });
         self.report(&Misuse {
             kind: MisuseKind::ConcurrentFree,
-            passed: Passed::Page(pfn, order),
+            passed: Passed::Page(pfn, order.get()),
             there,
             site: Location::caller(),
         });

@@ -126,7 +126,9 @@ impl Descriptor {
     /// The number of references: 0 when free (A007).
     #[inline]
     pub fn count(&self) -> u32 {
-        self.count.load(Relaxed)
+        // Acquire pairs with the Release half of `decrement_count`: whoever sees that the other
+        // references are gone sees what their holders did to the page.
+        self.count.load(crate::sync::atomic::Ordering::Acquire)
     }
 
     #[inline]

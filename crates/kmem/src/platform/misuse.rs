@@ -68,8 +68,8 @@ impl MisuseKind {
 /// What a caller passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// A page and an order.
-    Page(Pfn, Order),
+    /// A page and an order, which need not be one that there is.
+    Page(Pfn, u32),
     /// An address and an order.
     Address(VirtAddr, u32),
     /// Flags of an allocation.
