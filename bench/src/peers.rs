@@ -35,12 +35,12 @@ pub struct Kmem<'m, P, R>(pub &'m Mm<P, R>);
 impl<P: Platform, R: Reclaim> PageAllocator for Kmem<'_, P, R> {
     type Block = Page;
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, order: u32) -> Option<Page> {
         self.0.alloc_pages(GFP_KERNEL, order).ok()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&mut self, page: Page, order: u32) {
         // SAFETY: the same contract.
         unsafe { self.0.__free_pages(page, order) }
@@ -80,12 +80,12 @@ impl Buddy {
 impl PageAllocator for Buddy {
     type Block = usize;
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, order: u32) -> Option<usize> {
         self.0.lock().alloc(1 << order)
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&mut self, frame: usize, order: u32) {
         self.0.lock().dealloc(frame, 1 << order);
     }
@@ -111,7 +111,7 @@ impl Bitmap {
 impl PageAllocator for Bitmap {
     type Block = usize;
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, order: u32) -> Option<usize> {
         let mut bits = self.0.lock();
         if order == 0 {
@@ -121,7 +121,7 @@ impl PageAllocator for Bitmap {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&mut self, frame: usize, order: u32) {
         let mut bits = self.0.lock();
         let known = if order == 0 {
@@ -146,12 +146,12 @@ impl Array {
 impl PageAllocator for Array {
     type Block = u32;
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, _: u32) -> Option<u32> {
         self.0.pop()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&mut self, frame: u32, _: u32) {
         self.0.push(frame);
     }
