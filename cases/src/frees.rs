@@ -170,11 +170,11 @@ fn reserved_frame<M: Machine>(machine: &M) -> Result<(), Failure> {
     let pfn = some(kmem::Pfn::new(reserved.range.start), "their first frame")?;
     let page = some(mm.pfn_to_page(pfn), "which has a descriptor")?;
     let address = some(mm.page_address(page), "and an address")?;
-    wrong(machine, "reserved", || {
+    wrong(machine, "free of a reserved page", || {
         // SAFETY: the manager refuses it: the frame was never handed out.
         unsafe { mm.__free_page(page) }
     })?;
-    wrong(machine, "reserved", || {
+    wrong(machine, "free of a reserved page", || {
         // SAFETY: as above.
         unsafe { mm.free_page(address) }
     })?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write, stdout};
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -202,6 +203,14 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
             return Err(format!("{path} is a directory: give a file"));
         }
         Ok(Box::new(HostFile { file, path: path.to_owned() }))
+    }
+
+    fn same_file(&self, one: &str, other: &str) -> bool {
+        let identity = |path| {
+            let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        one == other || identity(one).is_some_and(|one| identity(other) == Some(one))
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Sink>, String> {

@@ -100,6 +100,21 @@ fn modules_are_listed_while_they_are_loaded() {
     assert_eq!(&lines[3..], [lines[1]]);
 }
 
+/// A copy empties its target first, so a file must not be copied onto itself by another name.
+#[test]
+fn a_file_is_not_copied_onto_itself() {
+    let folder = Folder::new();
+    let (file, link, hard) = (folder.file("file", 5000), folder.path("link"), folder.path("hard"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::fs::hard_link(&file, &hard).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    for other in [file.replace("/file", "/./file"), link, hard] {
+        tiny(&format!("cp {file} {other}")).complains(1, "are the same file");
+        tiny(&format!("cp {other} {file}")).complains(1, "are the same file");
+        assert!(std::fs::read(&file).unwrap() == before, "{other}");
+    }
+}
+
 #[test]
 fn a_failing_command_ends_the_run_with_status_1() {
     let run = tiny("ls /dev; cat /nowhere/at/all; help");
@@ -109,6 +124,8 @@ fn a_failing_command_ends_the_run_with_status_1() {
     tiny("insmod scullp; insmod scullp").complains(1, "rmmod scullp");
     tiny("insmod scull").complains(1, "there is no module scull");
     tiny("insmod scullp order=99").complains(1, "order=99");
+    tiny("insmod scullp order=-1").complains(1, "order=-1 is out of range");
+    tiny("insmod scullp bogus=1").complains(1, "bogus=1 is no parameter");
     tiny("cp /dev/zero /dev/scullp0").complains(1, "insmod scullp");
     tiny("insmod scullp; cat /dev/scullp4").complains(1, "there is no device 4");
     tiny("free 1").complains(1, "there is no id 1");

@@ -73,6 +73,11 @@ pub trait System: Send + Sync + Sized + 'static {
     /// It cannot be opened, or there is no host.
     fn open(&self, path: &str) -> Result<Box<dyn Source>, String>;
 
+    /// Whether two paths lead to one file of the host.
+    fn same_file(&self, one: &str, other: &str) -> bool {
+        one == other
+    }
+
     /// Makes a file of the host, empty, or empties it.
     ///
     /// # Errors

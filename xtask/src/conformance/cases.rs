@@ -1,6 +1,7 @@
 //! The acceptance cases: runs them on the hosted machines and reads one JSON object a line.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -35,15 +36,21 @@ struct Case {
 #[derive(Debug)]
 pub struct Cases(Vec<Case>);
 
+/// Runs the cases and shows each as it ends, so that one that hangs is found by the one before it.
 pub fn run(ws: &Workspace) -> Result<Cases> {
     let mut command = ws.cargo(["run", "--quiet", "--release", "--package", "kmem-cli", "--"]);
     command.args(["conformance", "--json"]);
-    let mut text = String::new();
+    let mut cases = Vec::new();
+    let mut number = 0;
     let succeeded = lines(&mut command, Read::Output, |line| {
-        text.push_str(line);
-        text.push('\n');
+        number += 1;
+        let case = parse(number, line).transpose();
+        if let Some(Ok(case)) = &case {
+            println!("{case}");
+        }
+        cases.extend(case);
     })?;
-    let cases = parse(&text).with_context(|| format!("output of {}", shown(&command)))?;
+    let cases = collect(cases).with_context(|| format!("output of {}", shown(&command)))?;
     // A failing case has already said so in its line, and is better told by its name.
     if !succeeded && cases.tally().failed == 0 {
         bail!("{} failed", shown(&command));
@@ -52,20 +59,38 @@ pub fn run(ws: &Workspace) -> Result<Cases> {
 }
 
 pub fn read(file: &Path) -> Result<Cases> {
-    parse(&workspace::read(file)?).with_context(|| file.display().to_string())
+    all(&workspace::read(file)?).with_context(|| file.display().to_string())
 }
 
-fn parse(text: &str) -> Result<Cases> {
-    let cases = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(at, line)| serde_json::from_str(line).with_context(|| format!("line {}", at + 1)))
-        .collect::<Result<Vec<Case>>>()?;
+fn all(text: &str) -> Result<Cases> {
+    collect((1..).zip(text.lines()).filter_map(|(number, line)| parse(number, line).transpose()))
+}
+
+fn parse(number: usize, line: &str) -> Result<Option<Case>> {
+    if line.trim().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(line).map(Some).with_context(|| format!("line {number}"))
+}
+
+fn collect(cases: impl IntoIterator<Item = Result<Case>>) -> Result<Cases> {
+    let cases = cases.into_iter().collect::<Result<Vec<Case>>>()?;
     if cases.is_empty() {
         bail!("no case ran");
     }
     Ok(Cases(cases))
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed => "FAILED",
+            Outcome::Skipped => "skipped",
+        };
+        write!(f, "case {} on {} ... {verdict}", self.case, self.machine)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ", {}", self.detail) }
+    }
 }
 
 impl Cases {
@@ -132,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_cases_that_passed_everywhere_they_ran_are_evidence() {
-        let cases = parse(LINES).unwrap();
+        let cases = all(LINES).unwrap();
         assert_eq!((cases.names(), cases.machines()), (2, 2));
         assert_eq!(cases.tally(), Tally { passed: 2, failed: 1 });
         let evidence = cases.evidence();
@@ -142,16 +167,17 @@ mod tests {
                 .iter()
                 .all(|e| { e.name == "zones_split" && e.machine.as_deref() == Some("lkd-i386") })
         );
+        assert_eq!(cases.0[0].to_string(), "case zones_split on tiny ... skipped, 64 MiB");
         let failure = cases.all_passed().unwrap_err().to_string();
         assert_eq!(failure, "case wrong_order failed on tiny: found 1, asked 2");
     }
 
     #[test]
     fn nonsense_and_silence_are_errors() {
-        assert!(parse("").is_err());
-        assert!(parse("not json").is_err());
+        assert!(all("").is_err());
+        assert!(all("not json").is_err());
         let bad_id = LINES.replace("A062", "62");
-        assert!(format!("{:#}", parse(&bad_id).unwrap_err()).starts_with("line 4: `62`"));
-        assert!(parse(&LINES.replace("skipped", "perhaps")).is_err());
+        assert!(format!("{:#}", all(&bad_id).unwrap_err()).starts_with("line 4: `62`"));
+        assert!(all(&LINES.replace("skipped", "perhaps")).is_err());
     }
 }

@@ -95,6 +95,7 @@ fn proof(((kind, name), machines): (&(evidence::Kind, String), &BTreeSet<String>
         evidence::Kind::Case => "case",
         evidence::Kind::Test => "test",
     };
+    let name = name.replace('|', "\\|");
     let machines: Vec<&str> = machines.iter().map(String::as_str).collect();
     if machines.is_empty() {
         format!("{kind} `{name}`")

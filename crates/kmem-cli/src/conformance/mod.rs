@@ -36,13 +36,17 @@ struct Variant {
     settings: &'static [&'static str],
 }
 
-/// Besides the presets themselves: the other page sizes (A002), and a zone Movable, which no preset
-/// has.
+/// Besides the presets themselves: the other page sizes (A002), and zones that no preset has, one
+/// Movable and one that ends inside a block of the largest order.
 const VARIANTS: [Variant; 4] = [
     Variant { name: "default/8k", preset: "default", settings: &["page_shift=13"] },
     Variant { name: "default/16k", preset: "default", settings: &["page_shift=14"] },
     Variant { name: "default/64k", preset: "default", settings: &["page_shift=16"] },
-    Variant { name: "default/movable", preset: "default", settings: &["node.0.movable=256M"] },
+    Variant {
+        name: "default/zones",
+        preset: "default",
+        settings: &["node.0.movable=256M", "dma_limit=18M"],
+    },
 ];
 
 fn variants() -> impl Iterator<Item = Variant> {

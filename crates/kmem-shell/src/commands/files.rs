@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::{Command, exactly, print, usage, word};
-use crate::files::{CHUNK, copy, create, list, open};
+use crate::files::{CHUNK, copy, create, list, open, same};
 use crate::{Failure, Shell, Sink, Source, System};
 
 pub(super) const fn cp<S: System>() -> Command<S> {
@@ -24,7 +24,7 @@ fn run_cp<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [from, to] = exactly(&cp::<S>(), arguments)?;
-    if from == to {
+    if same(shell, from, to) {
         return Err(Failure::Failed(format!("{from} and {to} are the same file")));
     }
     let mut source = open(shell, from)?;

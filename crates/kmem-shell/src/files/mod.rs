@@ -51,6 +51,14 @@ pub(crate) fn open<'m, S: System>(
     }
 }
 
+/// Whether two paths lead to one file: to write to the one would empty the other.
+pub(crate) fn same<S: System>(shell: &Shell<'_, S>, one: &str, other: &str) -> bool {
+    match (place(one), place(other)) {
+        (Place::Host(one), Place::Host(other)) => shell.system.same_file(one, other),
+        _ => one == other,
+    }
+}
+
 /// Opens what is at `path` for writing, and empties it.
 ///
 /// # Errors

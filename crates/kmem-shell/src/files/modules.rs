@@ -102,7 +102,10 @@ fn set(parameters: &mut Parameters, setting: &str) -> Result<(), String> {
     let explain =
         || format!("{setting} is no parameter of scullp; give devices=N, order=N or qset=N");
     let (key, value) = setting.split_once('=').ok_or_else(explain)?;
-    let value = value.parse().map_err(|_| explain())?;
+    if !matches!(key, "devices" | "order" | "qset") {
+        return Err(explain());
+    }
+    let value = value.parse().map_err(|_| format!("{setting} is out of range: give a number"))?;
     match key {
         "devices" => parameters.devices = value,
         "order" => parameters.order = value,
