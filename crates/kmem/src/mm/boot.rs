@@ -171,7 +171,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let late = |frame: u64| {
             let pfn = Pfn::new(frame).ok_or(ReleaseError::NotLate(Pfn::MAX))?;
             match tables.memmap.get(pfn) {
-                Some(there) if there.has(PageFlags::Late) => Ok((pfn, there)),
+                Some(there) if there.has(PageFlags::Late) && there.is(Block::Reserved) => {
+                    Ok((pfn, there))
+                }
                 _ => Err(ReleaseError::NotLate(pfn)),
             }
         };
