@@ -1,7 +1,6 @@
 //! Who is measured: two machines with kmem, and two peers with as many pages.
 
 use std::error::Error;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use kmem::platform::desk::Desk;
@@ -30,15 +29,12 @@ const DESK_SLACK: usize = 64 << 10;
 pub const NAMES: [&str; 4] = ["host", "desk", "buddy_system", "bitmap"];
 
 /// Memory for a desk.
-pub struct Ram(Vec<MaybeUninit<u8>>);
+pub struct Ram(Vec<u8>);
 
 impl Ram {
     fn new(bytes: u64) -> Self {
-        let length = bytes as usize + DESK_SLACK;
-        let mut ram = Vec::with_capacity(length);
-        // SAFETY: within the capacity; bytes that may be uninitialised always are valid.
-        unsafe { ram.set_len(length) };
-        Ram(ram)
+        // Not zeros: those the host would hand out page by page, when they are first touched.
+        Ram(vec![0xa5; bytes as usize + DESK_SLACK])
     }
 
     /// For the desk that is measured.
@@ -177,6 +173,7 @@ fn desk(ram: &mut Ram) -> Desk<'_> {
 fn boot_desk(desk: Desk<'_>, ram: u64) -> Result<Mm<Desk<'_>>, kmem::BootError> {
     let mm = Mm::new(desk);
     let setup = Setup::new().cpus(CPUS).dma_limit(PhysAddr::new(DMA_LIMIT));
-    mm.boot(MemoryMap::new().ram(0..ram, NodeId::ZERO), setup)?;
+    // SAFETY: the RAM is the desk's, which is this manager's alone.
+    unsafe { mm.boot(MemoryMap::new().ram(0..ram, NodeId::ZERO), setup) }?;
     Ok(mm)
 }

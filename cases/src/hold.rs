@@ -92,12 +92,10 @@ impl<'m, M: Machine> Hoard<'m, M> {
     pub(crate) fn push(&mut self, block: Block<'m, M>) {
         let order = block.order();
         let page = block.into_page();
-        if let Some(descriptor) = self.machine.mm().descriptor(page) {
-            let before = self.last.map_or(0, |(page, order)| {
-                (page.pfn().number() + 1) << ORDER_BITS | u64::from(order)
-            });
-            descriptor.set_private(Some(before));
-        }
+        let before = self.last.map_or(0, |(page, order)| {
+            (page.pfn().number() + 1) << ORDER_BITS | u64::from(order)
+        });
+        self.machine.mm().set_page_private(page, Some(before));
         self.last = Some((page, order));
         self.blocks += 1;
         self.pages += 1 << order;
@@ -106,9 +104,8 @@ impl<'m, M: Machine> Hoard<'m, M> {
     pub(crate) fn pop(&mut self) -> Option<Block<'m, M>> {
         let (page, order) = self.last?;
         let mm = self.machine.mm();
-        let descriptor = mm.descriptor(page)?;
-        let before = descriptor.private().unwrap_or(0);
-        descriptor.set_private(None);
+        let before = mm.descriptor(page)?.private().unwrap_or(0);
+        mm.set_page_private(page, None);
         self.last = (before >> ORDER_BITS)
             .checked_sub(1)
             .and_then(kmem::Pfn::new)

@@ -187,15 +187,17 @@ fn one_descriptor_a_frame<M: Machine>(machine: &M) -> Result<(), Failure> {
     equal(described, frames.ram_pages(), "there are as many such descriptors as frames of RAM")?;
     // Each is one of its own: what is written in one is in no other.
     let (a, b) = (held.page(), some(mm.pfn_to_page(next(held.page())?), "a second page")?);
-    let (a, b) = (some(mm.descriptor(a), "a descriptor")?, some(mm.descriptor(b), "another")?);
-    a.set_map_count(7);
-    equal(b.map_count().into(), 0, "neighbours have descriptors of their own")?;
-    a.set_map_count(0);
+    let b = some(mm.descriptor(b), "a descriptor")?;
+    let before = b.map_count();
+    mm.set_page_map_count(a, before + 7);
+    equal(b.map_count().into(), before.into(), "neighbours have descriptors of their own")?;
+    mm.set_page_map_count(a, 0);
     Ok(())
 }
 
 fn fields<M: Machine>(machine: &M) -> Result<(), Failure> {
-    const FLAGS: [PageFlags; 18] = [
+    // What a holder may set.
+    const FLAGS: [PageFlags; 11] = [
         PageFlags::Locked,
         PageFlags::Dirty,
         PageFlags::Uptodate,
@@ -203,50 +205,45 @@ fn fields<M: Machine>(machine: &M) -> Result<(), Failure> {
         PageFlags::Lru,
         PageFlags::Active,
         PageFlags::Writeback,
-        PageFlags::Slab,
-        PageFlags::SlabReclaimable,
-        PageFlags::Private,
-        PageFlags::Mapping,
         PageFlags::SwapCache,
         PageFlags::Unevictable,
         PageFlags::Reclaim,
-        PageFlags::Kernel,
-        PageFlags::Metadata,
-        PageFlags::Late,
         PageFlags::User,
     ];
     let mm = machine.mm();
     let block = Block::new(machine, GFP_KERNEL, 0)?;
-    let descriptor = some(mm.descriptor(block.page()), "a page has a descriptor")?;
+    let page = block.page();
+    let descriptor = some(mm.descriptor(page), "a page has a descriptor")?;
     equal(8 * size_of_val(&descriptor.flags()) as u64, 32, "there is room for 32 states")?;
     equal(descriptor.flags().into(), 0, "a page is handed out without states")?;
     for (index, flag) in FLAGS.into_iter().enumerate() {
-        check(!descriptor.set(flag), "a state is not there before it is set")?;
-        check(descriptor.set(flag), "a state is there after it is set")?;
+        check(!mm.set_page_flag(page, flag), "a state is not there before it is set")?;
+        check(mm.set_page_flag(page, flag), "a state is there after it is set")?;
         equal(descriptor.flags().count_ones().into(), index as u64 + 1, "each has its own bit")?;
     }
     for (index, flag) in FLAGS.into_iter().enumerate() {
-        check(descriptor.has(flag) && descriptor.clear(flag), "a state is there until cleared")?;
+        let cleared = descriptor.has(flag) && mm.clear_page_flag(page, flag);
+        check(cleared, "a state is there until cleared")?;
         let left = FLAGS.len() - index - 1;
         equal(descriptor.flags().count_ones().into(), left as u64, "clearing leaves the others")?;
     }
 
     equal(descriptor.count().into(), 1, "the use count of a page that is held")?;
-    descriptor.set_map_count(3);
-    descriptor.set_private(Some(0x0123_4567_89ab_cdef));
+    mm.set_page_map_count(page, 3);
+    mm.set_page_private(page, Some(0x0123_4567_89ab_cdef));
     equal(descriptor.private().unwrap_or(0), 0x0123_4567_89ab_cdef, "private keeps 64 bits")?;
-    descriptor.set_mapping(Some((0xfeed_0001, 0xbeef_0002)));
+    mm.set_page_mapping(page, Some((0xfeed_0001, 0xbeef_0002)));
     check(descriptor.mapping() == Some((0xfeed_0001, 0xbeef_0002)), "mapping and index are kept")?;
     check(descriptor.private().is_none(), "a page of the cache is not private data")?;
     equal(descriptor.map_count().into(), 3, "the map count is kept beside them")?;
     equal(descriptor.count().into(), 1, "so is the use count")?;
-    descriptor.set_mapping(None);
-    descriptor.set_map_count(0);
+    mm.set_page_mapping(page, None);
+    mm.set_page_map_count(page, 0);
     check(descriptor.mapping().is_none(), "mapping and index can be taken away")?;
     check(mm.page_address(block.page()).is_some(), "a page knows its virtual address")?;
 
     // What a holder leaves behind is not the next holder's.
-    descriptor.set(PageFlags::Dirty);
+    mm.set_page_flag(page, PageFlags::Dirty);
     block.free();
     equal(descriptor.flags().into(), 0, "a page loses its states when it is freed")
 }
@@ -279,18 +276,17 @@ fn count<M: Machine>(machine: &M) -> Result<(), Failure> {
 fn three_uses<M: Machine>(machine: &M) -> Result<(), Failure> {
     let mm = machine.mm();
     let block = Block::new(machine, GFP_KERNEL, 0)?;
-    let pfn = block.page().pfn();
-    let descriptor = some(mm.descriptor(block.page()), "a page has a descriptor")?;
+    let (page, pfn) = (block.page(), block.page().pfn());
     check(mm.owner(pfn) == Owner::Kernel, "a page that nobody says more of is the kernel's")?;
-    descriptor.set_private(Some(9));
+    mm.set_page_private(page, Some(9));
     check(mm.owner(pfn) == Owner::Private, "private data is seen")?;
-    descriptor.set_mapping(Some((3, 4)));
+    mm.set_page_mapping(page, Some((3, 4)));
     let cached = Owner::PageCache { mapping: 3, index: 4 };
     check(mm.owner(pfn) == cached, "page cache is seen, and which")?;
-    descriptor.set_mapping(None);
-    descriptor.set_map_count(2);
+    mm.set_page_mapping(page, None);
+    mm.set_page_map_count(page, 2);
     check(mm.owner(pfn) == Owner::User { mappings: 2 }, "a mapped page is seen")?;
-    descriptor.set_map_count(0);
+    mm.set_page_map_count(page, 0);
     check(mm.owner(pfn) == Owner::Kernel, "each can be undone")
 }
 

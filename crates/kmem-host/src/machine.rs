@@ -90,7 +90,8 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
 
     /// Boots the manager and brings the other CPUs in. Runs on the boot CPU.
     fn bring_up(&self) -> Result<(), HostError> {
-        self.mm.boot(memory_map(&self.description), setup(&self.description))?;
+        // SAFETY: the memory is this machine's alone, and all of it is there.
+        unsafe { self.mm.boot(memory_map(&self.description), setup(&self.description)) }?;
         for cpu in self.cpus().all().iter().filter(|cpu| cpu.id() != CpuId::BOOT) {
             self.mm.cpu_online(cpu.id())?;
             self.cpus().put_online(cpu);
@@ -306,7 +307,8 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
             if !self.cpus().take_offline(virtual_cpu) {
                 return Err(HostError::Offline { cpu });
             }
-            self.run(|| self.mm.cpu_offline(cpu)).map_err(|error| {
+            // SAFETY: nothing runs on the CPU since it was taken out, and this is the only way back in.
+            self.run(|| unsafe { self.mm.cpu_offline(cpu) }).map_err(|error| {
                 self.cpus().put_online(virtual_cpu);
                 error.into()
             })

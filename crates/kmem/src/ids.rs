@@ -126,6 +126,12 @@ impl NodeMask {
         self.0 & (1 << node.0) != 0
     }
 
+    /// The nodes of both sets.
+    #[inline]
+    pub const fn intersection(self, other: NodeMask) -> NodeMask {
+        NodeMask(self.0 & other.0)
+    }
+
     /// The nodes of either set.
     #[inline]
     pub const fn union(self, other: NodeMask) -> NodeMask {

@@ -10,7 +10,8 @@ const MIB: u64 = 1 << 20;
 fn machine() -> Machine {
     let mm = Mm::new(Rig::new(32 << 20));
     let setup = Setup::new().cpus(2).dma_limit(PhysAddr::new(16 * MIB));
-    mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
 }
@@ -163,7 +164,8 @@ fn the_largest_order_is_a_setting_and_more_is_refused() {
     for largest in [0, 5, 9, 10, 11] {
         let mm: Machine = Mm::new(Rig::new(32 << 20));
         let setup = Setup::new().largest_order(Order::new(largest).unwrap());
-        mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap();
+        // SAFETY: the RAM is this test's, for this manager alone.
+        unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
         let before = settle(&mm);
         assert_eq!(mm.largest_order().get(), largest);
         let page = mm.alloc_pages(GFP_KERNEL, largest).unwrap();
@@ -286,8 +288,10 @@ fn lists_are_drained_and_survive_their_cpu() {
     assert_eq!(lists(&mm), before);
 
     fill(1);
-    mm.cpu_offline(one).unwrap();
-    assert_eq!(mm.cpu_offline(one), Err(CpuError::Offline(one)));
+    // SAFETY: that CPU does nothing meanwhile.
+    unsafe { mm.cpu_offline(one) }.unwrap();
+    // SAFETY: that CPU does nothing meanwhile.
+    assert_eq!(unsafe { mm.cpu_offline(one) }, Err(CpuError::Offline(one)));
     assert_eq!(mm.listed_pages(), 0);
     assert_eq!(settle(&mm), before);
     // A CPU without lists can use the allocator all the same.
@@ -343,12 +347,15 @@ fn before_boot_every_call_is_refused() {
         mm.verify().unwrap();
         // The tables do not fit into what is left.
         let map = MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO).reserved(0..4 * MIB, "all");
-        assert!(mm.boot(map, Setup::new()).is_err());
+        // SAFETY: the RAM is this test's, for this manager alone.
+        assert!(unsafe { mm.boot(map, Setup::new()) }.is_err());
     }
-    mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new()).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
     let page = mm.alloc_page(GFP_KERNEL).unwrap();
     common::free(&mm, page, 0);
-    let again = mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new());
+    // SAFETY: the RAM is this test's, for this manager alone.
+    let again = unsafe { mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new()) };
     assert_eq!(again, Err(BootError::Again));
     mm.verify().unwrap();
 }
@@ -361,7 +368,8 @@ fn before_boot_every_call_is_refused() {
 fn an_address_is_of_the_direct_map_or_none() {
     let mm: Machine = Mm::new(Rig::with_direct(32 << 20, 16 << 20));
     let setup = Setup::new().dma32_limit(PhysAddr::new(24 * MIB));
-    mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
     let before = settle(&mm);
     for order in [0, 2, 5, 9] {
         for gfp in [GFP_KERNEL | GFP_DMA32, GFP_ATOMIC | GFP_DMA32, GFP_KERNEL] {

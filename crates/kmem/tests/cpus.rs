@@ -22,7 +22,8 @@ fn machine(setup: Setup) -> &'static Machine {
         .dma_limit(PhysAddr::new(3 << 20))
         .cpu_node(CpuId::new(2).unwrap(), NodeId::new(1).unwrap())
         .cpu_node(CpuId::new(3).unwrap(), NodeId::new(1).unwrap());
-    mm.boot(map, setup).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, setup).unwrap() };
     (1..CPUS).for_each(|cpu| mm.cpu_online(CpuId::new(cpu).unwrap()).unwrap());
     mm
 }
@@ -235,7 +236,8 @@ fn cpus_come_and_go() {
                 let blocks: Vec<Block> =
                     (0..60).filter_map(|at| Block::alloc(mm, GFP_KERNEL, at % 4)).collect();
                 blocks.into_iter().for_each(|block| block.free(mm));
-                mm.cpu_offline(cpu).unwrap();
+                // SAFETY: that CPU does nothing meanwhile.
+                unsafe { mm.cpu_offline(cpu) }.unwrap();
                 Block::alloc(mm, GFP_KERNEL, 0).into_iter().for_each(|block| block.free(mm));
                 mm.cpu_online(cpu).unwrap();
             }

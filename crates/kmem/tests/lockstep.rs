@@ -350,9 +350,7 @@ const STEPS: u32 = if cfg!(debug_assertions) { 180_000 } else { 400_000 };
 /// Two zones, two holes and a kernel image on a desk, in pages of `2^SHIFT` bytes: 2048 of them.
 fn on_a_desk<const SHIFT: u32>(setup: Setup) {
     let size = 2048 << SHIFT;
-    let mut ram = Vec::<std::mem::MaybeUninit<u8>>::with_capacity(size + (64 << 10));
-    // SAFETY: the elements may be uninitialised, and there is room for them.
-    unsafe { ram.set_len(size + (64 << 10)) };
+    let mut ram = vec![0; size + (64 << 10)];
     // SAFETY: one thread uses it.
     let mm = Mm::new(unsafe { Desk::<SHIFT>::new(&mut ram) });
     let at = |page: u64| page << SHIFT;
@@ -362,7 +360,8 @@ fn on_a_desk<const SHIFT: u32>(setup: Setup) {
         .ram(at(1109)..at(2048), NodeId::ZERO)
         .kernel(at(300)..at(333) + 1, "Kernel image")
         .reserved(at(1999)..at(2003), "ACPI Tables");
-    mm.boot(map, setup.dma_limit(PhysAddr::new(at(512)))).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, setup.dma_limit(PhysAddr::new(at(512)))).unwrap() };
     let address = |frame: u64| {
         let page = mm.pfn_to_page(Pfn::new(frame).unwrap()).unwrap();
         mm.page_address(page).unwrap().as_ptr()
@@ -419,7 +418,8 @@ fn all_kinds_of_zone_on_two_nodes() {
         .dma32_limit(PhysAddr::new(mib(11)))
         .movable(NodeId::ZERO, mib(3))
         .movable(one, mib(2));
-    mm.boot(map, setup).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, setup).unwrap() };
     let kinds: std::collections::BTreeSet<&str> =
         mm.zones().iter().filter(|zone| zone.is_populated()).map(Zone::name).collect();
     assert_eq!(kinds.len(), 5, "{kinds:?}");

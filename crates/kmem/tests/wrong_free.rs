@@ -20,7 +20,8 @@ fn machine() -> Machine {
         .ram(6 * MIB..12 * MIB, NodeId::ZERO)
         .reserved(6 * MIB..7 * MIB, "firmware")
         .kernel(8 * MIB..9 * MIB, "Kernel image");
-    mm.boot(map, Setup::new().cpus(2)).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, Setup::new().cpus(2)).unwrap() };
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
 }
@@ -220,7 +221,8 @@ fn foreign_memory_is_not_freed() {
     let mm = machine();
     let before = settle(&mm);
     let other: Machine = Mm::new(Rig::new(32 << 20));
-    other.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), Setup::new()).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { other.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
     for frame in [0, 255, 5 * 256, 6 * 256 - 1, 12 * 256, 20 * 256, 32 * 256 - 1] {
         let page = page_at(&other, frame);
         for size in [0, 3, 4, 10] {
@@ -470,6 +472,14 @@ fn only_a_used_block_is_split() {
     let compound = mm.alloc_pages(GFP_KERNEL | Gfp::COMP, 2).unwrap();
     split(MisuseKind::CompoundTail, compound, 2, used(compound, 2));
     common::free(&mm, compound, 2);
+    // Whoever has the other reference would hold pages that are freed one by one.
+    let shared = mm.alloc_pages(GFP_KERNEL, 2).unwrap();
+    mm.get_page(shared);
+    split(MisuseKind::Shared, shared, 2, used(shared, 2));
+    assert_eq!(mm.page_count(shared), 2);
+    common::free(&mm, shared, 2);
+    mm.split_page(shared, 2);
+    frames(shared, 2).for_each(|frame| common::free(&mm, page_at(&mm, frame), 0));
     works_on(&mm);
     assert_eq!(settle(&mm), before);
 }
@@ -496,6 +506,45 @@ fn each_page_of_a_run_is_reported() {
     let reports = mm.platform().take_reports();
     assert_eq!(reports.len(), 7);
     assert!(reports.iter().all(|report| report.kind == MisuseKind::DoubleFree), "{reports:#?}");
+    works_on(&mm);
+    assert_eq!(settle(&mm), before);
+}
+
+/// A count that is far too large frees what is there and ends at the first frame that is none.
+///
+/// A062, A063
+#[test]
+fn a_run_of_a_wrong_length_ends_where_memory_does() {
+    let mm = machine();
+    let before = settle(&mm);
+    let within = PhysAddr::new(11 * MIB)..PhysAddr::new(12 * MIB);
+    let alloc = || mm.alloc_contig_pages(3, Order::ZERO, within.clone(), GFP_KERNEL).unwrap();
+    for (call, name) in [(0, "free_contig_pages"), (1, "free_pages_exact")] {
+        let run = alloc();
+        // SAFETY: the first three pages are right, the others wrong on purpose.
+        match call {
+            0 => unsafe { mm.free_contig_pages(run, u64::MAX) },
+            _ => unsafe { mm.free_pages_exact(address(&mm, run), usize::MAX) },
+        }
+        let reports = mm.platform().take_reports();
+        let (last, others) = reports.split_last().unwrap();
+        assert_eq!((last.kind, last.there), (MisuseKind::Foreign, There::Nothing), "{name}");
+        assert_eq!(last.passed, Passed::Page(Pfn::new(FRAMES).unwrap(), 0), "{name}");
+        assert!(others.len() as u64 <= FRAMES - run.pfn().number() - 3, "{name}");
+        let known = [MisuseKind::DoubleFree, MisuseKind::Interior, MisuseKind::Reserved];
+        assert!(others.iter().all(|report| known.contains(&report.kind)), "{name}: {others:#?}");
+        assert!(last.line.contains("tests/wrong_free.rs"), "{}", last.line);
+        assert_eq!(settle(&mm), before, "{name}");
+    }
+    // Neither the first byte of a page nor memory of this manager.
+    let run = alloc();
+    for wrong in [address(&mm, run).get() + 8, usize::MAX - 4095] {
+        // SAFETY: wrong on purpose.
+        unsafe { mm.free_pages_exact(VirtAddr::new(wrong), 3 << 12) };
+        assert_eq!(mm.platform().take_reports().len(), 1);
+    }
+    // SAFETY: the test's own, and not used.
+    unsafe { mm.free_contig_pages(run, 3) };
     works_on(&mm);
     assert_eq!(settle(&mm), before);
 }
@@ -528,7 +577,8 @@ fn a_block_that_was_put_aside_is_not_freed_again() {
     for size in [0, 2, 4, 6] {
         let mm: &'static Machine<NoReclaim, 12, true> =
             Box::leak(Box::new(Mm::new(Rig::new(8 << 20))));
-        mm.boot(MemoryMap::new().ram(0..8 * MIB, NodeId::ZERO), Setup::new()).unwrap();
+        // SAFETY: the RAM is this test's, for this manager alone.
+        unsafe { mm.boot(MemoryMap::new().ram(0..8 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
         let before = settle(mm);
         let held = mm.alloc_pages(GFP_KERNEL, size).unwrap();
         CPU.with(|cpu| {

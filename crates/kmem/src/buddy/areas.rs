@@ -56,12 +56,6 @@ impl FreeAreas {
         self.free
     }
 
-    /// The order that merging stops at.
-    #[inline]
-    pub fn largest(&self) -> Order {
-        self.largest
-    }
-
     /// How many free blocks of an order and type there are.
     #[inline]
     pub fn blocks(&self, order: Order, migrate_type: MigrateType) -> u64 {

@@ -59,6 +59,5 @@ mod range;
 mod tests;
 mod verify;
 
-pub use areas::{End, FreeAreas, Taken};
-pub use fallback::Stolen;
+pub(crate) use areas::{End, FreeAreas, Taken};
 pub use verify::Corruption;

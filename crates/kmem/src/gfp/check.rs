@@ -25,6 +25,9 @@ pub enum GfpError {
     IoWithoutReclaim(Gfp),
     /// `FS` without `IO`: filesystems start I/O (A122).
     FsWithoutIo(Gfp),
+    /// `COMP` or `NOFAIL` for a run of single pages, which is no block, and which no reclaim is sure
+    /// to make.
+    NotForRuns(Gfp),
 }
 
 impl Gfp {
@@ -100,6 +103,12 @@ impl Gfp {
         table
     };
 
+    /// As [`Gfp::check`], for a run of single pages.
+    pub(crate) const fn check_for_run(self) -> Result<(), GfpError> {
+        let flags = self.intersection(Self::COMP.union(Self::NOFAIL));
+        if flags.is_empty() { self.check() } else { Err(GfpError::NotForRuns(flags)) }
+    }
+
     const EXCLUSIVE_ZONES: Gfp = Self::DMA.union(Self::DMA32).union(Self::HIGHMEM);
     const MOBILITIES: Gfp = Self::MOVABLE.union(Self::RECLAIMABLE);
     const RETRY_RULES: Gfp = Self::NOFAIL.union(Self::NORETRY).union(Self::RETRY_MAYFAIL);
@@ -144,6 +153,9 @@ impl fmt::Display for GfpError {
                  or drop {flags}",
                 Gfp::IO
             ),
+            GfpError::NotForRuns(flags) => {
+                write!(f, "gfp flags {flags} cannot be had for a run of single pages: drop them")
+            }
         }
     }
 }

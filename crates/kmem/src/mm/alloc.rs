@@ -224,10 +224,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline(never)]
     fn alloc_large(&self, gfp: Gfp, order: Order) -> Option<Pfn> {
         let tables = self.tables()?;
-        let local = {
-            let pinned = Pinned::new(&self.platform);
-            self.area(pinned.cpu()).node()
-        };
+        let local = self.local_node(tables);
         let highest = gfp.highest_zone();
         let first = tables.zonelist(local, highest).zones().first()?;
         let zone = tables.zone(*first);

@@ -120,7 +120,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// One CPU, before anything allocates. Cost: a few nanoseconds a frame for its descriptor;
     /// nothing for holes.
-    pub fn boot(&self, map: MemoryMap, setup: Setup) -> Result<(), BootError> {
+    ///
+    /// # Safety
+    ///
+    /// All RAM of the map is there, and is the manager's from now on but for what the map calls
+    /// reserved or late: nobody else uses it, and no other manager is booted with it.
+    pub unsafe fn boot(&self, map: MemoryMap, setup: Setup) -> Result<(), BootError> {
         if self.state.compare_exchange(NEW, BOOTING, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return Err(BootError::Again);
@@ -161,7 +166,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Context
     ///
     /// Any but NMI. Cost: a few nanoseconds a frame.
-    pub fn release_late(&self, range: Range<PhysAddr>) -> Result<u64, ReleaseError> {
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the range any more.
+    pub unsafe fn release_late(&self, range: Range<PhysAddr>) -> Result<u64, ReleaseError> {
         let tables = self.tables().ok_or(ReleaseError::NotBooted)?;
         let page = 1u64 << P::PAGE_SHIFT;
         let frames = range.start.get().div_ceil(page)..range.end.get() / page;

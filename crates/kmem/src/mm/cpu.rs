@@ -21,6 +21,8 @@ pub enum CpuError {
     Online(CpuId),
     /// It is not online.
     Offline(CpuId),
+    /// It is at its lists: the call was made by an interrupt handler that arrived there.
+    Busy(CpuId),
 }
 
 impl fmt::Display for CpuError {
@@ -32,6 +34,7 @@ impl fmt::Display for CpuError {
             }
             CpuError::Online(cpu) => write!(f, "{cpu:?} is online already"),
             CpuError::Offline(cpu) => write!(f, "{cpu:?} is not online"),
+            CpuError::Busy(cpu) => write!(f, "{cpu:?} is at its page lists: try again later"),
         }
     }
 }
@@ -56,27 +59,29 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Takes a CPU's page lists away and gives what is on them back to the zones: no frame is lost
-    /// when a CPU goes (A086).
-    ///
-    /// The CPU runs no code that allocates or frees any more, and none before
-    /// [`Mm::cpu_online`]; this is called by another one, or as the last thing by itself.
+    /// when a CPU goes (A086). It can allocate and free all the same, as before
+    /// [`Mm::cpu_online`].
     ///
     /// # Errors
     ///
-    /// See [`CpuError`]. Any context but NMI.
-    pub fn cpu_offline(&self, cpu: CpuId) -> Result<(), CpuError> {
+    /// See [`CpuError`]; then the CPU keeps its lists. Any context but NMI.
+    ///
+    /// # Safety
+    ///
+    /// While the call lasts, the CPU runs no code that allocates or frees but, where it is the
+    /// caller's own, this call; and nobody brings it online.
+    pub unsafe fn cpu_offline(&self, cpu: CpuId) -> Result<(), CpuError> {
         let tables = self.tables().ok_or(CpuError::NotBooted)?;
         let area = tables.area(cpu).ok_or(CpuError::NoSuchCpu(cpu))?;
         if !self.is_online(cpu) {
             return Err(CpuError::Offline(cpu));
         }
-        self.set_area(cpu, None);
         // SAFETY: areas live as long as the tables.
         let area = unsafe { area.as_ref() };
-        // SAFETY: the CPU runs no code that would enter.
-        if let Some(mut entered) = unsafe { area.section.enter() } {
-            self.drain(area, &mut entered);
-        }
+        // SAFETY: the CPU runs no code that would enter, or it is this one, in this call.
+        let mut entered = unsafe { area.section.enter() }.ok_or(CpuError::Busy(cpu))?;
+        self.set_area(cpu, None);
+        self.drain(area, &mut entered);
         Ok(())
     }
 

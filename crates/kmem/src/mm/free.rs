@@ -2,11 +2,11 @@
 
 use core::panic::Location;
 
-use super::{Mm, compound};
+use super::{Mm, compound, state};
 use crate::buddy::End;
-use crate::page::{Block, Descriptor, Page};
+use crate::page::{Block, Descriptor, Page, PageFlags};
 use crate::pcp::PCP_LARGEST;
-use crate::platform::{Event, EventKind, Passed, Pinned, Platform};
+use crate::platform::{Event, EventKind, MisuseKind, Passed, Pinned, Platform};
 use crate::reclaim::Reclaim;
 use crate::{Order, Pfn, VirtAddr};
 
@@ -258,9 +258,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         site: &'static Location<'static>,
     ) {
         match descriptor.decrement_count() {
+            // Two references were dropped at one moment, and each looked while there was another.
+            Some(0) if descriptor.has(PageFlags::Slab) => {
+                descriptor.set_count(1);
+                self.report_at(pfn, MisuseKind::Slab, passed, site);
+            }
             Some(0) => self.release(pfn, descriptor, order, End::Hot),
             Some(_) => {}
-            None => self.report_no_reference(pfn, passed, site),
+            None => self.report_at(pfn, MisuseKind::NoReference, passed, site),
         }
     }
 
@@ -270,6 +275,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Block::Compound(_) = descriptor.block() {
             compound::dissolve(&tables.memmap, pfn, order);
         }
+        state::reset_inner(&tables.memmap, pfn, order);
         descriptor.set_count(1);
         if order <= PCP_LARGEST && self.free_fast(pfn, order.get(), end) {
             return;
@@ -307,9 +313,10 @@ enum Miss {
     Full,
 }
 
-/// Whether a block is what a plain free expects: used, of this order, with a caller, and with no
-/// reference but the caller's.
+/// Whether a block is what a plain free expects: used, of this order, with a caller, with no
+/// reference but the caller's, and with nothing to settle first.
 #[inline(always)]
 fn may_free(descriptor: &Descriptor, order: Order) -> bool {
     descriptor.is(Block::Used(order)) && descriptor.mark().is_held() && descriptor.count() == 1
+        && !descriptor.is_to_settle()
 }

@@ -252,7 +252,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         match memmap.head(pfn) {
             Some((head, Block::Used(_) | Block::Compound(_))) => {
                 let first = memmap.at(head);
-                match first.mark().place() {
+                match first.place() {
                     Place::OnLists(cpu) => Owner::FreeOnLists(cpu),
                     Place::PutAside => Owner::Free,
                     Place::Held => holder(first, descriptor),
@@ -282,7 +282,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             while let Some(pfn) = Pfn::new(frame).filter(|_| frame < extent.range().end) {
                 let descriptor = tables.memmap.at(pfn);
                 let block = descriptor.block();
-                match (block, descriptor.mark().place()) {
+                match (block, descriptor.place()) {
                     (Block::Free(order), _) => free += order.pages(),
                     (Block::Used(order), Place::OnLists(_)) => listed += order.pages(),
                     _ => {}

@@ -3,10 +3,10 @@
 use core::panic::Location;
 
 use super::Mm;
-use crate::page::{Block, Descriptor, Page, PageFlags};
-use crate::platform::{Passed, Platform};
+use crate::page::{Block, Descriptor, Page};
+use crate::platform::{MisuseKind, Passed, Platform};
 use crate::reclaim::Reclaim;
-use crate::zone::{Zone, ZoneEvent};
+use crate::zone::Zone;
 use crate::{Order, Pfn, PhysAddr, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -44,9 +44,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.pfn_to_page(pfn)
     }
 
-    /// The descriptor of a page, for those who keep something in it: flags, `private`, `mapping`.
-    ///
-    /// `None` before boot only.
+    /// The descriptor of a page, to be read. What holders keep in it is set by
+    /// [`Mm::set_page_flag`] and its sisters. `None` before boot only.
     #[inline]
     pub fn descriptor(&self, page: Page) -> Option<&Descriptor> {
         self.tables()?.memmap.get(page.pfn())
@@ -70,17 +69,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Takes another reference to a page that the caller has one of. Any context; one locked
     /// instruction.
     ///
-    /// A page that is not in use is reported as misuse, and has none afterwards either.
+    /// A page that is not in use is reported as misuse, and has none afterwards either. So is the
+    /// reference that is one too many to be counted: the block is never freed then, which loses it
+    /// and harms nobody.
     #[inline]
     #[track_caller]
     pub fn get_page(&self, page: Page) {
         let head = self.compound_head(page);
+        let (passed, site) = (Passed::Page(page.pfn(), 0), Location::caller());
         match self.descriptor(head) {
-            Some(descriptor) if descriptor.count() != 0 => descriptor.increment_count(),
-            _ => {
-                let passed = Passed::Page(page.pfn(), 0);
-                self.report_no_reference(page.pfn(), passed, Location::caller());
+            Some(descriptor) if descriptor.count() != 0 => {
+                if !descriptor.increment_count() {
+                    self.report_at(head.pfn(), MisuseKind::TooManyReferences, passed, site);
+                }
             }
+            _ => self.report_at(page.pfn(), MisuseKind::NoReference, passed, site),
         }
     }
 
@@ -108,44 +111,4 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.put(head.pfn(), descriptor, order, passed, site);
         }
     }
-
-    /// Marks a block as belonging to a slab and counts its pages, as reclaimable too where its cache
-    /// can be shrunk (A018). By the holder of the block.
-    pub fn set_page_slab(&self, page: Page, reclaimable: bool) {
-        let Some((descriptor, pages)) = self.held(page) else { return };
-        if descriptor.set(PageFlags::Slab) {
-            return;
-        }
-        if reclaimable {
-            descriptor.set(PageFlags::SlabReclaimable);
-        }
-        if let Some(zone) = self.page_zone(page) {
-            zone.counters().add(slab_event(reclaimable), pages);
-        }
-    }
-
-    /// Undoes [`Mm::set_page_slab`], before the block is freed.
-    pub fn clear_page_slab(&self, page: Page) {
-        let Some((descriptor, pages)) = self.held(page) else { return };
-        if !descriptor.clear(PageFlags::Slab) {
-            return;
-        }
-        let reclaimable = descriptor.clear(PageFlags::SlabReclaimable);
-        if let Some(zone) = self.page_zone(page) {
-            zone.counters().sub(slab_event(reclaimable), pages);
-        }
-    }
-
-    /// The descriptor of the first page of a used block, and how many pages the block has.
-    fn held(&self, page: Page) -> Option<(&Descriptor, u64)> {
-        let descriptor = self.descriptor(page)?;
-        match descriptor.block() {
-            Block::Used(order) | Block::Compound(order) => Some((descriptor, order.pages())),
-            _ => None,
-        }
-    }
-}
-
-fn slab_event(reclaimable: bool) -> ZoneEvent {
-    if reclaimable { ZoneEvent::SlabReclaimable } else { ZoneEvent::SlabUnreclaimable }
 }

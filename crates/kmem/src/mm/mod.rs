@@ -50,6 +50,7 @@ mod lookup;
 mod names;
 mod owned;
 mod slow;
+mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -88,12 +89,13 @@ const READY: u8 = 2;
 ///
 /// ```
 /// use kmem::{Mm, Setup, MemoryMap, GFP_KERNEL, NodeId};
-/// # let mut ram = vec![std::mem::MaybeUninit::uninit(); 17 << 20];
+/// # let mut ram = vec![0; 17 << 20];
 /// # // SAFETY: one thread.
 /// # let my_kernel = unsafe { kmem::platform::desk::Desk::<12>::new(&mut ram) };
 /// // In a kernel: static MM: Mm<MyKernel> = Mm::new(MyKernel);
 /// let mm = Mm::new(my_kernel);
-/// mm.boot(MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), Setup::new())?;
+/// // SAFETY: the RAM is there, and nobody else uses it.
+/// unsafe { mm.boot(MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), Setup::new()) }?;
 /// let page = mm.alloc_pages(GFP_KERNEL, 3)?;
 /// // SAFETY: the block is ours, and nothing uses it.
 /// unsafe { mm.__free_pages(page, 3) };

@@ -9,16 +9,18 @@
 /// # fn boot() {}
 /// mod mm {
 ///     # use kmem::platform::desk::Desk;
-///     # use std::{mem::MaybeUninit, sync::LazyLock};
+///     # use std::sync::LazyLock;
 ///     # // SAFETY: one thread.
 ///     # static KERNEL: LazyLock<Desk<'static>> = LazyLock::new(|| unsafe {
-///     #     Desk::new(Box::leak(vec![MaybeUninit::uninit(); 9 << 20].into_boxed_slice()))
+///     #     Desk::new(Box::leak(vec![0; 9 << 20].into_boxed_slice()))
 ///     # });
 ///     # pub static MM: LazyLock<kmem::Mm<Desk<'static>>> = LazyLock::new(|| {
 ///     #     // SAFETY: one thread.
-///     #     let ram = Box::leak(vec![MaybeUninit::uninit(); 9 << 20].into_boxed_slice());
+///     #     let ram = Box::leak(vec![0; 9 << 20].into_boxed_slice());
 ///     #     let mm = kmem::Mm::new(unsafe { Desk::new(ram) });
-///     #     mm.boot(kmem::MemoryMap::new().ram(0..8 << 20, kmem::NodeId::ZERO), kmem::Setup::new()).unwrap();
+///     #     let map = kmem::MemoryMap::new().ram(0..8 << 20, kmem::NodeId::ZERO);
+///     #     // SAFETY: nobody else uses the RAM.
+///     #     unsafe { mm.boot(map, kmem::Setup::new()) }.unwrap();
 ///     #     mm
 ///     # });
 ///     // pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel);

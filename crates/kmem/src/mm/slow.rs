@@ -10,7 +10,7 @@ use crate::pcp::PCP_LARGEST;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::{PageSource, Reclaim, ReclaimRequest};
 use crate::zone::{Floor, Met, Priority, Zone, ZoneEvent};
-use crate::{AllocError, Gfp, NodeId, Order, Pfn};
+use crate::{AllocError, Gfp, NodeId, NodeMask, Order, Pfn};
 
 /// How often an allocation goes into reclaim without anything being freed before it gives up. One
 /// more try than the first, because another CPU may have been freeing meanwhile.
@@ -61,10 +61,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             .filter(|order| *order <= largest)
             .ok_or(AllocError::OrderTooLarge { order, largest })?;
         let gfp = self.flags_for_context(gfp, site);
-        let local = {
-            let pinned = Pinned::new(&self.platform);
-            self.area(pinned.cpu()).node()
-        };
+        let local = self.local_node(tables);
         if let Some(node) = node.filter(|node| !tables.nodes.contains(*node)) {
             return Err(AllocError::NoSuchNode(node));
         }
@@ -89,24 +86,38 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 }
                 Ok(Page::of(pfn))
             }
-            None => {
-                self.events.failures.fetch_add(1, Relaxed);
-                if !gfp.contains(Gfp::NOWARN) {
-                    self.platform.log(
-                        Level::Warning,
-                        format_args!(
-                            "page allocation failure: order {order}, {gfp}, at {site}; {} pages free",
-                            self.free_page_count()
-                        ),
-                    );
-                }
-                Err(AllocError::NoMemory { order, gfp })
-            }
+            None => Err(self.no_memory(gfp, order, site)),
         }
     }
 
+    /// Counts an allocation that failed, and says so where the request does not forbid it.
+    pub(super) fn no_memory(
+        &self,
+        gfp: Gfp,
+        order: Order,
+        site: &'static Location<'static>,
+    ) -> AllocError {
+        self.events.failures.fetch_add(1, Relaxed);
+        if !gfp.contains(Gfp::NOWARN) {
+            self.platform.log(
+                Level::Warning,
+                format_args!(
+                    "page allocation failure: order {order}, {gfp}, at {site}; {} pages free",
+                    self.free_page_count()
+                ),
+            );
+        }
+        AllocError::NoMemory { order, gfp }
+    }
+
+    /// The node of the CPU that runs this. As soon as it is known another one may.
+    pub(super) fn local_node(&self, tables: &Tables) -> NodeId {
+        let pinned = Pinned::new(&self.platform);
+        tables.node_of(pinned.cpu())
+    }
+
     /// A request that may sleep where it must not is reported, and goes on as one that must not.
-    fn flags_for_context(&self, gfp: Gfp, site: &'static Location<'static>) -> Gfp {
+    pub(super) fn flags_for_context(&self, gfp: Gfp, site: &'static Location<'static>) -> Gfp {
         if !gfp.may_sleep() || !self.platform.in_atomic() {
             return gfp;
         }
@@ -191,19 +202,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
+    /// The nodes that a request which prefers `node` may use.
+    pub(super) fn allowed_nodes(&self, gfp: Gfp, node: NodeId) -> NodeMask {
+        if gfp.contains(Gfp::THISNODE) && gfp.contains(Gfp::HARDWALL) {
+            NodeMask::of(node).intersection(self.platform.allowed_nodes())
+        } else if gfp.contains(Gfp::THISNODE) {
+            NodeMask::of(node)
+        } else if gfp.contains(Gfp::HARDWALL) {
+            self.platform.allowed_nodes()
+        } else {
+            NodeMask::ALL
+        }
+    }
+
     /// Looks at every zone that the request may use, best first.
     fn attempt(&self, request: &Request<'_>, priority: Priority) -> Option<Pfn> {
         let Request { tables, node, local, gfp, .. } = *request;
         let highest = gfp.highest_zone();
-        let allowed = gfp.contains(Gfp::HARDWALL).then(|| self.platform.allowed_nodes());
+        let allowed = self.allowed_nodes(gfp, node);
         let zonelist = tables.zonelist(node, highest).zones();
-        for index in zonelist {
-            let zone = tables.zone(*index);
-            if gfp.contains(Gfp::THISNODE) && zone.node() != node
-                || allowed.is_some_and(|nodes| !nodes.contains(zone.node()))
-            {
-                continue;
-            }
+        let zones = zonelist.iter().map(|index| tables.zone(*index));
+        for zone in zones.filter(|zone| allowed.contains(zone.node())) {
             let floor = Floor::new(&zone.watermarks(), zone.lowmem_reserve(highest), priority);
             let preferred = zonelist.first().map_or(zone, |first| tables.zone(*first));
             let met =

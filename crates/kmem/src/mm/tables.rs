@@ -73,6 +73,13 @@ impl Tables {
         (cpu.get() < self.cpus).then(|| unsafe { self.areas.add(cpu.index()) })
     }
 
+    /// The node of a CPU; the first for a CPU that the machine was described without.
+    #[inline]
+    pub(super) fn node_of(&self, cpu: CpuId) -> NodeId {
+        // SAFETY: `area` answers areas that live as long as the tables.
+        self.area(cpu).map_or(NodeId::ZERO, |area| unsafe { area.as_ref() }.node())
+    }
+
     /// The areas of all CPUs that there can be.
     pub(super) fn areas(&self) -> impl Iterator<Item = &CpuArea> {
         let cpus = (0..self.cpus).filter_map(CpuId::new);

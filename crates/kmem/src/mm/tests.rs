@@ -1,13 +1,12 @@
 //! What a race of two CPUs leaves behind, made by hand: the race itself is the integration tests'.
 
 use core::fmt;
-use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::vec::Vec;
 
 use super::Mm;
+use crate::page::Place;
 use crate::platform::desk::Desk;
 use crate::platform::{Context, Cpus, DirectMap, Hooks, Level, Misuse, MisuseKind};
 use crate::{CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, PhysAddr, Setup, VirtAddr};
@@ -16,6 +15,7 @@ use crate::{CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, PhysAddr, Setup, Vi
 struct Cpu<'r> {
     desk: Desk<'r>,
     number: AtomicU32,
+    nmi: AtomicBool,
     reports: Mutex<Vec<MisuseKind>>,
 }
 
@@ -51,7 +51,7 @@ unsafe impl Context for Cpu<'_> {
     }
 
     fn in_nmi(&self) -> bool {
-        false
+        self.nmi.load(Relaxed)
     }
 }
 
@@ -100,6 +100,19 @@ impl Mm<Cpu<'_>> {
     }
 }
 
+/// 16 MiB and two CPUs.
+fn boot(ram: &mut [u8]) -> Mm<Cpu<'_>> {
+    // SAFETY: one thread uses it.
+    let desk = unsafe { Desk::new(ram) };
+    let (number, nmi, reports) = (AtomicU32::new(0), AtomicBool::new(false), Mutex::default());
+    let mm = Mm::new(Cpu { desk, number, nmi, reports });
+    let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, Setup::new().cpus(2)).unwrap() };
+    mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
+    mm
+}
+
 /// The list of CPU 1 has an entry that is not good: however it leaves the list, it is reported once,
 /// and the block is handed out for the entry of CPU 0 alone.
 ///
@@ -118,24 +131,15 @@ fn an_entry_that_is_not_good_is_found_wherever_it_leaves_the_list() {
             None
         },
         |mm, _| {
-            mm.cpu_offline(CpuId::new(1).unwrap()).unwrap();
+            // SAFETY: that CPU does nothing meanwhile.
+            unsafe { mm.cpu_offline(CpuId::new(1).unwrap()) }.unwrap();
             None
         },
     ];
     for (way, leave) in ways.into_iter().enumerate() {
         for order in 0..=3 {
-            let mut ram = Box::new_uninit_slice(17 << 20);
-            for byte in &mut ram {
-                *byte = MaybeUninit::new(0);
-            }
-            // SAFETY: one thread uses it.
-            let desk = unsafe { Desk::new(&mut ram) };
-            let (number, reports) = (AtomicU32::new(0), Mutex::default());
-            let mm = Mm::new(Cpu { desk, number, reports });
-            let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
-            mm.boot(map, Setup::new().cpus(2)).unwrap();
-            mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
-
+            let mut ram = std::vec![0; 17 << 20];
+            let mm = boot(&mut ram);
             let page = mm.alloc_pages(GFP_KERNEL, order).unwrap();
             mm.drain_local_pages();
             mm.free_on_both(page, order);
@@ -156,4 +160,73 @@ fn an_entry_that_is_not_good_is_found_wherever_it_leaves_the_list() {
             mm.verify().unwrap();
         }
     }
+}
+
+/// An NMI handler puts a block aside, another CPU that looked before frees it too and hands it out
+/// again, and it is put aside a second time before anybody could take the lock: its link leads on,
+/// and it is freed once.
+///
+/// A062, A063
+#[test]
+fn a_block_that_is_put_aside_again_is_on_the_stack_once() {
+    let mut ram = std::vec![0; 17 << 20];
+    let mm = boot(&mut ram);
+    let free = mm.free_page_count();
+    let (first, block) = (mm.alloc_pages(GFP_KERNEL, 4), mm.alloc_pages(GFP_KERNEL, 4));
+    let (first, block) = (first.unwrap(), block.unwrap());
+    let zone = mm.page_zone(block).unwrap();
+    {
+        let _held = zone.hold(&mm.platform);
+        mm.platform.nmi.store(true, Relaxed);
+        for page in [first, block] {
+            // SAFETY: the test's own, and not used.
+            unsafe { mm.__free_pages(page, 4) };
+        }
+        let descriptor = mm.descriptor(block).unwrap();
+        assert_eq!(descriptor.place(), Place::PutAside);
+        // What the other CPU's free and the next allocation leave behind.
+        descriptor.mark().set_held();
+        descriptor.set_count(1);
+        // SAFETY: as above.
+        unsafe { mm.__free_pages(block, 4) };
+        assert_eq!(descriptor.place(), Place::PutAside);
+        assert_ne!(descriptor.links().0, block.pfn().raw(), "its link leads to itself");
+        mm.platform.nmi.store(false, Relaxed);
+    }
+    mm.verify().unwrap();
+    assert_eq!(mm.free_page_count(), free);
+    let again: Vec<Page> = (0..2).map(|_| mm.alloc_pages(GFP_KERNEL, 4).unwrap()).collect();
+    assert!(again[0] != again[1] && again.contains(&block) && again.contains(&first));
+    assert_eq!(mm.reports(), []);
+}
+
+/// More references than can be counted: the block stays for ever, and is not freed under those who
+/// hold it.
+///
+/// A007
+#[test]
+fn too_many_references_pin_a_page() {
+    let mut ram = std::vec![0; 17 << 20];
+    let mm = boot(&mut ram);
+    let page = mm.alloc_page(GFP_KERNEL).unwrap();
+    let descriptor = mm.descriptor(page).unwrap();
+    descriptor.set_count((1 << 31) - 2);
+    mm.get_page(page);
+    assert_eq!(mm.reports(), []);
+    mm.get_page(page);
+    assert_eq!(mm.reports(), [MisuseKind::TooManyReferences]);
+    let most = mm.page_count(page);
+    for _ in 0..3 {
+        // SAFETY: nothing uses the page.
+        unsafe { mm.put_page(page) };
+        assert_eq!(mm.page_count(page), most);
+    }
+    mm.get_page(page);
+    assert_eq!(mm.reports(), [MisuseKind::TooManyReferences]);
+    assert_eq!(mm.page_count(page), most);
+    // One less is counted as ever.
+    descriptor.set_count((1 << 31) - 1);
+    // SAFETY: as above.
+    unsafe { mm.put_page(page) };
+    assert_eq!(mm.page_count(page), (1 << 31) - 2);
 }

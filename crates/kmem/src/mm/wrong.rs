@@ -4,7 +4,7 @@ use core::panic::Location;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Mm;
-use crate::page::{Block, Descriptor, Memmap, Place};
+use crate::page::{Block, Descriptor, Memmap, PageFlags, Place};
 use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::{Order, Pfn, VirtAddr};
@@ -54,6 +54,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             (Block::Used(_) | Block::Compound(_), _) if descriptor.count() == 0 => {
                 wrong(MisuseKind::NoReference, there)
             }
+            (Block::Used(_) | Block::Compound(_), _)
+                if descriptor.count() == 1 && descriptor.has(PageFlags::Slab) =>
+            {
+                wrong(MisuseKind::Slab, there)
+            }
             (Block::Used(_) | Block::Compound(_), _) => Some(descriptor),
         }
     }
@@ -63,16 +68,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline(never)]
     #[track_caller]
     pub(super) fn report_stray(&self, pfn: Pfn, order: Order) {
-        let there = self.tables().map_or(There::Nothing, |tables| match tables.memmap.head(pfn) {
-            Some((head, block)) => what_is_there(&tables.memmap, head, block),
-            None => There::Nothing,
-        });
-        self.report(&Misuse {
-            kind: MisuseKind::ConcurrentFree,
-            passed: Passed::Page(pfn, order.get()),
-            there,
-            site: Location::caller(),
-        });
+        let passed = Passed::Page(pfn, order.get());
+        self.report_at(pfn, MisuseKind::ConcurrentFree, passed, Location::caller());
     }
 
     /// An address that is not the first byte of a page of the direct map.
@@ -85,32 +82,31 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         site: &'static Location<'static>,
     ) {
         let pfn = self.platform.virt_to_phys(address).and_then(|phys| phys.frame(P::PAGE_SHIFT));
-        let there = pfn.zip(self.tables()).and_then(|(pfn, tables)| {
-            let (head, block) = tables.memmap.head(pfn)?;
-            Some(what_is_there(&tables.memmap, head, block))
-        });
-        let (kind, there) = match there {
-            Some(There::Nothing) | None => (MisuseKind::Foreign, There::Nothing),
-            Some(there) => (MisuseKind::Misaligned, there),
+        let (kind, there) = match pfn.map_or(There::Nothing, |pfn| self.there(pfn)) {
+            There::Nothing => (MisuseKind::Foreign, There::Nothing),
+            there => (MisuseKind::Misaligned, there),
         };
         self.report(&Misuse { kind, passed: Passed::Address(address, order), there, site });
     }
 
-    /// A reference taken to, or dropped from, a page that has none.
+    /// A call that is wrong for what is at a frame.
     #[cold]
     #[inline(never)]
-    pub(super) fn report_no_reference(
+    pub(super) fn report_at(
         &self,
         pfn: Pfn,
+        kind: MisuseKind,
         passed: Passed,
         site: &'static Location<'static>,
     ) {
-        let there = self.tables().and_then(|tables| {
-            let (head, block) = tables.memmap.head(pfn)?;
-            Some(what_is_there(&tables.memmap, head, block))
-        });
-        let there = there.unwrap_or(There::Nothing);
-        self.report(&Misuse { kind: MisuseKind::NoReference, passed, there, site });
+        let there = self.there(pfn);
+        self.report(&Misuse { kind, passed, there, site });
+    }
+
+    /// What is at a frame.
+    fn there(&self, pfn: Pfn) -> There {
+        let found = self.memmap().and_then(|memmap| Some((memmap, memmap.head(pfn)?)));
+        found.map_or(There::Nothing, |(memmap, (head, block))| what_is_there(memmap, head, block))
     }
 }
 
@@ -120,7 +116,7 @@ fn what_is_there(memmap: &Memmap, head: Pfn, block: Block) -> There {
         Block::Hole => There::Nothing,
         Block::Reserved => There::Reserved,
         Block::Free(order) => There::Free { head, order },
-        Block::Used(order) | Block::Compound(order) => match memmap.at(head).mark().place() {
+        Block::Used(order) | Block::Compound(order) => match memmap.at(head).place() {
             Place::Held => There::Block { head, order },
             Place::OnLists(cpu) => There::PerCpu { head, order, cpu },
             Place::PutAside => There::Free { head, order },

@@ -1,7 +1,8 @@
 //! The descriptor of one frame.
 
-use super::{Block, Mark};
-use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::{Block, Mark, Place};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use crate::{Pfn, order::Order};
 
 /// The descriptor of one frame; the folder's theory has its picture.
@@ -69,7 +70,37 @@ pub enum PageFlags {
     Late = 16,
     /// It went into user space.
     User = 17,
+    /// For the first page of a block: some of the others have states of their own.
+    Inner = 18,
+    /// It is on its zone's stack of blocks that were put aside.
+    Stacked = 19,
 }
+
+impl PageFlags {
+    /// Whether whoever holds a page may set and clear the state as they like. The others say what
+    /// the manager knows: they change with its own calls only.
+    pub const fn is_holders(self) -> bool {
+        use PageFlags::*;
+        match self {
+            Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
+            | Unevictable | Reclaim | User => true,
+            Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
+            | Stacked => false,
+        }
+    }
+
+    const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+
+    /// The states that a free has more to do for than to take them away.
+    const TO_SETTLE: u32 = Self::Slab.bit() | Self::Inner.bit();
+}
+
+/// References at which a count stays from then on: the page is never freed, but not freed while it
+/// is used either. Half of what the field holds, so that as many CPUs as there can be, each past
+/// its look, do not carry it round to 0.
+const SATURATED: u32 = 1 << 31;
 
 impl Descriptor {
     /// The descriptor of a hole.
@@ -119,8 +150,13 @@ impl Descriptor {
 
     /// Where the block is, for the first frame of a used one.
     #[inline]
-    pub fn mark(&self) -> &Mark {
+    pub(crate) fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// Where the block is, for the first frame of a used one.
+    pub fn place(&self) -> Place {
+        self.mark.place()
     }
 
     /// The number of references: 0 when free (A007).
@@ -128,7 +164,7 @@ impl Descriptor {
     pub fn count(&self) -> u32 {
         // Acquire pairs with the Release half of `decrement_count`: whoever sees that the other
         // references are gone sees what their holders did to the page.
-        self.count.load(crate::sync::atomic::Ordering::Acquire)
+        self.count.load(Acquire)
     }
 
     #[inline]
@@ -136,23 +172,30 @@ impl Descriptor {
         self.count.store(count, Relaxed);
     }
 
-    /// Takes a reference.
+    /// Takes a reference. `false` where there are so many that they are no longer counted.
     #[inline]
-    pub(crate) fn increment_count(&self) {
+    #[must_use]
+    pub(crate) fn increment_count(&self) -> bool {
         // Relaxed: who takes a reference holds one, which already orders its accesses.
-        self.count.fetch_add(1, Relaxed);
+        let counted = self.count.fetch_add(1, Relaxed) < SATURATED - 1;
+        if !counted {
+            self.count.store(SATURATED, Relaxed);
+        }
+        counted
     }
 
-    /// Drops a reference and answers how many are left; `None` where there was none.
+    /// Drops a reference and answers how many are left; `None` where there was none. Where they are
+    /// no longer counted, that stays so.
     #[inline]
     pub(crate) fn decrement_count(&self) -> Option<u32> {
-        use crate::sync::atomic::Ordering::{AcqRel, Acquire};
         // AcqRel: pairs with the same of the other holders, so that whoever drops the last
         // reference sees all that they did to the page.
         self.count
-            .fetch_update(AcqRel, Acquire, |count| count.checked_sub(1))
+            .fetch_update(AcqRel, Acquire, |count| {
+                if count >= SATURATED { Some(SATURATED) } else { count.checked_sub(1) }
+            })
             .ok()
-            .map(|before| before - 1)
+            .map(|before| before.saturating_sub(1))
     }
 
     /// In how many page tables the frame is.
@@ -161,16 +204,15 @@ impl Descriptor {
         self.map_count.load(Relaxed)
     }
 
-    /// Sets in how many page tables the frame is.
     #[inline]
-    pub fn set_map_count(&self, count: u32) {
+    pub(crate) fn set_map_count(&self, count: u32) {
         self.map_count.store(count, Relaxed);
     }
 
     /// Whether the frame has a state.
     #[inline]
     pub fn has(&self, flag: PageFlags) -> bool {
-        self.flags.load(Relaxed) & (1 << flag as u8) != 0
+        self.flags.load(Relaxed) & flag.bit() != 0
     }
 
     /// All states, one bit each.
@@ -181,22 +223,27 @@ impl Descriptor {
 
     /// Gives the frame a state; answers whether it had it. Safe against other CPUs that change
     /// other states.
-    pub fn set(&self, flag: PageFlags) -> bool {
-        let bit = 1 << flag as u8;
-        self.flags.fetch_or(bit, crate::sync::atomic::Ordering::AcqRel) & bit != 0
+    pub(crate) fn set(&self, flag: PageFlags) -> bool {
+        self.flags.fetch_or(flag.bit(), AcqRel) & flag.bit() != 0
     }
 
     /// Takes a state away; answers whether the frame had it.
-    pub fn clear(&self, flag: PageFlags) -> bool {
-        let bit = 1 << flag as u8;
-        self.flags.fetch_and(!bit, crate::sync::atomic::Ordering::AcqRel) & bit != 0
+    pub(crate) fn clear(&self, flag: PageFlags) -> bool {
+        self.flags.fetch_and(!flag.bit(), AcqRel) & flag.bit() != 0
+    }
+
+    /// Whether the block that begins here has states that a free must settle first.
+    #[inline]
+    pub(crate) fn is_to_settle(&self) -> bool {
+        self.flags.load(Relaxed) & PageFlags::TO_SETTLE != 0
     }
 
     /// Takes all states and mappings away, for a frame that nobody uses any more.
     #[inline]
     pub(crate) fn reset(&self) {
         if self.flags.load(Relaxed) | self.map_count.load(Relaxed) != 0 {
-            self.flags.store(0, Relaxed);
+            // Not a store: an NMI handler of another CPU may put the frame aside meanwhile.
+            self.flags.fetch_and(PageFlags::Stacked.bit(), Relaxed);
             self.map_count.store(0, Relaxed);
         }
     }
@@ -207,13 +254,8 @@ impl Descriptor {
     }
 
     /// Makes the frame private data, with 64 bits of the holder's own; `None` undoes it.
-    pub fn set_private(&self, value: Option<u64>) {
-        self.clear(PageFlags::Mapping);
-        self.private.store(value.unwrap_or(0), Relaxed);
-        match value {
-            Some(_) => self.set(PageFlags::Private),
-            None => self.clear(PageFlags::Private),
-        };
+    pub(crate) fn set_private(&self, value: Option<u64>) {
+        self.set_shared_field(value, PageFlags::Private, PageFlags::Mapping);
     }
 
     /// The mapping that the frame is page cache of, and its place in it, in pages (A009).
@@ -224,13 +266,18 @@ impl Descriptor {
 
     /// Makes the frame page cache: a mapping's number and the place in it, in pages; `None` undoes
     /// it.
-    pub fn set_mapping(&self, value: Option<(u32, u32)>) {
-        self.clear(PageFlags::Private);
-        let (mapping, index) = value.unwrap_or((0, 0));
-        self.private.store(u64::from(mapping) << 32 | u64::from(index), Relaxed);
+    pub(crate) fn set_mapping(&self, value: Option<(u32, u32)>) {
+        let value = value.map(|(mapping, index)| u64::from(mapping) << 32 | u64::from(index));
+        self.set_shared_field(value, PageFlags::Mapping, PageFlags::Private);
+    }
+
+    /// Sets the field that `private` shares with `mapping` and `index`, and which of them it is.
+    fn set_shared_field(&self, value: Option<u64>, meaning: PageFlags, other: PageFlags) {
+        self.clear(other);
+        self.private.store(value.unwrap_or(0), Relaxed);
         match value {
-            Some(_) => self.set(PageFlags::Mapping),
-            None => self.clear(PageFlags::Mapping),
+            Some(_) => self.set(meaning),
+            None => self.clear(meaning),
         };
     }
 

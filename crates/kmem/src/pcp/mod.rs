@@ -39,5 +39,5 @@ mod tests;
 mod tune;
 
 pub(crate) use area::{CpuArea, SetSlot};
-pub use ring::{PageSet, Ring, RingGroup};
-pub use tune::{PCP_LARGEST, PcpSize};
+pub(crate) use ring::{PageSet, RingGroup};
+pub(crate) use tune::{PCP_LARGEST, PcpSize};

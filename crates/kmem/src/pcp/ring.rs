@@ -48,7 +48,7 @@ impl Ring {
     }
 
     /// The most blocks there may be.
-    #[inline]
+    #[cfg(test)]
     pub fn high(&self) -> u32 {
         self.high
     }
@@ -182,6 +182,7 @@ impl PageSet {
     }
 
     /// How many pages all rings hold.
+    #[cfg(test)]
     pub fn pages(&self) -> u64 {
         let orders = self.rings.iter().enumerate();
         orders.map(|(ring, ends)| u64::from(ends.len) << (ring % ORDERS)).sum()

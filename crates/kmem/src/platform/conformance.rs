@@ -8,7 +8,7 @@
 //! use kmem::platform::{conformance, desk::Desk};
 //! use kmem::PhysAddr;
 //!
-//! let mut ram = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+//! let mut ram = vec![0; 1 << 20];
 //! // SAFETY: one thread.
 //! let desk = unsafe { Desk::<12>::new(&mut ram) };
 //! conformance::check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12))?;
@@ -320,12 +320,11 @@ pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysA
 mod tests {
     use super::*;
     use crate::platform::desk::Desk;
-    use std::mem::MaybeUninit;
     use std::vec;
 
     #[test]
     fn the_desk_keeps_the_contract() {
-        let mut ram = vec![MaybeUninit::uninit(); 1 << 20];
+        let mut ram = vec![0; 1 << 20];
         // SAFETY: one thread.
         let desk = unsafe { Desk::<12>::new(&mut ram) };
         assert_eq!(check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12)), Ok(()));
@@ -333,7 +332,7 @@ mod tests {
 
     #[test]
     fn scratch_ram_that_is_not_reached_is_found() {
-        let mut ram = vec![MaybeUninit::uninit(); 1 << 20];
+        let mut ram = vec![0; 1 << 20];
         // SAFETY: one thread.
         let desk = unsafe { Desk::<12>::new(&mut ram) };
         let outside = PhysAddr::new(1 << 30)..PhysAddr::new((1 << 30) + (8 << 12));

@@ -6,7 +6,6 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{Context, Cpus, DirectMap, Hooks, Level, Misuse};
@@ -30,11 +29,7 @@ impl<'r, const SHIFT: u32> Desk<'r, SHIFT> {
     /// # Safety
     ///
     /// There is one CPU: at most one thread at a time uses the platform and what is built on it.
-    pub unsafe fn new(ram: &'r mut [MaybeUninit<u8>]) -> Self {
-        // The manager hands out memory that the last user wrote. Here nobody has, yet.
-        for byte in ram.iter_mut() {
-            byte.write(0);
-        }
+    pub unsafe fn new(ram: &'r mut [u8]) -> Self {
         let start = ram.as_mut_ptr().expose_provenance();
         let base = start.next_multiple_of((1 << SHIFT).max(1 << 16));
         let bytes = (start + ram.len()).saturating_sub(base) as u64;

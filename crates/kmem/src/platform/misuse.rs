@@ -45,6 +45,16 @@ pub enum MisuseKind {
     HighmemAddress,
     /// A reference was taken to, or dropped from, a page that has none.
     NoReference,
+    /// More references were taken to a page than can be counted: it is never freed.
+    TooManyReferences,
+    /// The block belongs to a slab: its objects are freed, not its pages.
+    Slab,
+    /// The block has references besides the caller's and cannot be split.
+    Shared,
+    /// A state of a page was changed that is not in use.
+    NotInUse,
+    /// A state of a page was to be changed that only the manager changes.
+    ManagersState,
 }
 
 impl MisuseKind {
@@ -61,6 +71,11 @@ impl MisuseKind {
             MisuseKind::SleepInAtomic => "a call that may sleep in atomic context",
             MisuseKind::HighmemAddress => "high memory asked for as an address",
             MisuseKind::NoReference => "reference count of a page that has no reference",
+            MisuseKind::TooManyReferences => "more references to a page than can be counted",
+            MisuseKind::Slab => "free of a page that belongs to a slab",
+            MisuseKind::Shared => "split of a block that has other references",
+            MisuseKind::NotInUse => "change to a page that is not in use",
+            MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Entry to data of one CPU, without a lock.
 
+use core::marker::PhantomData;
 use core::sync::atomic::compiler_fence;
 
 use super::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ impl CpuSection {
         // An interrupt handler runs on this CPU and sees its stores in program order; only the
         // compiler could move the data's accesses out of the section.
         compiler_fence(Ordering::Acquire);
-        Some(Entered { section: self })
+        Some(Entered { section: self, stays: PhantomData })
     }
 
     /// Asks the CPU for whatever its owner does on a request. Any CPU, any context.
@@ -92,9 +93,11 @@ impl Default for CpuSection {
     }
 }
 
-/// The right to touch the CPU's data, until it is dropped.
+/// The right to touch the CPU's data, until it is dropped. It stays on its CPU: it cannot be sent.
 pub struct Entered<'a> {
     section: &'a CpuSection,
+    // A pointer is neither `Send` nor `Sync`.
+    stays: PhantomData<*mut ()>,
 }
 
 impl Entered<'_> {

@@ -68,7 +68,7 @@ impl<L: Level, T> SpinLock<L, T> {
                 platform.relax();
             }
         }
-        SpinGuard { lock: self, platform, saved }
+        SpinGuard { lock: self, platform, saved, stays: PhantomData }
     }
 
     /// Takes the lock if nobody holds it. Any context, NMI included.
@@ -79,7 +79,7 @@ impl<L: Level, T> SpinLock<L, T> {
     ) -> Option<SpinGuard<'a, L, T, P>> {
         let saved = platform.mask();
         if self.acquire() {
-            Some(SpinGuard { lock: self, platform, saved })
+            Some(SpinGuard { lock: self, platform, saved, stays: PhantomData })
         } else {
             platform.restore(saved);
             None
@@ -95,11 +95,27 @@ impl<L: Level, T> SpinLock<L, T> {
 }
 
 /// The right to use a [`SpinLock`]'s value, until it is dropped.
+///
+/// It stays on the CPU whose interrupts it masks, so it cannot be sent:
+///
+/// ```compile_fail,E0277
+/// # use kmem::sync::{SpinGuard, ZoneLevel};
+/// # use kmem::platform::desk::Desk;
+/// fn sent(_: impl Send) {}
+/// fn try_it(guard: SpinGuard<'_, ZoneLevel, u32, Desk<'_>>) {
+///     sent(guard);
+/// }
+/// ```
 pub struct SpinGuard<'a, L, T, P: Context> {
     lock: &'a SpinLock<L, T>,
     platform: &'a P,
     saved: P::Saved,
+    // A pointer is neither `Send` nor `Sync`.
+    stays: PhantomData<*mut T>,
 }
+
+// SAFETY: a shared guard gives shared access to the value and nothing else.
+unsafe impl<L, T: Sync, P: Context + Sync> Sync for SpinGuard<'_, L, T, P> where P::Saved: Sync {}
 
 impl<L, T, P: Context> Deref for SpinGuard<'_, L, T, P> {
     type Target = T;

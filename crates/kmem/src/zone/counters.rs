@@ -55,13 +55,13 @@ impl ZoneCounters {
 
     /// Adds. One locked instruction.
     #[inline]
-    pub fn add(&self, event: ZoneEvent, count: u64) {
+    pub(crate) fn add(&self, event: ZoneEvent, count: u64) {
         self.shared[event as usize].fetch_add(count, Relaxed);
     }
 
     /// Takes away. One locked instruction.
     #[inline]
-    pub fn sub(&self, event: ZoneEvent, count: u64) {
+    pub(crate) fn sub(&self, event: ZoneEvent, count: u64) {
         self.shared[event as usize].fetch_sub(count, Relaxed);
     }
 

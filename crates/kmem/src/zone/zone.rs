@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use super::{Floor, Watermarks, ZoneCounters, ZoneEvent};
 use crate::buddy::{Corruption, End, FreeAreas, Taken};
 use crate::gfp::ZoneKind;
-use crate::page::{Block, Memmap, MigrateType, Place};
+use crate::page::{Block, Memmap, MigrateType, PageFlags, Place};
 use crate::platform::{Event, EventKind, Hooks, Platform};
 use crate::sync::{FrameStack, SpinGuard, SpinLock, ZoneLevel};
 use crate::{CpuId, NodeId, Order, Pfn};
@@ -69,7 +69,7 @@ type Locked<'a, P> = SpinGuard<'a, ZoneLevel, FreeAreas, P>;
 
 impl Zone {
     /// A zone without free pages.
-    pub const fn new(
+    pub(crate) const fn new(
         node: NodeId,
         kind: ZoneKind,
         index: u8,
@@ -166,7 +166,7 @@ impl Zone {
     }
 
     /// Sets the marks and what is kept back from each kind of request.
-    pub fn set_watermarks(&self, marks: Watermarks, reserve: [u64; ZoneKind::COUNT]) {
+    pub(crate) fn set_watermarks(&self, marks: Watermarks, reserve: [u64; ZoneKind::COUNT]) {
         for (cell, value) in self.marks.iter().zip([marks.min, marks.low, marks.high]) {
             cell.store(value, Relaxed);
         }
@@ -177,7 +177,7 @@ impl Zone {
     }
 
     /// Says that the zone manages so many pages more.
-    pub fn add_managed(&self, pages: u64) {
+    pub(crate) fn add_managed(&self, pages: u64) {
         self.managed.fetch_add(pages, Relaxed);
     }
 
@@ -198,6 +198,12 @@ impl Zone {
         if pressed != self.pressed.load(Relaxed) {
             self.pressed.store(pressed, Relaxed);
         }
+    }
+
+    /// Holds the zone's lock, as another CPU would.
+    #[cfg(test)]
+    pub(crate) fn hold<'a, P: Platform>(&'a self, platform: &'a P) -> impl Drop + 'a {
+        self.areas.0.lock(platform)
     }
 
     /// Waits for the lock; `None` in an NMI handler where it is taken.
@@ -229,9 +235,11 @@ impl Zone {
             let pfn = Pfn::from_raw(at);
             let descriptor = map.at(pfn);
             at = descriptor.links().0;
+            // Before the look at its place: whoever puts it aside from here on pushes it again.
+            descriptor.clear(PageFlags::Stacked);
             // Another CPU may have freed it at the same moment, onto its lists: then it is there.
             if let Block::Used(order) = descriptor.block()
-                && descriptor.mark().place() == Place::PutAside
+                && descriptor.place() == Place::PutAside
             {
                 areas.free_block(map, pfn, order, End::Cold);
             }
@@ -241,7 +249,7 @@ impl Zone {
 
     /// Takes one block and hands it out. `None` where the zone has no block that large above the
     /// floor. `met` says for whom, for the counters.
-    pub fn take<P: Platform>(
+    pub(crate) fn take<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,
@@ -268,7 +276,7 @@ impl Zone {
     /// Takes up to `batch` blocks for a CPU's lists, marks them as being there and passes each to
     /// `put`. Answers how many.
     #[allow(clippy::too_many_arguments)]
-    pub fn refill<P: Platform>(
+    pub(crate) fn refill<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,
@@ -309,7 +317,7 @@ impl Zone {
     /// Answers `false`, and does nothing, where the block is no longer held: another CPU has freed
     /// it since the caller looked.
     #[must_use]
-    pub fn give<P: Platform>(
+    pub(crate) fn give<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,
@@ -332,7 +340,11 @@ impl Zone {
                     return false;
                 }
                 self.counters.0.add(ZoneEvent::Freed, order.pages());
-                self.put_aside.push(pfn.raw(), |next| descriptor.set_next(next));
+                // It may be there already, from a free that was one of two at one moment: pushed
+                // again, its link would lead to itself.
+                if !descriptor.set(PageFlags::Stacked) {
+                    self.put_aside.push(pfn.raw(), |next| descriptor.set_next(next));
+                }
             }
         }
         true
@@ -340,7 +352,7 @@ impl Zone {
 
     /// Gives back blocks from a CPU's lists: whatever `next` answers, until it answers `None`.
     /// Entries whose mark is not that CPU's any more are passed to `stray` and left alone.
-    pub fn give_back<P: Platform>(
+    pub(crate) fn give_back<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,
@@ -367,7 +379,7 @@ impl Zone {
 
     /// Gives the zone frames that were never free: at boot, and memory that becomes usable later.
     /// Their descriptors are `Interior` and of this zone.
-    pub fn give_range<P: Platform>(
+    pub(crate) fn give_range<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,
@@ -379,7 +391,7 @@ impl Zone {
     }
 
     /// Takes a run of free frames and hands each out as a block of one page.
-    pub fn take_range<P: Platform>(
+    pub(crate) fn take_range<P: Platform>(
         &self,
         platform: &P,
         map: &Memmap,

@@ -5,9 +5,7 @@ mod high;
 mod regions;
 mod sizes;
 
-use std::boxed::Box;
 use std::format;
-use std::mem::MaybeUninit;
 use std::string::String;
 use std::vec::Vec;
 
@@ -20,13 +18,13 @@ use crate::{
 const MIB: u64 = 1 << 20;
 
 /// Room for RAM up to this address on a [`Desk`].
-fn ram(end: u64) -> Box<[MaybeUninit<u8>]> {
-    Box::new_uninit_slice((end + (1 << 16)) as usize)
+fn ram(end: u64) -> Vec<u8> {
+    std::vec![0; (end + (1 << 16)) as usize]
 }
 
 /// One node, 64 MiB: DMA up to 16, DMA32 up to 48, an empty Normal, Movable from 48. Each is some
 /// page blocks at 4 KiB pages; at 64 KiB, where a page block has 32 MiB, they are of order 3.
-fn pc<const SHIFT: u32>(ram: &mut [MaybeUninit<u8>]) -> Mm<Desk<'_, SHIFT>> {
+fn pc<const SHIFT: u32>(ram: &mut [u8]) -> Mm<Desk<'_, SHIFT>> {
     let map = MemoryMap::new()
         .ram(0..64 * MIB, NodeId::ZERO)
         .reserved(0xa_0000..0x10_0000, "Reserved")
@@ -42,7 +40,7 @@ fn pc<const SHIFT: u32>(ram: &mut [MaybeUninit<u8>]) -> Mm<Desk<'_, SHIFT>> {
 
 /// Two nodes with a hole in each: 0 to 8 and 12 to 24 MiB on node 0, 32 to 40 and 44 to 64 on
 /// node 1, whose last 8 are Movable.
-fn two_nodes(ram: &mut [MaybeUninit<u8>]) -> Mm<Desk<'_>> {
+fn two_nodes(ram: &mut [u8]) -> Mm<Desk<'_>> {
     let far = NodeId::new(1).unwrap();
     let map = MemoryMap::new()
         .ram(44 * MIB..64 * MIB, far)
@@ -54,13 +52,14 @@ fn two_nodes(ram: &mut [MaybeUninit<u8>]) -> Mm<Desk<'_>> {
 }
 
 fn boot<const SHIFT: u32>(
-    ram: &mut [MaybeUninit<u8>],
+    ram: &mut [u8],
     map: MemoryMap,
     setup: Setup,
 ) -> Mm<Desk<'_, SHIFT>> {
     // SAFETY: the platform and the manager stay with the thread of one test.
     let mm = Mm::new(unsafe { Desk::new(ram) });
-    mm.boot(map, setup).unwrap();
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(map, setup).unwrap() };
     mm
 }
 

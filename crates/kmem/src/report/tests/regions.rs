@@ -60,7 +60,8 @@ fn iomem_shows_ram_and_what_is_reserved_of_it() {
 
     // What was released is RAM like any other.
     let released = PhysAddr::new(0x100_1000)..PhysAddr::new(0x100_2000);
-    assert_eq!(mm.release_late(released), Ok(1));
+    // SAFETY: nobody uses the range.
+    assert_eq!(unsafe { mm.release_late(released) }, Ok(1));
     let text = text!(iomem, &mm);
     let late: Vec<_> = entries(&text).into_iter().filter(|e| e.3 == "Boot loader").collect();
     assert_eq!(
@@ -69,9 +70,11 @@ fn iomem_shows_ram_and_what_is_reserved_of_it() {
     );
     let total = value(&text!(meminfo, &mm), "MemTotal");
     let rest = PhysAddr::new(0x100_2000)..PhysAddr::new(0x100_4000);
-    assert_eq!(mm.release_late(rest), Ok(2));
+    // SAFETY: nobody uses the range.
+    assert_eq!(unsafe { mm.release_late(rest) }, Ok(2));
     let first = PhysAddr::new(0x100_0000)..PhysAddr::new(0x100_1000);
-    assert_eq!(mm.release_late(first), Ok(1));
+    // SAFETY: nobody uses the range.
+    assert_eq!(unsafe { mm.release_late(first) }, Ok(1));
     assert!(!text!(iomem, &mm).contains("Boot loader"));
     assert_eq!(value(&text!(meminfo, &mm), "MemTotal"), total + 12);
 }
