@@ -49,6 +49,8 @@ mod addr;
 mod error;
 pub mod gfp;
 mod ids;
+#[cfg(all(test, loom))]
+mod models;
 mod order;
 
 #[cfg(not(loom))]

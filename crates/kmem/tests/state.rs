@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Machine, Rig, free, frames, settle};
+use common::{Machine, Rig, frames, free, settle};
 use kmem::page::PageFlags;
 use kmem::platform::{MisuseKind, Passed};
 use kmem::*;
@@ -116,7 +116,8 @@ fn states_are_changed_by_a_holder_alone() {
         }
     }
     use PageFlags::*;
-    let managers = [Slab, SlabReclaimable, Private, Mapping, Kernel, Metadata, Late, Inner, Stacked];
+    let managers =
+        [Slab, SlabReclaimable, Private, Mapping, Kernel, Metadata, Late, Inner, Stacked];
     for flag in managers {
         assert!(!mm.set_page_flag(held, flag) && !mm.clear_page_flag(held, flag));
         assert_eq!(kinds(&mm), [MisuseKind::ManagersState; 2], "{flag:?}");
@@ -134,7 +135,8 @@ fn states_are_changed_by_a_holder_alone() {
 fn a_slab_is_not_freed_as_pages() {
     let mm = machine();
     let before = settle(&mm);
-    for (order, gfp) in [(0, GFP_KERNEL), (3, GFP_KERNEL), (4, GFP_KERNEL), (2, GFP_KERNEL | Gfp::COMP)]
+    for (order, gfp) in
+        [(0, GFP_KERNEL), (3, GFP_KERNEL), (4, GFP_KERNEL), (2, GFP_KERNEL | Gfp::COMP)]
     {
         let slab = mm.alloc_pages(gfp, order).unwrap();
         mm.set_page_slab(slab, true);

@@ -521,10 +521,12 @@ fn a_run_of_a_wrong_length_ends_where_memory_does() {
     let alloc = || mm.alloc_contig_pages(3, Order::ZERO, within.clone(), GFP_KERNEL).unwrap();
     for (call, name) in [(0, "free_contig_pages"), (1, "free_pages_exact")] {
         let run = alloc();
-        // SAFETY: the first three pages are right, the others wrong on purpose.
-        match call {
-            0 => unsafe { mm.free_contig_pages(run, u64::MAX) },
-            _ => unsafe { mm.free_pages_exact(address(&mm, run), usize::MAX) },
+        if call == 0 {
+            // SAFETY: the first three pages are right, the others wrong on purpose.
+            unsafe { mm.free_contig_pages(run, u64::MAX) };
+        } else {
+            // SAFETY: as above.
+            unsafe { mm.free_pages_exact(address(&mm, run), usize::MAX) };
         }
         let reports = mm.platform().take_reports();
         let (last, others) = reports.split_last().unwrap();

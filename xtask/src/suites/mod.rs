@@ -39,9 +39,9 @@ pub fn run_all(ws: &Workspace, ran: &mut Ran) -> Result<()> {
     let x86_64 = ["--package", "kmem", "--features", "x86_64"];
     programs(ws, &[&x86_64[..], &["--all-targets"]].concat(), ran, |_| ())?;
     doctests(ws, &x86_64, ran)?;
-    if ws.root.join("crates/kmem/tests/loom.rs").exists() {
+    if ws.root.join("crates/kmem/src/models.rs").exists() {
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        let models = ["--package", "kmem", "--release", "--test", "loom"];
+        let models = ["--package", "kmem", "--release", "--lib"];
         programs(ws, &models, ran, |cargo| {
             // A folder of its own: other flags would rebuild everything in the common one.
             cargo
@@ -133,10 +133,10 @@ mod tests {
 
     #[test]
     fn an_artifact_with_a_program_names_its_source() {
-        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"loom",
-            "src_path":"/r/crates/kmem/tests/loom.rs"},"executable":"/r/target/debug/deps/loom-1f"}"#;
-        let root = Root { file: "/r/crates/kmem/tests/loom.rs".into(), target: "loom".into() };
-        assert_eq!(artifact(line).unwrap(), Some(("loom-1f".to_owned(), root)));
+        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"cpus",
+            "src_path":"/r/crates/kmem/tests/cpus.rs"},"executable":"/r/target/debug/deps/cpus-1f"}"#;
+        let root = Root { file: "/r/crates/kmem/tests/cpus.rs".into(), target: "cpus".into() };
+        assert_eq!(artifact(line).unwrap(), Some(("cpus-1f".to_owned(), root)));
     }
 
     #[test]

@@ -317,6 +317,8 @@ enum Miss {
 /// reference but the caller's, and with nothing to settle first.
 #[inline(always)]
 fn may_free(descriptor: &Descriptor, order: Order) -> bool {
-    descriptor.is(Block::Used(order)) && descriptor.mark().is_held() && descriptor.count() == 1
+    descriptor.is(Block::Used(order))
+        && descriptor.mark().is_held()
+        && descriptor.count() == 1
         && !descriptor.is_to_settle()
 }

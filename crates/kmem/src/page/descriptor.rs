@@ -119,6 +119,22 @@ impl Descriptor {
         }
     }
 
+    /// The descriptor of a hole.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Descriptor {
+            block: AtomicU8::new(0),
+            zone: AtomicU8::new(0),
+            mark: Mark::new(),
+            flags: AtomicU32::new(0),
+            count: AtomicU32::new(0),
+            map_count: AtomicU32::new(0),
+            private: AtomicU64::new(0),
+            next: AtomicU32::new(0),
+            prev: AtomicU32::new(0),
+        }
+    }
+
     /// Says at boot what a frame of RAM is.
     pub(crate) fn init(&self, block: Block, zone: u8) {
         self.set_block(block);

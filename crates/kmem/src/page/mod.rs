@@ -61,7 +61,8 @@ mod memmap;
 
 pub use block::Block;
 pub use descriptor::{Descriptor, PageFlags};
-pub use mark::{Mark, Place};
+pub(crate) use mark::Mark;
+pub use mark::Place;
 #[cfg(not(loom))]
 pub use memmap::{Extent, MAX_EXTENTS, Memmap, MigrateType};
 

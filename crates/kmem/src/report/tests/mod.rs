@@ -51,11 +51,7 @@ fn two_nodes(ram: &mut [u8]) -> Mm<Desk<'_>> {
     boot(ram, map, setup)
 }
 
-fn boot<const SHIFT: u32>(
-    ram: &mut [u8],
-    map: MemoryMap,
-    setup: Setup,
-) -> Mm<Desk<'_, SHIFT>> {
+fn boot<const SHIFT: u32>(ram: &mut [u8], map: MemoryMap, setup: Setup) -> Mm<Desk<'_, SHIFT>> {
     // SAFETY: the platform and the manager stay with the thread of one test.
     let mm = Mm::new(unsafe { Desk::new(ram) });
     // SAFETY: the RAM is this test's, for this manager alone.

@@ -1,16 +1,18 @@
 //! What CPUs share, under every interleaving that the memory model allows.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p kmem --release --test loom`
-#![cfg(loom)]
+//! `RUSTFLAGS="--cfg loom" cargo test -p kmem --release --lib models`
 
-use kmem::CpuId;
-use kmem::page::{Mark, Place};
-use kmem::platform::{Context, Cpus};
-use kmem::sync::{CpuSection, FrameStack, SpinLock, ZoneLevel};
+use std::vec::Vec;
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::thread;
+
+use crate::page::{Descriptor, Mark, PageFlags, Place};
+use crate::platform::{Context, Cpus};
+use crate::sync::{CpuSection, FrameStack, SpinLock, ZoneLevel};
+use crate::{CpuId, Order};
 
 /// CPUs without interrupts that wait by letting the others run.
 struct Threads;
@@ -260,27 +262,129 @@ fn a_free_that_follows_another_is_refused() {
     });
 }
 
+/// A block and the stack of its zone.
+struct Aside {
+    descriptor: Descriptor,
+    stack: FrameStack,
+}
+
+impl Aside {
+    fn new() -> Arc<Aside> {
+        Arc::new(Aside { descriptor: Descriptor::new(), stack: FrameStack::new() })
+    }
+
+    /// What `Zone::give` does in an NMI handler that finds the lock taken.
+    fn put_aside(&self) {
+        if self.descriptor.mark().put_aside() && !self.descriptor.set(PageFlags::Stacked) {
+            self.stack.push(0, |next| self.descriptor.set_next(next));
+        }
+    }
+
+    /// What the next holder of the lock does. Answers how often it freed the block.
+    fn free_put_aside(&self) -> u32 {
+        let (mut at, mut freed) = (self.stack.take_all(), 0);
+        while at != FrameStack::END {
+            at = self.descriptor.links().0;
+            self.descriptor.clear(PageFlags::Stacked);
+            if self.descriptor.place() == Place::PutAside {
+                self.descriptor.mark().set_held();
+                freed += 1;
+            }
+        }
+        freed
+    }
+}
+
 /// Two NMI handlers put one block aside at one moment: it is pushed once, or its link would lead to
 /// itself.
 #[test]
 fn a_block_is_put_aside_once() {
     loom::model(|| {
-        let (mark, links) = (Arc::new(Mark::new()), Links::new());
-        let put_aside = |mark: &Mark, links: &Links| {
-            if mark.put_aside() {
-                links.push(0);
+        let block = Aside::new();
+        let other = {
+            let block = block.clone();
+            thread::spawn(move || block.put_aside())
+        };
+        block.put_aside();
+        other.join().unwrap();
+        assert_eq!(block.descriptor.place(), Place::PutAside);
+        assert_eq!(block.free_put_aside(), 1);
+    });
+}
+
+/// A block that is put aside while the last entry for it is being taken off the stack is freed by
+/// that or pushed again: never both, never neither.
+#[test]
+fn a_block_that_is_put_aside_meanwhile_is_freed_once() {
+    loom::model(|| {
+        let block = Aside::new();
+        block.put_aside();
+        // Another CPU freed it at the same moment and handed it out again.
+        block.descriptor.mark().set_held();
+        let nmi = {
+            let block = block.clone();
+            thread::spawn(move || block.put_aside())
+        };
+        let early = block.free_put_aside();
+        nmi.join().unwrap();
+        let late = block.free_put_aside();
+        assert_eq!(early + late, 1);
+        assert!(block.stack.is_empty());
+    });
+}
+
+/// Of those who drop references one is the last, and sees what the others did to the page.
+///
+/// A007, A008
+#[test]
+fn the_last_of_the_references_sees_what_the_others_did() {
+    struct Shared(Descriptor, [UnsafeCell<u32>; 2]);
+    // SAFETY: each holder writes its own cell; the checker watches who reads them.
+    unsafe impl Sync for Shared {}
+    // SAFETY: as above.
+    unsafe impl Send for Shared {}
+    loom::model(|| {
+        let page = Shared(Descriptor::new(), [UnsafeCell::new(0), UnsafeCell::new(0)]);
+        page.0.hand_out(Order::ZERO);
+        assert!(page.0.increment_count());
+        let page = Arc::new(page);
+        let drop_one = |page: &Shared, who: usize| {
+            // SAFETY: a holder's own cell; the checker watches.
+            page.1[who].with_mut(|cell| unsafe { *cell = 1 });
+            let last = page.0.decrement_count() == Some(0);
+            if last {
+                for cell in &page.1 {
+                    // SAFETY: nobody else holds the page any more; the checker watches.
+                    cell.with(|cell| assert_eq!(unsafe { *cell }, 1));
+                }
             }
+            last
         };
         let other = {
-            let (mark, links) = (mark.clone(), links.clone());
-            thread::spawn(move || put_aside(&mark, &links))
+            let page = page.clone();
+            thread::spawn(move || drop_one(&page, 1))
         };
-        put_aside(&mark, &links);
-        other.join().unwrap();
-        assert_eq!(mark.place(), Place::PutAside);
-        let mut taken = Vec::new();
-        links.take(&mut taken);
-        assert_eq!(taken, [0]);
+        let here = drop_one(&page, 0);
+        assert!(here != other.join().unwrap(), "one of them is the last");
+        assert_eq!(page.0.decrement_count(), None);
+    });
+}
+
+/// States that two CPUs change at one moment do not undo each other.
+///
+/// A006
+#[test]
+fn states_set_at_one_moment_are_all_there() {
+    loom::model(|| {
+        let page = Arc::new(Descriptor::new());
+        page.set(PageFlags::Locked);
+        let other = {
+            let page = page.clone();
+            thread::spawn(move || page.set(PageFlags::Dirty))
+        };
+        assert!(page.clear(PageFlags::Locked));
+        assert!(!other.join().unwrap());
+        assert!(page.has(PageFlags::Dirty) && !page.has(PageFlags::Locked));
     });
 }
 
