@@ -92,9 +92,9 @@ impl<'m, M: Machine> Hoard<'m, M> {
     pub(crate) fn push(&mut self, block: Block<'m, M>) {
         let order = block.order();
         let page = block.into_page();
-        let before = self.last.map_or(0, |(page, order)| {
-            (page.pfn().number() + 1) << ORDER_BITS | u64::from(order)
-        });
+        let before = self
+            .last
+            .map_or(0, |(page, order)| (page.pfn().number() + 1) << ORDER_BITS | u64::from(order));
         self.machine.mm().set_page_private(page, Some(before));
         self.last = Some((page, order));
         self.blocks += 1;

@@ -34,7 +34,7 @@ impl Choice {
         let mut description = self.find().map_err(|error| bad(&error))?;
         if let Some(text) = &self.mem {
             let bytes = parse_size(text).ok_or_else(|| {
-                Exit::BadInput(format!("--mem {text} is no size: give one such as 512M or 4G"))
+                Exit::BadInput(format!("--mem '{text}' is no size: give one such as 512M or 4G"))
             })?;
             description.mem(bytes).map_err(|error| bad(&error))?;
         }

@@ -1,6 +1,5 @@
 //! What people see: errors, messages, progress. Colours and progress are for terminals only.
 
-use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,12 +21,42 @@ pub const FAINT: Style = Style::new().dimmed();
 /// Prints one line about an error to standard error.
 pub fn error(line: &str) {
     // Nobody is left to tell where standard error is closed.
-    let _ = writeln!(anstream::stderr(), "{BAD}kmem:{BAD:#} {line}");
+    let _ = writeln!(anstream::stderr(), "{BAD}kmem:{BAD:#} {}", printable(line));
 }
 
 /// Prints one line that the machine logged to standard error.
-pub fn machine_message(line: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{FAINT}{line}{FAINT:#}");
+pub fn machine_message(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{FAINT}{}{FAINT:#}", printable(line));
+}
+
+/// How many characters of a message are shown. The list of all keys of a machine takes half of it.
+const LONGEST_MESSAGE: usize = 600;
+
+/// A message as one line that does nothing to a terminal but show itself.
+///
+/// Messages quote what people gave: control characters in it are escaped, and so are those that are
+/// not seen or turn the writing around. Of one that is too long the middle is left out, as its end
+/// says what to do.
+pub fn printable(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        match c {
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
+                line.extend(c.escape_unicode());
+            }
+            '\u{feff}' => line.extend(c.escape_unicode()),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    let cut = |from: usize| line.char_indices().nth(from).map_or(line.len(), |(at, _)| at);
+    match line.chars().count() {
+        0..=LONGEST_MESSAGE => line,
+        count => {
+            let half = LONGEST_MESSAGE / 2;
+            format!("{} ... {}", &line[..cut(half)], &line[cut(count - half)..])
+        }
+    }
 }
 
 /// A bar on standard error that shows how far a long command is.
@@ -86,7 +115,24 @@ pub fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{LONGEST_MESSAGE, printable, size};
+
+    #[test]
+    fn a_message_is_one_line_without_control_characters() {
+        let plain = "no 'ü' at C:\\ \"x\": give `y`";
+        assert_eq!(printable(plain), plain);
+        assert_eq!(printable("a\nb\r\x1b[2J\u{9b}\0"), "a\\nb\\r\\u{1b}[2J\\u{9b}\\u{0}");
+        assert_eq!(printable("\u{202e}x\u{feff}"), "\\u{202e}x\\u{feff}");
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_start_and_its_end() {
+        let whole = "ü".repeat(LONGEST_MESSAGE);
+        assert_eq!(printable(&whole), whole);
+        let cut = printable(&format!("start {} end", "ü".repeat(1 << 20)));
+        assert!(cut.starts_with("start ü") && cut.contains("ü ... ü") && cut.ends_with("ü end"));
+        assert_eq!(cut.chars().count(), LONGEST_MESSAGE + " ... ".len());
+    }
 
     #[test]
     fn sizes_are_rounded_to_a_tenth() {

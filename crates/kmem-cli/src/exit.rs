@@ -17,6 +17,13 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The same, where the input says it.
+    pub fn at(mut self, place: &str) -> Self {
+        let (Exit::Failed(line) | Exit::BadInput(line) | Exit::Lost(line)) = &mut self;
+        line.insert_str(0, &format!("{place}: "));
+        self
+    }
+
     /// Prints the line and answers the status.
     pub fn report(self) -> ExitCode {
         console::error(&self.to_string());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kmem::{CpuId, Mm, NoReclaim};
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
-use kmem_shell::{Handler, Interrupts, Sink, Source, System};
+use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
 use crate::exit::Exit;
@@ -83,14 +83,12 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
             HostError::Resource { .. } => Exit::Failed(error.to_string()),
             _ => Exit::BadInput(error.to_string()),
         })?;
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let (cpus, nodes) = (description.cpus as usize, description.nodes.len());
         let title = format!(
-            "{}, {} of RAM, {cpus} CPU{}, {nodes} node{}",
+            "{}, {} of RAM, {}, {}",
             description.name,
             console::size(description.ram_bytes()),
-            plural(cpus),
-            plural(nodes),
+            Count(description.cpus.into(), "CPU"),
+            Count(description.nodes.len() as u64, "node"),
         );
         let inner = Inner {
             machine,
@@ -221,12 +219,12 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
     fn list(&self, path: &str) -> Result<Vec<String>, String> {
         let failed = |error| cannot("list", path, &error);
         if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-            return Ok(vec![path.to_owned()]);
+            return Ok(vec![console::printable(path)]);
         }
         let mut names = std::fs::read_dir(path)
             .map_err(failed)?
-            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-            .collect::<Result<Vec<_>, _>>()
+            .map(|entry| Ok(console::printable(&entry?.file_name().to_string_lossy())))
+            .collect::<std::io::Result<Vec<_>>>()
             .map_err(failed)?;
         names.sort();
         Ok(names)

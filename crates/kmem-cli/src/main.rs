@@ -23,6 +23,7 @@ mod machines;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use exit::Exit;
 
 /// A kernel's memory manager at a desk: boot a described machine inside this process, load a
 /// driver, copy files through it, and look at its memory.
@@ -51,14 +52,36 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+fn run() -> Result<(), Exit> {
+    match Cli::try_parse().map_err(|error| wrong_usage(&error))?.command {
         Command::Boot(args) => boot::run(&args),
         Command::Machines(args) => machines::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Conformance(args) => conformance::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => exit.report(),
     }
+}
+
+/// What is wrong with the arguments, in one line. Where help or the version was asked for they are
+/// shown, and the process ends.
+fn wrong_usage(error: &clap::Error) -> Exit {
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
+    if let DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion = error.kind() {
+        error.exit();
+    }
+    // Above the usage is what is wrong, and perhaps a tip.
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| {
+        !line.starts_with("Usage:") && !line.starts_with("For more information")
+    });
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let what = lines.join("; ");
+    Exit::BadInput(format!("{}; try --help", what.strip_prefix("error: ").unwrap_or(&what)))
 }

@@ -36,21 +36,48 @@ impl fmt::Display for Shutdown {
         }
         match self.lost_pages {
             0 => {}
-            lost @ 1.. => parts.push(format!(
+            1 => parts.push(format!(
+                "1 page of {} bytes is lost: it was allocated and not freed",
+                self.page_bytes
+            )),
+            lost @ 2.. => parts.push(format!(
                 "{lost} pages of {} bytes are lost: they were allocated and not freed",
                 self.page_bytes
             )),
-            extra => parts.push(format!("{} pages are free that never were before", -extra)),
+            extra => parts.push(format!("pages that are free and never were before: {}", -extra)),
         }
         if self.running_tasks != 0 {
-            parts.push(format!("{} tasks still run", self.running_tasks));
+            parts.push(format!("tasks that still run: {}", self.running_tasks));
         }
         if parts.is_empty() {
             parts.push("all pages are free and all structures sound".into());
         }
         if self.misuse_count != 0 {
-            parts.push(format!("{} wrong calls were caught", self.misuse_count));
+            parts.push(format!("wrong calls that were caught: {}", self.misuse_count));
         }
         f.write_str(&parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shutdown;
+
+    #[test]
+    fn one_lost_page_is_singular_and_more_are_plural() {
+        let text = |lost_pages| {
+            let shutdown = Shutdown {
+                lost_pages,
+                page_bytes: 4096,
+                corruption: None,
+                misuses: Vec::new(),
+                misuse_count: 0,
+                running_tasks: 0,
+            };
+            shutdown.to_string()
+        };
+        assert_eq!(text(1), "1 page of 4096 bytes is lost: it was allocated and not freed");
+        assert_eq!(text(2), "2 pages of 4096 bytes are lost: they were allocated and not freed");
+        assert_eq!(text(-1), "pages that are free and never were before: 1");
     }
 }

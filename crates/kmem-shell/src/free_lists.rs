@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 
 use kmem::{Mm, Order, Platform, Reclaim};
 
+use crate::Count;
+
 /// How many free blocks of each order each zone has.
 ///
 /// Blocks always merge as far as they can, so the same pages being free means the same counts.
@@ -48,17 +50,18 @@ impl FreeLists {
         }
         let (before, after) = (self.pages(), later.pages());
         let balance = if after < before {
-            format!("{} pages are missing", before - after)
+            format!("{} missing", Count(before - after, "page"))
         } else {
-            format!("{} pages are too many", after - before)
+            format!("{} too many", Count(after - before, "page"))
         };
         for (a, b) in self.zones.iter().zip(&later.zones) {
             for (order, (before, after)) in a.blocks.iter().zip(&b.blocks).enumerate() {
                 if before != after {
                     return Some(format!(
-                        "Node {}, zone {}, order {order}: {before} free blocks before, {after} \
-                         now; {balance}",
-                        a.node, a.zone
+                        "Node {}, zone {}, order {order}: {} before, {after} now; {balance}",
+                        a.node,
+                        a.zone,
+                        Count(*before, "free block")
                     ));
                 }
             }

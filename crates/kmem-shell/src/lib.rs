@@ -3,7 +3,8 @@
 //!
 //! It needs a [`System`], which is all that it knows of the machine: a machine inside a process and
 //! a PC behind a serial line offer the same commands. Paths under `/dev` and `/proc` are the
-//! machine's; all others are of the host that the machine runs on, if it has one.
+//! machine's, however they are written; all others, and those that do not begin with `/`, are of
+//! the host that the machine runs on, if it has one.
 //!
 //! | where | what is in it |
 //! | --- | --- |
@@ -15,6 +16,7 @@
 //! | `free_lists.rs` | the free lists at a moment, to compare |
 //! | `memory.rs` | the bytes of a page that the shell owns |
 //! | `stress/` | the random work of the command `stress` |
+//! | `text.rs` | words of messages |
 
 #![no_std]
 
@@ -29,6 +31,7 @@ mod parse;
 mod shell;
 mod stress;
 mod system;
+mod text;
 
 pub use commands::{Command, table};
 pub use error::{Error, Failure};
@@ -36,3 +39,4 @@ pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};
 pub use shell::Shell;
 pub use system::{Handler, Interrupts, Sink, Source, System};
+pub use text::Count;

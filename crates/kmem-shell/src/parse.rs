@@ -2,7 +2,8 @@
 //!
 //! Words are separated by blanks. `'...'` and `"..."` keep blanks; `\` keeps the next character,
 //! except in `'...'`. `;` and line ends separate commands. `> FILE` sends a command's output to a
-//! file. `#` at the start of a word begins a remark, to the end of the line.
+//! file. `#` at the start of a word begins a remark, to the end of the line. `|`, `&` and `<` at the
+//! start of a word are refused: they would do what people do not expect, which is nothing.
 
 use alloc::format;
 use alloc::string::String;
@@ -25,7 +26,7 @@ pub struct Invocation {
 ///
 /// # Errors
 ///
-/// A quote without its end, or `>` without a file.
+/// A quote without its end, `>` without a file, or a word that begins with a sign of other shells.
 pub fn parse(text: &str) -> Result<Vec<Invocation>, Error> {
     let fail = |message| Error { command: String::new(), failure: Failure::Usage(message) };
     let mut commands = Vec::new();
@@ -58,6 +59,10 @@ pub fn parse(text: &str) -> Result<Vec<Invocation>, Error> {
                     return Err(fail("a command has one output: write `>` once".into()));
                 }
                 redirect = true;
+            }
+            Some(c @ ('|' | '&' | '<')) => {
+                let rest = "of the signs only `;` and `>` do something here: put others in quotes";
+                return Err(fail(format!("`{c}` begins a word: {rest}")));
             }
             Some(_) => {
                 let word = word(&mut characters).map_err(|quote| {
@@ -120,6 +125,7 @@ mod tests {
     fn quotes_and_backslashes_keep_what_separates() {
         assert_eq!(words(r#"a 'b ;c' "d\" >e" f\ g''"#), [["a", "b ;c", "d\" >e", "f g"]]);
         assert_eq!(words(r"'\n' ''"), [[r"\n", ""]]);
+        assert_eq!(words(r"a|b '|' \<"), [["a|b", "|", "<"]]);
     }
 
     #[test]
@@ -137,7 +143,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_a_usage_error() {
-        for text in ["a 'b", "a \"b\\", "a >", "a > ; b", "> b", "a > b > c"] {
+        for text in [
+            "a 'b",
+            "a \"b\\",
+            "a >",
+            "a > ; b",
+            "> b",
+            "a > b > c",
+            "a | b",
+            "a && b",
+            "a &",
+            "a < b",
+            "a > b 2>&1",
+        ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error.failure, Failure::Usage(_)), "{text}: {error}");
         }

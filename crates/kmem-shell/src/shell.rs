@@ -34,8 +34,11 @@ impl<'m, S: System> Shell<'m, S> {
     /// The first command that failed, and why.
     pub fn run(&mut self, text: &str) -> Result<(), Error> {
         let invocations = parse(text)?;
-        for invocation in &invocations {
-            find::<S>(&invocation.words)?;
+        for Invocation { words, .. } in &invocations {
+            let command = find::<S>(words)?;
+            if command.name == "time" && words.len() > 1 {
+                find::<S>(&words[1..])?;
+            }
         }
         invocations.iter().try_for_each(|invocation| self.run_one(invocation))
     }
@@ -48,11 +51,16 @@ impl<'m, S: System> Shell<'m, S> {
     pub fn run_one(&mut self, invocation: &Invocation) -> Result<(), Error> {
         let command = find::<S>(&invocation.words)?;
         let system = self.system;
+        let arguments = &invocation.words[1..];
         let result = match &invocation.output {
+            // It would be emptied, and then be read for as long as it grows.
+            Some(path) if arguments.iter().any(|word| files::same(self, word, path)) => Err(
+                Failure::Failed(format!("{path} is read and written: send the output elsewhere")),
+            ),
             Some(path) => files::create(self, path)
                 .map_err(Failure::Failed)
-                .and_then(|mut sink| self.run_into(command, &invocation.words[1..], &mut *sink)),
-            None => self.run_into(command, &invocation.words[1..], &mut Console(system)),
+                .and_then(|mut sink| self.run_into(command, arguments, &mut *sink)),
+            None => self.run_into(command, arguments, &mut Console(system)),
         };
         result.map_err(|failure| Error { command: command.name.into(), failure })
     }

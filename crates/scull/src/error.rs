@@ -93,7 +93,8 @@ impl fmt::Display for ScullError {
         match self {
             ScullError::NoMemory(error) => error.fmt(f)?,
             ScullError::NoSuchDevice { device, devices } => {
-                write!(f, "there is no device {device}: {devices} are loaded, from 0 on")?
+                let last = devices.saturating_sub(1);
+                write!(f, "there is no device {device}: the last is {last}")?
             }
             ScullError::BadParameter { name, value, smallest, largest } => {
                 write!(f, "{name}={value} is out of range: give {smallest} to {largest}")?

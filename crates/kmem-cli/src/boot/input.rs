@@ -1,10 +1,13 @@
 //! Where commands come from.
 
-use std::io::{BufRead, stdin};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, stdin};
+use std::mem;
+use std::path::Path;
 
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::{Config, Editor};
 
 use crate::exit::Exit;
 
@@ -12,23 +15,33 @@ use crate::exit::Exit;
 pub enum Input {
     /// The command line: all of it is one text.
     Text(String),
-    /// A file that was read whole.
-    Script { path: PathBuf, text: String },
-    /// Standard input, which is no terminal.
-    Standard,
+    /// A file, or standard input that is no terminal: it may have no end, so it is read by lines.
+    Lines { name: String, reader: Box<dyn BufRead> },
     /// A person at a terminal.
     Prompt,
 }
 
+/// A longer line is no line of commands.
+const LONGEST_LINE: usize = 64 << 10;
+
 impl Input {
     /// The commands of a file.
     pub fn script(path: &Path) -> Result<Self, Exit> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Input::Script { path: path.to_owned(), text }),
-            Err(error) => {
-                Err(Exit::BadInput(format!("cannot read the script {}: {error}", path.display())))
-            }
+        let name = path.display().to_string();
+        let file = File::open(path).and_then(|file| match file.metadata()?.is_dir() {
+            // It opens, and then cannot be read: say so before anything is done.
+            true => Err(ErrorKind::IsADirectory.into()),
+            false => Ok(file),
+        });
+        match file {
+            Ok(file) => Ok(Input::Lines { name, reader: Box::new(BufReader::new(file)) }),
+            Err(error) => Err(Exit::BadInput(format!("cannot read the script {name}: {error}"))),
         }
+    }
+
+    /// The commands on standard input.
+    pub fn standard() -> Self {
+        Input::Lines { name: "standard input".into(), reader: Box::new(stdin().lock()) }
     }
 
     /// Hands each piece of the input to `work`, with where it stands, until one fails. A piece that
@@ -40,30 +53,28 @@ impl Input {
     ) -> Result<(), Exit> {
         match self {
             Input::Text(text) => work(&text),
-            Input::Script { path, text } => numbered(text.lines(), &path.to_string_lossy(), work),
-            Input::Standard => {
-                for line in stdin().lock().lines() {
-                    let line = line.map_err(|error| {
-                        Exit::Failed(format!("cannot read standard input: {error}"))
-                    })?;
-                    work(&line)?;
+            Input::Lines { name, mut reader } => {
+                for number in 1u64.. {
+                    let line = next_line(&mut *reader).map_err(Exit::BadInput);
+                    let line = line.map(|line| line.filter(|line| !is_end(line)));
+                    let worked = line.and_then(|line| line.map(|line| work(&line)).transpose());
+                    if worked.map_err(|exit| exit.at(&format!("{name}:{number}")))?.is_none() {
+                        break;
+                    }
                 }
                 Ok(())
             }
             Input::Prompt => {
-                let failed = |error| Exit::Failed(format!("cannot read the terminal: {error}"));
-                let mut editor = DefaultEditor::new().map_err(failed)?;
+                let mut history = DefaultHistory::new();
                 loop {
-                    match editor.readline("kmem> ") {
-                        Ok(line) if matches!(line.trim(), "exit" | "quit") => return Ok(()),
-                        Ok(line) => {
-                            // A history that cannot be kept is no reason to stop.
-                            let _ = editor.add_history_entry(&line);
-                            work(&line).unwrap_or_else(|exit| complain(&exit));
-                        }
+                    match ask(&mut history) {
+                        Ok(line) if is_end(&line) => return Ok(()),
+                        Ok(line) => work(&line).unwrap_or_else(|exit| complain(&exit)),
                         Err(ReadlineError::Interrupted) => {}
                         Err(ReadlineError::Eof) => return Ok(()),
-                        Err(error) => return Err(failed(error)),
+                        Err(error) => {
+                            return Err(Exit::Failed(format!("cannot read the terminal: {error}")));
+                        }
                     }
                 }
             }
@@ -71,18 +82,80 @@ impl Input {
     }
 }
 
-fn numbered<'t>(
-    lines: impl Iterator<Item = &'t str>,
-    name: &str,
-    mut work: impl FnMut(&str) -> Result<(), Exit>,
-) -> Result<(), Exit> {
-    for (index, line) in lines.enumerate() {
-        let at = |text: String| format!("{name}:{}: {text}", index + 1);
-        work(line).map_err(|exit| match exit {
-            Exit::Failed(text) => Exit::Failed(at(text)),
-            Exit::BadInput(text) => Exit::BadInput(at(text)),
-            Exit::Lost(text) => Exit::Lost(at(text)),
-        })?;
+/// Whether a line ends the machine before its input ends.
+fn is_end(line: &str) -> bool {
+    matches!(line.trim(), "exit" | "quit")
+}
+
+/// Reads a line from the terminal, and keeps it in `history`.
+///
+/// The editor does not outlive the line: while there is one it catches SIGINT, and a command could
+/// not be interrupted.
+fn ask(history: &mut DefaultHistory) -> rustyline::Result<String> {
+    let mut editor = Editor::<(), _>::with_history(Config::default(), mem::take(history))?;
+    let read = editor.readline("kmem> ");
+    if let Ok(line) = &read {
+        // A history that cannot be kept is no reason to stop.
+        let _ = editor.add_history_entry(line);
     }
-    Ok(())
+    *history = mem::take(editor.history_mut());
+    read
+}
+
+/// The next line of a text, without its end; `None` after the last.
+fn next_line(reader: &mut dyn BufRead) -> Result<Option<String>, String> {
+    let mut line = Vec::new();
+    // One more for the line end.
+    let mut part = reader.take(LONGEST_LINE as u64 + 1);
+    match part.read_until(b'\n', &mut line) {
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+        Err(error) => return Err(format!("cannot be read: {error}")),
+    }
+    if line.pop_if(|last| *last == b'\n').is_none() && line.len() > LONGEST_LINE {
+        return Err(format!(
+            "the line is longer than {LONGEST_LINE} bytes: give a text of commands"
+        ));
+    }
+    let not_text = |what: &str| format!("{what} in the line: give a text of commands");
+    let line = String::from_utf8(line).map_err(|_| not_text("not UTF-8"))?;
+    match line.chars().find(|c| c.is_control() && !c.is_whitespace()) {
+        Some(c) => Err(not_text(&format!("the control character {c:?}"))),
+        None => Ok(Some(line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_by_lines() {
+        let longest = "x".repeat(LONGEST_LINE);
+        for end in ["", "\n"] {
+            let text = format!("a\tb\r\n\nü\n{longest}{end}");
+            let mut reader = text.as_bytes();
+            for line in ["a\tb\r", "", "ü", &longest] {
+                assert_eq!(next_line(&mut reader).unwrap().unwrap(), line);
+            }
+            assert_eq!(next_line(&mut reader), Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_and_not_read_to_its_end() {
+        for (bytes, needle) in [
+            (&b"ls \xff\n"[..], "not UTF-8"),
+            (b"ls \0\n", "'\\0'"),
+            (b"\x1b[31mls\n", "'\\u{1b}'"),
+        ] {
+            let error = next_line(&mut &*bytes).unwrap_err();
+            assert!(error.contains(needle), "{error}");
+        }
+        // These have no end.
+        for byte in [0, b'x'] {
+            let error = next_line(&mut BufReader::new(std::io::repeat(byte))).unwrap_err();
+            assert!(error.contains("longer than 65536 bytes"), "{error}");
+        }
+    }
 }

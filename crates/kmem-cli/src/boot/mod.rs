@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         (Some(commands), _) => Input::Text(commands.clone()),
         (None, Some(path)) => Input::script(path)?,
         (None, None) if stdin().is_terminal() => Input::Prompt,
-        (None, None) => Input::Standard,
+        (None, None) => Input::standard(),
     };
     hosted::boot(&description, Session(input))
 }

@@ -15,14 +15,15 @@ impl Visit for Session {
         let mut shell = Shell::new(machine);
         let prompt = matches!(self.0, Input::Prompt);
         if prompt {
-            eprintln!("{}: `help` lists the commands, `exit` ends", machine.title());
+            let title = console::printable(machine.title());
+            eprintln!("{title}: `help` lists the commands, `exit` ends");
         }
         let result = self.0.each(
             |text| {
                 let result = machine.run(|| shell.run(text));
                 machine.settle();
                 if prompt {
-                    machine.take_log().iter().for_each(console::machine_message);
+                    machine.take_log().iter().for_each(|line| console::machine_message(line));
                 }
                 Ok(result?)
             },

@@ -85,6 +85,12 @@ pub fn run(args: &Args) -> Result<(), Exit> {
             other => return Err(Exit::Failed(format!("page_shift {other} is not built in"))),
         }
     }
+    if tally.passed + tally.failed + tally.skipped == 0 {
+        let text = args.case.as_deref().unwrap_or_default();
+        let line =
+            format!("there is no case '{text}': give a part of a name, or an ID such as A062");
+        return Err(Exit::BadInput(line));
+    }
     tally.finish()
 }
 

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use kmem_shell::{FreeLists, Shell, System};
+use kmem_shell::{Count, FreeLists, Shell, System};
 
 use super::sample::Sample;
-use crate::console::{COMMAND, GOOD, REMARK, seconds};
+use crate::console::{COMMAND, GOOD, REMARK, printable, seconds};
 use crate::exit::Exit;
 use crate::hosted::{Hosted, Visit};
 
@@ -65,8 +65,8 @@ impl Tour<'_> {
         guide.command("ls /dev")?;
 
         guide.remark(format_args!(
-            "Into the device and back again: {} bytes, one page allocated for each {page}.",
-            self.sample.bytes
+            "Into the device and back again: {}, one page allocated for each {page}.",
+            Count(self.sample.bytes, "byte")
         ))?;
         guide.command(&format!("time cp {file} /dev/scullp0"))?;
         guide.command(&format!("cp /dev/scullp0 {copy}"))?;
@@ -82,9 +82,11 @@ impl Tour<'_> {
         let taken = free_before - guide.free_pages();
         let tables = 1 + 2 * sets;
         guide.remark(format_args!(
-            "{taken} pages fewer are free: {file_pages} hold the file, {sets} quantum sets and \
-             {sets} list items point to\nthem, and one holds the table of devices. Larger blocks \
-             were split to get single pages."
+            "{} fewer are free. Of them {file_pages} for the file, {} and {} that point\nto them, \
+             and one for the table of devices. Larger blocks were split to get single pages.",
+            Count(taken, "page"),
+            Count(sets, "quantum set"),
+            Count(sets, "list item"),
         ))?;
         guide.check("every page is accounted for", taken == file_pages + tables)?;
 
@@ -125,7 +127,7 @@ impl<const SHIFT: u32> Guide<'_, SHIFT> {
     }
 
     fn command(&mut self, line: &str) -> Result<(), Exit> {
-        say(format_args!("{COMMAND}kmem> {line}{COMMAND:#}"))?;
+        say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(line)))?;
         let result = self.machine.run(|| self.shell.run(line));
         self.machine.settle();
         Ok(result?)

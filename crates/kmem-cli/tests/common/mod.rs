@@ -54,9 +54,9 @@ impl Run {
     /// Fails unless the command ended with this status and one line that contains `needle`.
     #[track_caller]
     pub fn complains(self, status: i32, needle: &str) {
-        assert_eq!(self.status, status, "{}", self.err);
-        assert_eq!(self.err.lines().count(), 1, "{}", self.err);
-        assert!(self.err.contains(needle), "{}", self.err);
+        assert_eq!(self.status, status, "{needle:?}: {}", self.err);
+        assert_eq!(self.err.lines().count(), 1, "{needle:?}: {}", self.err);
+        assert!(self.err.contains(needle), "{needle:?}: {}", self.err);
     }
 }
 

@@ -47,6 +47,8 @@ mod size;
 mod tests;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +110,9 @@ pub struct Node {
     /// How far each node is, itself included. Empty: 10 to itself and 20 to the others.
     pub distance: Vec<u8>,
 }
+
+/// How large a machine file may be, in bytes: many times what all keys and ranges need.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// The presets: each is a file of the `machines` folder.
 const PRESETS: [(&str, &str); 8] = [
@@ -178,10 +183,15 @@ impl Description {
     /// The file cannot be read, or what it holds is not a description.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, DescriptionError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|error| DescriptionError::Unreadable {
-            path: path.into(),
-            reason: error.to_string(),
-        })?;
+        let unreadable = |reason| DescriptionError::Unreadable { path: path.into(), reason };
+        let mut text = String::new();
+        // A file such as /dev/zero has no end: one byte too many tells that it is too large.
+        File::open(path)
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
+            .map_err(|error| unreadable(error.to_string()))?;
+        if text.len() as u64 > LARGEST_FILE {
+            return Err(unreadable(format!("it is larger than {LARGEST_FILE} bytes")));
+        }
         Self::from_toml(&text)
     }
 

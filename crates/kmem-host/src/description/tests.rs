@@ -301,3 +301,9 @@ fn random_changes_give_an_error_or_a_description_that_can_be_written() {
         }
     }
 }
+
+#[test]
+fn a_machine_file_without_end_is_refused() {
+    let error = Description::from_file("/dev/zero").unwrap_err().to_string();
+    assert!(error.contains("/dev/zero") && error.contains("larger than 1048576 bytes"), "{error}");
+}

@@ -56,7 +56,7 @@ fn run_sleep<S: System>(
     let [seconds] = exactly(&sleep::<S>(), arguments)?;
     let seconds: f64 = word(seconds, "number of seconds")?;
     if !(0.0..=LONGEST_SLEEP).contains(&seconds) {
-        let message = format!("{seconds} seconds is out of range: give 0 to {LONGEST_SLEEP}");
+        let message = format!("the time is out of range: give 0 to {LONGEST_SLEEP} seconds");
         return Err(Failure::Usage(message));
     }
     shell.system.sleep((seconds * 1e9) as u64);
@@ -81,7 +81,10 @@ fn run_time<S: System>(
     if arguments.is_empty() {
         return Err(usage(&time::<S>()));
     }
-    let command = find::<S>(arguments).map_err(|error| error.failure)?;
+    let command = find::<S>(arguments).map_err(|error| Failure::Usage(format!("{error}")))?;
+    if command.name == time::<S>().name {
+        return Err(Failure::Usage("it cannot time itself: write `time` once".into()));
+    }
     let start = shell.system.nanoseconds();
     let explain = |message| format!("{}: {message}", command.name);
     shell.run_into(command, &arguments[1..], out).map_err(|failure| match failure {

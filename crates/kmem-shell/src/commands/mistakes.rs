@@ -42,7 +42,7 @@ fn run_wrong_free<S: System>(
     let found = system.misuses() - reports;
     let after = FreeLists::take(mm);
     if found != 1 {
-        return Err(Failure::Failed(format!("one wrong free was made, and {found} were reported")));
+        return Err(Failure::Failed(format!("one wrong free was made, and reported: {found}")));
     }
     if let Some(difference) = lists.difference(&after) {
         return Err(Failure::Failed(format!("the wrong free did harm: {difference}")));

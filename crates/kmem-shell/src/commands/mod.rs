@@ -73,7 +73,7 @@ fn usage<S: System>(command: &Command<S>) -> Failure {
 
 /// Reads a number or another word that has a type.
 fn word<T: FromStr>(text: &str, what: &str) -> Result<T, Failure> {
-    text.parse().map_err(|_| Failure::Usage(format!("{text} is no {what}")))
+    text.parse().map_err(|_| Failure::Usage(format!("'{text}' is no {what}")))
 }
 
 /// The arguments of a command that has exactly this many.

@@ -7,7 +7,7 @@ use kmem::{Gfp, Mm, NodeId, Order, Page, Platform, Reclaim};
 
 use super::{Command, exactly, print, usage, word};
 use crate::memory::with_page;
-use crate::{Failure, Shell, Sink, System};
+use crate::{Count, Failure, Shell, Sink, System};
 
 /// A block that the shell's user holds.
 pub(crate) struct Held {
@@ -113,20 +113,15 @@ fn run_fill<S: System>(
         [flags, order] => (gfp(flags)?, word(order, "order: give a whole number")?),
         _ => return Err(usage(&fill::<S>())),
     };
-    if flags.contains(Gfp::NOFAIL) {
-        return Err(Failure::Usage("__GFP_NOFAIL would never end: leave it out".into()));
-    }
     let mm = shell.system.mm();
     let largest = mm.largest_order().get();
     if order > largest {
         return Err(Failure::Usage(format!("order {order} is above the largest, {largest}")));
     }
     let blocks = shell.fill.take(mm, flags, order)?;
-    let (pages, free) = (blocks << order, mm.free_page_count());
-    print(
-        out,
-        format_args!("took {blocks} blocks of order {order}, {pages} pages; {free} are left\n"),
-    )
+    let (blocks, pages) = (Count(blocks, "block"), Count(blocks << order, "page"));
+    let free = mm.free_page_count();
+    print(out, format_args!("took {blocks} of order {order}, {pages}; {free} left\n"))
 }
 
 pub(super) const fn drain<S: System>() -> Command<S> {
@@ -146,9 +141,9 @@ fn run_drain<S: System>(
 ) -> Result<(), Failure> {
     let [] = exactly(&drain::<S>(), arguments)?;
     let mm = shell.system.mm();
-    let pages = shell.fill.drain(mm)?;
+    let pages = Count(shell.fill.drain(mm)?, "page");
     mm.drain_all_pages();
-    print(out, format_args!("gave back {pages} pages; {} are free\n", mm.free_page_count()))
+    print(out, format_args!("gave back {pages}; {} free\n", mm.free_page_count()))
 }
 
 /// The blocks that `fill` took.
@@ -247,7 +242,12 @@ fn read_head(bytes: &[u8]) -> [u64; 3] {
 
 /// Reads flags; what they mean together is for the allocation to judge.
 fn gfp(text: &str) -> Result<Gfp, Failure> {
-    text.parse().map_err(|error| Failure::Usage(format!("{error}")))
+    let flags: Gfp = text.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+    // The shell is the one that could free what such a request waits for.
+    if flags.contains(Gfp::NOFAIL) {
+        return Err(Failure::Usage("__GFP_NOFAIL may wait for ever: leave it out".into()));
+    }
+    Ok(flags)
 }
 
 fn node(text: &str) -> Result<NodeId, Failure> {

@@ -79,6 +79,8 @@ impl<'m, S: System> Scull<'m, S> {
     fn find(modules: &Modules<'m, S>, name: &str, mode: Mode) -> Result<Self, String> {
         let missing = || format!("there is no device /dev/{name}; `ls /dev` lists them");
         let number = name.strip_prefix("scullp").and_then(|number| number.parse().ok());
+        // A number can be written in many ways, `+0` and `00` among them; a name in one.
+        let number = number.filter(|number: &u32| name == format!("scullp{number}"));
         let number = number.ok_or_else(missing)?;
         let module = modules
             .scullp()

@@ -16,20 +16,43 @@ pub(crate) use modules::Modules;
 /// How many bytes are copied or compared at a time.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// Where a path leads.
-enum Place<'p> {
-    Device(&'p str),
-    Proc(&'p str),
-    Host(&'p str),
+/// Where a path leads. What is in one of the machine's directories has a name there; the name of
+/// the directory itself is empty.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Device(String),
+    Proc(String),
+    /// To the host, which is given the path as it was written: it alone can follow links.
+    Host,
 }
 
-fn place(path: &str) -> Place<'_> {
-    if let Some(name) = path.strip_prefix("/dev/") {
-        Place::Device(name)
-    } else if let Some(name) = path.strip_prefix("/proc/") {
-        Place::Proc(name)
-    } else {
-        Place::Host(path)
+/// Resolves `//`, `.` and `..` to see whose the path is.
+fn place(path: &str) -> Place {
+    let mut names = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    match names.split_first() {
+        Some((&"dev", names)) if path.starts_with('/') => Place::Device(names.join("/")),
+        Some((&"proc", names)) if path.starts_with('/') => Place::Proc(names.join("/")),
+        _ => Place::Host,
+    }
+}
+
+/// The place of a file, which one of the machine's directories is not.
+fn file(path: &str) -> Result<Place, String> {
+    match place(path) {
+        Place::Host if path.is_empty() => Err("the path is empty: give a file".into()),
+        Place::Device(name) | Place::Proc(name) if name.is_empty() => {
+            Err(format!("{path} is a directory: give a file"))
+        }
+        place => Ok(place),
     }
 }
 
@@ -44,18 +67,18 @@ pub(crate) fn open<'m, S: System>(
     shell: &Shell<'m, S>,
     path: &str,
 ) -> Result<Box<dyn Source + 'm>, String> {
-    match place(path) {
-        Place::Device(name) => device::open(&shell.modules, name),
-        Place::Proc(name) => proc::open(shell, name),
-        Place::Host(path) => shell.system.open(path).map(|source| source as Box<dyn Source>),
+    match file(path)? {
+        Place::Device(name) => device::open(&shell.modules, &name),
+        Place::Proc(name) => proc::open(shell, &name),
+        Place::Host => shell.system.open(path).map(|source| source as Box<dyn Source>),
     }
 }
 
 /// Whether two paths lead to one file: to write to the one would empty the other.
 pub(crate) fn same<S: System>(shell: &Shell<'_, S>, one: &str, other: &str) -> bool {
     match (place(one), place(other)) {
-        (Place::Host(one), Place::Host(other)) => shell.system.same_file(one, other),
-        _ => one == other,
+        (Place::Host, Place::Host) => shell.system.same_file(one, other),
+        (one, other) => one == other,
     }
 }
 
@@ -68,10 +91,10 @@ pub(crate) fn create<'m, S: System>(
     shell: &Shell<'m, S>,
     path: &str,
 ) -> Result<Box<dyn Sink + 'm>, String> {
-    match place(path) {
-        Place::Device(name) => device::create(&shell.modules, name),
+    match file(path)? {
+        Place::Device(name) => device::create(&shell.modules, &name),
         Place::Proc(name) => Err(format!("/proc/{name} cannot be written")),
-        Place::Host(path) => shell.system.create(path).map(|sink| sink as Box<dyn Sink>),
+        Place::Host => shell.system.create(path).map(|sink| sink as Box<dyn Sink>),
     }
 }
 
@@ -81,13 +104,10 @@ pub(crate) fn create<'m, S: System>(
 ///
 /// There is no such thing.
 pub(crate) fn list<S: System>(shell: &Shell<'_, S>, path: &str) -> Result<Vec<String>, String> {
-    match path.trim_end_matches('/') {
-        "/dev" => return Ok(device::names(&shell.modules)),
-        "/proc" => return Ok(proc::names(shell)),
-        _ => {}
-    }
     match place(path) {
-        Place::Host(path) => shell.system.list(path),
+        Place::Device(name) if name.is_empty() => Ok(device::names(&shell.modules)),
+        Place::Proc(name) if name.is_empty() => Ok(proc::names(shell)),
+        Place::Host => shell.system.list(path),
         Place::Device(_) | Place::Proc(_) => open(shell, path).map(|_| Vec::from([path.into()])),
     }
 }
@@ -124,5 +144,29 @@ impl Source for Text {
         out[..count].copy_from_slice(&left[..count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_resolved_before_it_is_decided_whose_it_is() {
+        for path in ["/dev/zero", "//dev/zero", "/dev//zero/", "/./dev/./zero", "/../dev/zero"] {
+            assert_eq!(place(path), Place::Device("zero".into()), "{path}");
+        }
+        for path in ["/proc/a", "//proc/a", "/dev/../proc/a", "/tmp/../proc/a", "/proc/b/../a"] {
+            assert_eq!(place(path), Place::Proc("a".into()), "{path}");
+        }
+        for path in ["/dev", "/dev/", "//dev/.", "/dev/zero/.."] {
+            assert_eq!(place(path), Place::Device(String::new()), "{path}");
+        }
+        assert_eq!(place("/dev/a/b"), Place::Device("a/b".into()));
+        for path in
+            ["", "/", "/tmp/dev", "dev/zero", "../proc/a", "/dev/../tmp/f", "/devices", "/dev/.."]
+        {
+            assert_eq!(place(path), Place::Host, "{path}");
+        }
     }
 }

@@ -26,7 +26,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kmem::CpuId;
 use spin::Mutex;
 
-use crate::{FreeLists, System};
+use crate::{Count, FreeLists, System};
 use held::{Held, Mailbox};
 use stamp::Damage;
 
@@ -77,13 +77,15 @@ impl fmt::Display for Problem {
                 write!(f, "page {pfn:#x} was handed out and cannot be reached")
             }
             Problem::Count { pfn, expected, found } => {
-                write!(f, "page {pfn:#x} should have {expected} references and has {found}")
+                let expected = Count(u64::from(*expected), "reference");
+                write!(f, "page {pfn:#x} should have {expected} and has {found}")
             }
             Problem::WrongZone { pfn, zone } => {
                 write!(f, "page {pfn:#x} of zone {zone} was handed out where flags forbid it")
             }
             Problem::Unaligned { pfn, pages } => {
-                write!(f, "a block of {pages} pages was handed out at {pfn:#x}, no multiple of it")
+                let pages = Count(*pages, "page");
+                write!(f, "a block of {pages} was handed out at {pfn:#x}, no multiple of it")
             }
         }
     }
@@ -146,11 +148,16 @@ impl fmt::Display for Report {
         let Report { operations, cpus, interrupts, blocks, pages, refused, elsewhere } = self;
         write!(
             f,
-            "{operations} operations on {cpus} CPUs, {interrupts} interrupts\n\
-             {blocks} blocks ({pages} pages) allocated, stamped, verified and freed, \
-             {elsewhere} of them elsewhere\n\
-             {refused} requests refused for want of memory\n\
-             free lists as before"
+            "{} on {}, {}\n\
+             {} ({}) allocated, stamped, verified and freed, {elsewhere} of them elsewhere\n\
+             {} refused for want of memory\n\
+             free lists as before",
+            Count(*operations, "operation"),
+            Count(*cpus as u64, "CPU"),
+            Count(*interrupts, "interrupt"),
+            Count(*blocks, "block"),
+            Count(*pages, "page"),
+            Count(*refused, "request"),
         )
     }
 }
@@ -207,7 +214,8 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     let misuses = system.misuses() - misuses;
     if misuses > 0 {
         let last = system.last_misuse().unwrap_or_default();
-        return Err(format!("{misuses} wrong frees were reported where none was made; {last}"));
+        let misuses = Count(misuses, "report");
+        return Err(format!("{misuses} of wrong frees where none was made; {last}"));
     }
     let after = FreeLists::take(mm);
     if let Some(difference) = before.difference(&after) {

@@ -169,7 +169,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let found = area.memmap(&entered).get_with_type(pfn);
         let (descriptor, migrate_type) = found.ok_or(Miss::Unusual)?;
-        if !may_free(descriptor, order) {
+        if !may_free(descriptor, order) || !descriptor.reset_first() {
             return Err(Miss::Unusual);
         }
         let set = area.set_to_free(&mut entered, descriptor.zone(), migrate_type);
@@ -182,7 +182,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(Miss::Full);
         }
         descriptor.set_count(0);
-        descriptor.reset();
         descriptor.mark().set_on_lists(area.cpu());
         slot.counters().count_given(order);
         Ok(())
@@ -218,7 +217,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     fn free_large(&self, pfn: Pfn, order: u32, end: End) -> bool {
         let (Some(tables), Some(order)) = (self.tables(), Order::new(order)) else { return false };
         let Some(descriptor) = tables.memmap.get(pfn) else { return false };
-        if !may_free(descriptor, order) {
+        if !may_free(descriptor, order) || descriptor.is_to_settle() {
             return false;
         }
         self.give(pfn, descriptor, order, end);
@@ -313,12 +312,9 @@ enum Miss {
     Full,
 }
 
-/// Whether a block is what a plain free expects: used, of this order, with a caller, with no
-/// reference but the caller's, and with nothing to settle first.
+/// Whether a block is what a plain free expects: used, of this order, with a caller, and with no
+/// reference but the caller's.
 #[inline(always)]
 fn may_free(descriptor: &Descriptor, order: Order) -> bool {
-    descriptor.is(Block::Used(order))
-        && descriptor.mark().is_held()
-        && descriptor.count() == 1
-        && !descriptor.is_to_settle()
+    descriptor.is(Block::Used(order)) && descriptor.mark().is_held() && descriptor.count() == 1
 }

@@ -74,6 +74,8 @@ pub enum PageFlags {
     Inner = 18,
     /// It is on its zone's stack of blocks that were put aside.
     Stacked = 19,
+    /// Its map count is not 0.
+    Mapped = 20,
 }
 
 impl PageFlags {
@@ -85,7 +87,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Stacked => false,
+            | Stacked | Mapped => false,
         }
     }
 
@@ -220,9 +222,12 @@ impl Descriptor {
         self.map_count.load(Relaxed)
     }
 
-    #[inline]
     pub(crate) fn set_map_count(&self, count: u32) {
         self.map_count.store(count, Relaxed);
+        match count {
+            0 => self.clear(PageFlags::Mapped),
+            _ => self.set(PageFlags::Mapped),
+        };
     }
 
     /// Whether the frame has a state.
@@ -257,11 +262,23 @@ impl Descriptor {
     /// Takes all states and mappings away, for a frame that nobody uses any more.
     #[inline]
     pub(crate) fn reset(&self) {
-        if self.flags.load(Relaxed) | self.map_count.load(Relaxed) != 0 {
+        if self.flags.load(Relaxed) != 0 {
             // Not a store: an NMI handler of another CPU may put the frame aside meanwhile.
             self.flags.fetch_and(PageFlags::Stacked.bit(), Relaxed);
             self.map_count.store(0, Relaxed);
         }
+    }
+
+    /// As [`Descriptor::reset`], for the first frame of a block; or `false`, and nothing, where there
+    /// is more to do before the block is freed. One load where there are no states.
+    #[inline]
+    pub(crate) fn reset_first(&self) -> bool {
+        let clean = self.flags.load(Relaxed) == 0;
+        clean
+            || !self.is_to_settle() && {
+                self.reset();
+                true
+            }
     }
 
     /// The holder's own 64 bits, where it set them (A009).

@@ -125,9 +125,9 @@ impl Extent {
 ///
 /// The extents are sorted and disjoint; behind the last one, up to the end of the array, they are
 /// empty. `index[i]` is the first extent that ends after frame `i << index_shift`, or `count` where
-/// there is none: at most [`MAX_EXTENTS`]. `largest` is a copy of the largest extent.
+/// there is none: at most [`MAX_EXTENTS`]. `largest` are copies of the two largest extents.
 pub struct Memmap {
-    largest: Extent,
+    largest: [Extent; 2],
     index_shift: u32,
     count: u32,
     page_block_order: Order,
@@ -144,7 +144,7 @@ impl Memmap {
     /// A memmap without descriptors.
     pub const fn new(page_block_order: Order) -> Memmap {
         Memmap {
-            largest: Extent::EMPTY,
+            largest: [Extent::EMPTY; 2],
             index_shift: 0,
             count: 0,
             page_block_order,
@@ -179,9 +179,15 @@ impl Memmap {
         self.extents[self.count as usize] =
             Extent { start: start.raw(), frames, descriptors, types };
         self.count += 1;
-        if frames > self.largest.frames {
-            self.largest = self.extents[self.count as usize - 1];
-        }
+        let added = self.extents[self.count as usize - 1];
+        let [first, second] = self.largest;
+        self.largest = if frames > first.frames {
+            [added, first]
+        } else if frames > second.frames {
+            [first, added]
+        } else {
+            [first, second]
+        };
         self.reindex();
         true
     }
@@ -211,11 +217,14 @@ impl Memmap {
     /// The extent of a frame, and its place in it.
     #[inline]
     fn find(&self, pfn: Pfn) -> Option<(&Extent, u32)> {
-        // Nearly all frames of most machines. The test is predicted, where the way over the index
-        // would be waited for: two loads that depend on each other.
-        let offset = pfn.raw().wrapping_sub(self.largest.start);
-        if offset < self.largest.frames {
-            return Some((&self.largest, offset));
+        // Nearly all frames of most machines: a PC's RAM lies below its devices and above 4 GiB. The
+        // tests are predicted, where the way over the index would be waited for: two loads that
+        // depend on each other (measured: 14 ns instead of 11 for a pair in the second extent).
+        for extent in &self.largest {
+            let offset = pfn.raw().wrapping_sub(extent.start);
+            if offset < extent.frames {
+                return Some((extent, offset));
+            }
         }
         self.find_indexed(pfn)
     }
