@@ -174,6 +174,6 @@ fn boot_desk(desk: Desk<'_>, ram: u64) -> Result<Mm<Desk<'_>>, kmem::BootError> 
     let mm = Mm::new(desk);
     let setup = Setup::new().cpus(CPUS).dma_limit(PhysAddr::new(DMA_LIMIT));
     // SAFETY: the RAM is the desk's, which is this manager's alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..ram, NodeId::ZERO), setup) }?;
+    unsafe { mm.boot(&MemoryMap::new().ram(0..ram, NodeId::ZERO), &setup) }?;
     Ok(mm)
 }

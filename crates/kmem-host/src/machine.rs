@@ -91,7 +91,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// Boots the manager and brings the other CPUs in. Runs on the boot CPU.
     fn bring_up(&self) -> Result<(), HostError> {
         // SAFETY: the memory is this machine's alone, and all of it is there.
-        unsafe { self.mm.boot(memory_map(&self.description), setup(&self.description)) }?;
+        unsafe { self.mm.boot(&memory_map(&self.description), &setup(&self.description)) }?;
         for cpu in self.cpus().all().iter().filter(|cpu| cpu.id() != CpuId::BOOT) {
             self.mm.cpu_online(cpu.id())?;
             self.cpus().put_online(cpu);
@@ -330,12 +330,13 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
         })
     }
 
-    /// Whether messages and reports also go to standard error as they come.
+    /// Whether messages also go to standard error as they come.
     pub fn set_echo(&self, echo: bool) {
         self.host().set_echo(echo);
     }
 
-    /// The messages since the last call, oldest first. At most 1024 are kept.
+    /// The messages since the last call, oldest first; reports of misuse are among them, marked
+    /// `error: `. At most 1024 are kept.
     pub fn take_log(&self) -> Vec<String> {
         self.host().log.take()
     }

@@ -220,3 +220,23 @@ fn messages_are_kept_until_they_are_taken() {
     assert_eq!(machine.take_log(), ["2 CPUs", "warning: low"]);
     assert!(machine.take_log().is_empty());
 }
+
+/// A062
+#[test]
+fn a_report_of_misuse_is_kept_apart_and_among_the_messages() {
+    let machine = boot::<12>(&preset("tiny"));
+    machine.take_log();
+    machine.run_on(CPU0, || {
+        let page = machine.mm().alloc_pages(GFP_KERNEL, 0).unwrap();
+        // SAFETY: the page is this test's; the second free is the mistake under test, which the
+        // manager catches.
+        unsafe {
+            machine.mm().__free_page(page);
+            machine.mm().__free_page(page);
+        }
+    });
+    let misuses = machine.misuses();
+    assert_eq!(misuses.len(), 1);
+    assert_eq!(machine.take_log(), [format!("error: {}", misuses[0])]);
+    assert_eq!((machine.misuse_count(), machine.misuses()), (1, misuses));
+}

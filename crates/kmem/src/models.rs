@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::thread;
 
-use crate::page::{Descriptor, Mark, PageFlags, Place};
+use crate::page::{Block, Descriptor, Mark, PageFlags, Place};
 use crate::platform::{Context, Cpus};
 use crate::sync::{CpuSection, FrameStack, SpinLock, ZoneLevel};
 use crate::{CpuId, Order};
@@ -247,6 +247,34 @@ fn of_two_entries_that_are_taken_at_one_moment_one_is_good() {
         let there = other.join().unwrap();
         assert!(here != there, "handed out {} times", u32::from(here) + u32::from(there));
     });
+}
+
+/// A late free has left an entry on CPU 1's list, and its number in the mark, of a block that is free.
+/// CPU 0 takes the block from the zone, by way of its list or not, while CPU 1 takes its entry: the
+/// entry is not good.
+///
+/// A062, A063
+#[test]
+fn a_block_that_leaves_the_zone_is_not_handed_out_for_a_spoilt_mark() {
+    for through_list in [false, true] {
+        loom::model(move || {
+            let block = Arc::new(Descriptor::new());
+            block.mark().set_on_lists(cpu(1));
+            block.set_block(Block::Free(Order::ZERO));
+            let entry = {
+                let block = block.clone();
+                thread::spawn(move || block.is_on_lists(Order::ZERO, cpu(1)))
+            };
+            if through_list {
+                block.hand_to_lists(Order::ZERO, cpu(0));
+                assert!(block.is_on_lists(Order::ZERO, cpu(0)));
+                block.mark().set_held();
+            } else {
+                block.hand_out(Order::ZERO);
+            }
+            assert!(!entry.join().unwrap(), "handed out twice");
+        });
+    }
 }
 
 /// A second free that follows the first sees it.

@@ -11,7 +11,7 @@ fn machine() -> Machine {
     let mm = Mm::new(Rig::new(32 << 20));
     let setup = Setup::new().cpus(2).dma_limit(PhysAddr::new(16 * MIB));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
+    unsafe { mm.boot(&MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), &setup).unwrap() };
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
 }
@@ -165,7 +165,7 @@ fn the_largest_order_is_a_setting_and_more_is_refused() {
         let mm: Machine = Mm::new(Rig::new(32 << 20));
         let setup = Setup::new().largest_order(Order::new(largest).unwrap());
         // SAFETY: the RAM is this test's, for this manager alone.
-        unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
+        unsafe { mm.boot(&MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), &setup).unwrap() };
         let before = settle(&mm);
         assert_eq!(mm.largest_order().get(), largest);
         let page = mm.alloc_pages(GFP_KERNEL, largest).unwrap();
@@ -348,14 +348,14 @@ fn before_boot_every_call_is_refused() {
         // The tables do not fit into what is left.
         let map = MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO).reserved(0..4 * MIB, "all");
         // SAFETY: the RAM is this test's, for this manager alone.
-        assert!(unsafe { mm.boot(map, Setup::new()) }.is_err());
+        assert!(unsafe { mm.boot(&map, &Setup::new()) }.is_err());
     }
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
+    unsafe { mm.boot(&MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), &Setup::new()).unwrap() };
     let page = mm.alloc_page(GFP_KERNEL).unwrap();
     common::free(&mm, page, 0);
     // SAFETY: the RAM is this test's, for this manager alone.
-    let again = unsafe { mm.boot(MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), Setup::new()) };
+    let again = unsafe { mm.boot(&MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO), &Setup::new()) };
     assert_eq!(again, Err(BootError::Again));
     mm.verify().unwrap();
 }
@@ -369,7 +369,7 @@ fn an_address_is_of_the_direct_map_or_none() {
     let mm: Machine = Mm::new(Rig::with_direct(32 << 20, 16 << 20));
     let setup = Setup::new().dma32_limit(PhysAddr::new(24 * MIB));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), setup).unwrap() };
+    unsafe { mm.boot(&MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), &setup).unwrap() };
     let before = settle(&mm);
     for order in [0, 2, 5, 9] {
         for gfp in [GFP_KERNEL | GFP_DMA32, GFP_ATOMIC | GFP_DMA32, GFP_KERNEL] {

@@ -15,7 +15,7 @@ const ONE: u32 = 1;
 fn machine<const TRACE: bool>(setup: Setup) -> Machine<NoReclaim, 12, TRACE> {
     let mm = Mm::new(Rig::new(16 << 20));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), setup.cpus(2)).unwrap() };
+    unsafe { mm.boot(&MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), &setup.cpus(2)).unwrap() };
     mm.cpu_online(CpuId::new(ONE).unwrap()).unwrap();
     mm
 }

@@ -23,7 +23,7 @@ fn machine(setup: Setup) -> &'static Machine {
         .cpu_node(CpuId::new(2).unwrap(), NodeId::new(1).unwrap())
         .cpu_node(CpuId::new(3).unwrap(), NodeId::new(1).unwrap());
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, setup).unwrap() };
+    unsafe { mm.boot(&map, &setup).unwrap() };
     (1..CPUS).for_each(|cpu| mm.cpu_online(CpuId::new(cpu).unwrap()).unwrap());
     mm
 }

@@ -63,7 +63,7 @@ type Mem = Machine<OnDemand>;
 fn boot(setup: Setup) -> Mem {
     let mm = Mm::with_reclaim(Rig::new(BYTES as usize), OnDemand::default());
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(MemoryMap::new().ram(0..BYTES, NodeId::ZERO), setup).unwrap() };
+    unsafe { mm.boot(&MemoryMap::new().ram(0..BYTES, NodeId::ZERO), &setup).unwrap() };
     mm
 }
 

@@ -17,7 +17,7 @@ fn machine<const TRACE: bool>() -> &'static Machine<NoReclaim, 12, TRACE> {
     let mm = Box::leak(Box::new(Mm::new(Rig::new(16 << 20))));
     let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, Setup::new().dma_limit(PhysAddr::new(8 << 20))).unwrap() };
+    unsafe { mm.boot(&map, &Setup::new().dma_limit(PhysAddr::new(8 << 20))).unwrap() };
     mm
 }
 

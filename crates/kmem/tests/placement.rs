@@ -24,7 +24,7 @@ fn two_nodes() -> Machine {
     let map = MemoryMap::new().ram(0..16 * MIB, node(0)).ram(16 * MIB..32 * MIB, node(1));
     let setup = Setup::new().cpus(2).cpu_node(cpu(1), node(1)).dma_limit(PhysAddr::new(8 * MIB));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, setup) }.unwrap();
+    unsafe { mm.boot(&map, &setup) }.unwrap();
     mm
 }
 

@@ -14,7 +14,7 @@ fn machine() -> Machine {
     let mm = Mm::new(Rig::new(16 << 20));
     let map = MemoryMap::new().ram(0..16 * MIB, NodeId::ZERO).reserved(0..4096, "firmware");
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, Setup::new()) }.unwrap();
+    unsafe { mm.boot(&map, &Setup::new()) }.unwrap();
     mm
 }
 

@@ -21,7 +21,7 @@ fn machine() -> Machine {
         .reserved(6 * MIB..7 * MIB, "firmware")
         .kernel(8 * MIB..9 * MIB, "Kernel image");
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, Setup::new().cpus(2)).unwrap() };
+    unsafe { mm.boot(&map, &Setup::new().cpus(2)).unwrap() };
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
 }
@@ -222,7 +222,7 @@ fn foreign_memory_is_not_freed() {
     let before = settle(&mm);
     let other: Machine = Mm::new(Rig::new(32 << 20));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { other.boot(MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
+    unsafe { other.boot(&MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), &Setup::new()).unwrap() };
     for frame in [0, 255, 5 * 256, 6 * 256 - 1, 12 * 256, 20 * 256, 32 * 256 - 1] {
         let page = page_at(&other, frame);
         for size in [0, 3, 4, 10] {
@@ -580,7 +580,7 @@ fn a_block_that_was_put_aside_is_not_freed_again() {
         let mm: &'static Machine<NoReclaim, 12, true> =
             Box::leak(Box::new(Mm::new(Rig::new(8 << 20))));
         // SAFETY: the RAM is this test's, for this manager alone.
-        unsafe { mm.boot(MemoryMap::new().ram(0..8 * MIB, NodeId::ZERO), Setup::new()).unwrap() };
+        unsafe { mm.boot(&MemoryMap::new().ram(0..8 * MIB, NodeId::ZERO), &Setup::new()).unwrap() };
         let before = settle(mm);
         let held = mm.alloc_pages(GFP_KERNEL, size).unwrap();
         CPU.with(|cpu| {

@@ -96,7 +96,8 @@ pub struct Gfp(u32);
 
 /// Zone modifiers: where the pages may come from (A095, A100).
 impl Gfp {
-    /// `__GFP_DMA`: from the zone DMA and no other (A114).
+    /// `__GFP_DMA`: from the zone DMA and no other (A114); on a machine without it, where devices
+    /// reach all of the direct map, from Normal.
     pub const DMA: Gfp = Gfp(0x01);
 
     /// `__GFP_HIGHMEM`: from the zone HighMem if possible, else from Normal and below (A116). Calls

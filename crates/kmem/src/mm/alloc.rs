@@ -3,7 +3,7 @@
 use core::panic::Location;
 
 use super::Mm;
-use crate::page::{Block, MigrateType, Page};
+use crate::page::{MigrateType, Page};
 use crate::pcp::{CpuArea, PCP_LARGEST};
 use crate::platform::{Event, EventKind, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
@@ -173,7 +173,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let pfn = set.pop_hot(order, migrate_type).ok_or(Miss::Empty)?;
         let descriptor = area.memmap(&entered).get(pfn).ok_or(Miss::Stray(pfn))?;
-        if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_on_lists_of(area.cpu()) {
+        if !descriptor.is_on_lists(order, area.cpu()) {
             // Counted here: outside the section this code may be moved to another CPU.
             slot.counters().count_drained(order.pages());
             return Err(Miss::Stray(pfn));

@@ -105,7 +105,7 @@ impl fmt::Display for ReleaseError {
 impl core::error::Error for ReleaseError {}
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
-    /// Boots: takes over the RAM of a memory map. Once; the map is consumed.
+    /// Boots: takes over the RAM of a memory map. Once.
     ///
     /// `map` may be unsorted and have overlaps, holes, reserved and late regions. All tables are
     /// carved from RAM of the map that the boot loader has mapped and nobody has reserved, at the
@@ -119,20 +119,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Context
     ///
     /// One CPU, before anything allocates. Cost: a few nanoseconds a frame for its descriptor;
-    /// nothing for holes.
+    /// nothing for holes. About 10 KiB of stack; map and setup are another 14, which a `static` or a
+    /// `const` of the caller's keeps off the stack.
     ///
     /// # Safety
     ///
     /// All RAM of the map is there, and is the manager's from now on but for what the map calls
     /// reserved or late: nobody else uses it, and no other manager is booted with it.
-    pub unsafe fn boot(&self, map: MemoryMap, setup: Setup) -> Result<(), BootError> {
+    pub unsafe fn boot(&self, map: &MemoryMap, setup: &Setup) -> Result<(), BootError> {
         if self.state.compare_exchange(NEW, BOOTING, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return Err(BootError::Again);
         }
         // SAFETY: `state` was `NEW` and is `BOOTING`: this call alone has the frames.
         let frames = unsafe { &mut *self.frames.get() };
-        match build(&self.platform, &map, &setup, frames) {
+        match build(&self.platform, map, setup, frames) {
             Ok(tables) => {
                 // Release pairs with the Acquire in `tables`.
                 self.tables.store(tables.as_ptr(), Ordering::Release);
@@ -605,12 +606,19 @@ fn finish(tables: &Tables, setup: &Setup, limits: &Limits<'_>, frames: &Normalis
     }
 }
 
-/// The highest zone that requests for `kind` use: where a machine does not describe a zone, its
-/// devices reach everything in the direct map (A022, A033).
+/// The highest zone that requests for `kind` use where a machine does not describe that zone (A022,
+/// A033). Without a zone DMA, its devices reach everything in the direct map. Without a zone DMA32
+/// the same is so if nothing of the direct map lies above 4 GiB; else such a request gets what the
+/// zone DMA has.
 fn effective(kind: ZoneKind, limits: &Limits<'_>, frames: &Normalised) -> ZoneKind {
+    let direct_end = limits.direct.min(frames.span().end);
     match kind {
         ZoneKind::Dma32 if !limits.describes(ZoneKind::Dma32, frames) => {
-            effective(ZoneKind::Dma, limits, frames)
+            if direct_end <= (4 << 30) >> limits.page_shift {
+                ZoneKind::Normal
+            } else {
+                effective(ZoneKind::Dma, limits, frames)
+            }
         }
         ZoneKind::Dma if !limits.describes(ZoneKind::Dma, frames) => ZoneKind::Normal,
         kind => kind,
@@ -646,5 +654,37 @@ fn set_watermarks(tables: &Tables, page_shift: u32) {
         let ratio = tables.reserve_ratio[zone.kind().index()];
         let reserve = lowmem_reserve(zone.kind(), ratio, managed_of);
         zone.set_watermarks(marks, reserve);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Order;
+
+    /// What a request for `kind` may use on a machine with RAM up to `end`, all of it in the direct
+    /// map.
+    fn served(kind: ZoneKind, setup: &Setup, end: u64) -> ZoneKind {
+        let map = MemoryMap::new().ram(0..end, NodeId::ZERO);
+        let frames = map.normalise(12, Order::new(10).unwrap()).unwrap();
+        let direct = end >> 12;
+        let limits = Limits { setup, page_shift: 12, direct, movable_from: [u64::MAX; MAX_NODES] };
+        effective(kind, &limits, &frames)
+    }
+
+    /// A022, A033
+    #[test]
+    fn a_zone_that_is_not_there_is_served_by_what_its_devices_reach() {
+        use ZoneKind::{Dma, Dma32, Normal};
+        let (small, large) = (4 << 30, (4 << 30) + (4 << 20));
+        let none = Setup::new();
+        let dma = Setup::new().dma_limit(PhysAddr::new(16 << 20));
+        let both = dma.clone().dma32_limit(PhysAddr::new(4 << 30));
+        assert_eq!(served(Dma32, &both, large), Dma32);
+        assert_eq!(served(Dma, &both, large), Dma);
+        assert_eq!(served(Dma32, &dma, small), Normal);
+        assert_eq!(served(Dma32, &dma, large), Dma);
+        assert_eq!(served(Dma32, &none, small), Normal);
+        assert_eq!(served(Dma, &none, small), Normal);
     }
 }

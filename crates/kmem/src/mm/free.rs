@@ -145,10 +145,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if order > PCP_LARGEST.get() {
             return self.free_large(pfn, order, end);
         }
-        let order = Order::from_raw(order as u8);
-        let freed = match self.free_listed(pfn, order, end) {
+        self.free_small(pfn, Order::from_raw(order as u8), end, 1)
+    }
+
+    /// Frees a block that has so many references to the CPU's own list: one, the caller's, or none
+    /// where the last was dropped already.
+    #[inline(always)]
+    fn free_small(&self, pfn: Pfn, order: Order, end: End, references: u32) -> bool {
+        let freed = match self.free_listed(pfn, order, end, references) {
             Ok(()) => true,
-            Err(miss) => self.free_missed(pfn, order, end, miss),
+            Err(miss) => self.free_missed(pfn, order, end, references, miss),
         };
         if freed {
             self.trace_free(pfn, order);
@@ -159,7 +165,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Puts a block on the CPU's own list. Calls nothing, so that nothing is saved for a call: what
     /// it cannot do is seen to after it has left the section.
     #[inline(always)]
-    fn free_listed(&self, pfn: Pfn, order: Order, end: End) -> Result<(), Miss> {
+    fn free_listed(&self, pfn: Pfn, order: Order, end: End, references: u32) -> Result<(), Miss> {
         let pinned = Pinned::new(&self.platform);
         let area = self.area(pinned.cpu());
         // SAFETY: this code is pinned to the CPU that the area belongs to.
@@ -169,7 +175,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let found = area.memmap(&entered).get_with_type(pfn);
         let (descriptor, migrate_type) = found.ok_or(Miss::Unusual)?;
-        if !may_free(descriptor, order) || !descriptor.reset_first() {
+        if !may_free(descriptor, order, references) || !descriptor.reset_first() {
             return Err(Miss::Unusual);
         }
         let set = area.set_to_free(&mut entered, descriptor.zone(), migrate_type);
@@ -192,7 +198,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// has no lists.
     #[cold]
     #[inline(never)]
-    fn free_missed(&self, pfn: Pfn, order: Order, end: End, miss: Miss) -> bool {
+    fn free_missed(&self, pfn: Pfn, order: Order, end: End, references: u32, miss: Miss) -> bool {
         if matches!(miss, Miss::Unusual) {
             return false;
         }
@@ -208,7 +214,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let batch = set.ring(order, migrate_type).map_or(0, |ring| ring.batch());
             self.drain_ring(area, &mut entered, index, order, migrate_type, batch);
         }
-        self.free_listed(pfn, order, end).is_ok()
+        self.free_listed(pfn, order, end, references).is_ok()
     }
 
     /// Gives a block of an order that the lists do not have back to its zone, if nothing about the
@@ -217,7 +223,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     fn free_large(&self, pfn: Pfn, order: u32, end: End) -> bool {
         let (Some(tables), Some(order)) = (self.tables(), Order::new(order)) else { return false };
         let Some(descriptor) = tables.memmap.get(pfn) else { return false };
-        if !may_free(descriptor, order) || descriptor.is_to_settle() {
+        if !may_free(descriptor, order, 1) || descriptor.is_to_settle() {
             return false;
         }
         self.give(pfn, descriptor, order, end);
@@ -242,7 +248,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         match descriptor.count() {
             // A compound block is taken apart before it is freed, which one CPU may do: the one that
             // drops the last reference.
-            1 if descriptor.is(Block::Used(order)) => self.release(pfn, descriptor, order, end),
+            1 if descriptor.is(Block::Used(order)) => self.release(pfn, descriptor, order, end, 1),
             _ => self.put(pfn, descriptor, order, passed, site),
         }
     }
@@ -262,21 +268,22 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 descriptor.set_count(1);
                 self.report_at(pfn, MisuseKind::Slab, passed, site);
             }
-            Some(0) => self.release(pfn, descriptor, order, End::Hot),
+            // The count stays 0: of two who drop the last reference at one moment, one goes on.
+            Some(0) => self.release(pfn, descriptor, order, End::Hot, 0),
             Some(_) => {}
             None => self.report_at(pfn, MisuseKind::NoReference, passed, site),
         }
     }
 
-    /// Frees a block that has been checked and that nobody refers to any more.
-    pub(super) fn release(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End) {
+    /// Frees a block that has been checked and that nobody refers to any more but, with one reference
+    /// left, the caller.
+    fn release(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End, references: u32) {
         let Some(tables) = self.tables() else { return };
         if let Block::Compound(_) = descriptor.block() {
             compound::dissolve(&tables.memmap, pfn, order);
         }
         state::reset_inner(&tables.memmap, pfn, order);
-        descriptor.set_count(1);
-        if order <= PCP_LARGEST && self.free_fast(pfn, order.get(), end) {
+        if order <= PCP_LARGEST && self.free_small(pfn, order, end, references) {
             return;
         }
         self.give(pfn, descriptor, order, end);
@@ -285,8 +292,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Gives a block back to its zone.
     pub(super) fn give(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End) {
         let Some(tables) = self.tables() else { return };
-        descriptor.set_count(0);
-        descriptor.reset();
         let zone = tables.zone(descriptor.zone());
         if zone.give(&self.platform, &tables.memmap, pfn, order, end) {
             self.trace_free(pfn, order);
@@ -312,9 +317,11 @@ enum Miss {
     Full,
 }
 
-/// Whether a block is what a plain free expects: used, of this order, with a caller, and with no
-/// reference but the caller's.
+/// Whether a block is what a free expects: used, of this order, with a caller, and with so many
+/// references.
 #[inline(always)]
-fn may_free(descriptor: &Descriptor, order: Order) -> bool {
-    descriptor.is(Block::Used(order)) && descriptor.mark().is_held() && descriptor.count() == 1
+fn may_free(descriptor: &Descriptor, order: Order, references: u32) -> bool {
+    descriptor.is(Block::Used(order))
+        && descriptor.mark().is_held()
+        && descriptor.count() == references
 }

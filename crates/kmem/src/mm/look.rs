@@ -86,6 +86,8 @@ pub struct PagesetInfo {
     pub count: u64,
     /// The most blocks of order 0 on one of its lists.
     pub high: u32,
+    /// The most pages that all of its lists hold together.
+    pub capacity: u64,
     /// How many move at once.
     pub batch: u32,
 }
@@ -166,11 +168,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let index = zone.index();
         tables.into_iter().flat_map(move |tables| {
             let size = tables.size(index);
-            let (high, batch) = (size.high, size.batch);
+            let (high, batch, capacity) = (size.high, size.batch, size.capacity());
             let online = tables.areas().filter(|area| self.is_online(area.cpu()));
             online.filter_map(move |area| {
                 let count = area.slot(index)?.counters().pages();
-                Some(PagesetInfo { cpu: area.cpu(), count, high, batch })
+                Some(PagesetInfo { cpu: area.cpu(), count, high, capacity, batch })
             })
         })
     }

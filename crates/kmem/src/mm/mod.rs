@@ -34,8 +34,10 @@
 //!
 //! # Locking
 //!
-//! Only zones have locks (level 1); one is held at a time, and none when a hook, a reclaimer or a
-//! cross call runs. Per-CPU areas have sections. The tables do not change after boot.
+//! Only zones have locks (level 1); one is held at a time, and none when a reclaimer or a cross call
+//! runs. Trace events, and reports of what comes to light while a batch moves, are made with the lock
+//! held: hooks do not call the manager. Per-CPU areas have sections. The tables do not change after
+//! boot.
 
 mod alloc;
 mod boot;
@@ -95,7 +97,7 @@ const READY: u8 = 2;
 /// // In a kernel: static MM: Mm<MyKernel> = Mm::new(MyKernel);
 /// let mm = Mm::new(my_kernel);
 /// // SAFETY: the RAM is there, and nobody else uses it.
-/// unsafe { mm.boot(MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), Setup::new()) }?;
+/// unsafe { mm.boot(&MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), &Setup::new()) }?;
 /// let page = mm.alloc_pages(GFP_KERNEL, 3)?;
 /// // SAFETY: the block is ours, and nothing uses it.
 /// unsafe { mm.__free_pages(page, 3) };

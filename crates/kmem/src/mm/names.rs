@@ -20,7 +20,7 @@
 ///     #     let mm = kmem::Mm::new(unsafe { Desk::new(ram) });
 ///     #     let map = kmem::MemoryMap::new().ram(0..8 << 20, kmem::NodeId::ZERO);
 ///     #     // SAFETY: nobody else uses the RAM.
-///     #     unsafe { mm.boot(map, kmem::Setup::new()) }.unwrap();
+///     #     unsafe { mm.boot(&map, &kmem::Setup::new()) }.unwrap();
 ///     #     mm
 ///     # });
 ///     // pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel);

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::tables::Tables;
 use super::{Mm, compound};
-use crate::page::{Block, MigrateType, Page};
+use crate::page::{MigrateType, Page};
 use crate::pcp::PCP_LARGEST;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::{PageSource, Reclaim, ReclaimRequest};
@@ -273,7 +273,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 None => self.refill(area, &mut entered, zone.index(), order, gfp, floor)?,
             };
             let descriptor = tables.memmap.at(pfn);
-            if descriptor.is(Block::Used(order)) && descriptor.mark().is_on_lists_of(area.cpu()) {
+            if descriptor.is_on_lists(order, area.cpu()) {
                 descriptor.mark().set_held();
                 descriptor.set_count(1);
                 // Counted here as having left the list, and by the zone as allocated.

@@ -108,7 +108,7 @@ fn boot(ram: &mut [u8]) -> Mm<Cpu<'_>> {
     let mm = Mm::new(Cpu { desk, number, nmi, reports });
     let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, Setup::new().cpus(2)).unwrap() };
+    unsafe { mm.boot(&map, &Setup::new().cpus(2)).unwrap() };
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
 }

@@ -1,9 +1,9 @@
 //! The descriptor of one frame.
 
 use super::{Block, Mark, Place};
-use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use crate::{Pfn, order::Order};
+use crate::{CpuId, Pfn, order::Order};
 
 /// The descriptor of one frame; the folder's theory has its picture.
 ///
@@ -348,12 +348,37 @@ impl Descriptor {
         self.set_block(Block::Tail);
     }
 
+    // From here on a block leaves the free areas. Its mark may be that of a free which came too late:
+    // an entry of some CPU's list that is not good. So the mark is written before the block is, or
+    // that CPU could see the block used and its own number still there.
+
     /// Hands the block out: it is used, of this order, with one reference, and held by a caller.
     #[inline]
     pub(crate) fn hand_out(&self, order: Order) {
-        self.set_block(Block::Used(order));
         self.mark.set_held();
         self.set_count(1);
+        self.begin_use(order);
+    }
+
+    /// Puts the block on a CPU's lists: it is used, of this order, and free.
+    #[inline]
+    pub(crate) fn hand_to_lists(&self, order: Order, cpu: CpuId) {
+        self.mark.set_on_lists(cpu);
+        self.begin_use(order);
+    }
+
+    #[inline]
+    fn begin_use(&self, order: Order) {
+        // Release pairs with the Acquire in `is_on_lists`: who sees the block used sees the mark.
+        self.block.store(Block::Used(order).encode(), Release);
+    }
+
+    /// Whether an entry of a CPU's lists is good: the block is used, of this order, and on them.
+    #[inline]
+    pub(crate) fn is_on_lists(&self, order: Order, cpu: CpuId) -> bool {
+        // Acquire pairs with the Release in `begin_use`.
+        let block = self.block.load(Acquire);
+        block == Block::Used(order).encode() && self.mark.is_on_lists_of(cpu)
     }
 }
 

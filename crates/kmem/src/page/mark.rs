@@ -19,7 +19,8 @@ use crate::{CpuId, MAX_CPUS};
 /// * A store that is late (the CPU was interrupted between its look and its store) can meet a block
 ///   that has gone back to the free areas. It spoils only the mark, which the free areas do not
 ///   read; *block*, which they do, says that the frame is free, and the entry is dropped when it
-///   is taken. A store so late that the block has been handed out to somebody else is a free after
+///   is taken. When the block leaves the free areas again its mark is written first, so nobody sees
+///   it used with the spoilt one. A store so late that the block has been handed out to somebody else is a free after
 ///   reuse, which nobody can tell from a right one.
 pub struct Mark(AtomicU16);
 

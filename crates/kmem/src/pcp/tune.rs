@@ -36,15 +36,22 @@ impl PcpSize {
 
     /// The size for a zone with `managed` pages shared by `cpus` CPUs.
     ///
-    /// All CPUs' order-0 rings of one type together hold at most a 32nd of the zone, so that a small
-    /// zone does not end up on lists that other CPUs cannot reach: the 16 MiB of a DMA zone with two
-    /// CPUs get 64 slots, a zone from 128 MiB on all 256. A batch is a quarter: a lock for at least
-    /// 64 pages on a large zone (8.5 ns for the lock, below 0.2 ns a page).
+    /// All CPUs' order-0 rings of one type together hold at most a 32nd of the zone, and each larger
+    /// order's half as many pages or as many, so that a small zone does not end up on lists that
+    /// other CPUs cannot reach: usually one type is in use, and then less than an eighth is. With two
+    /// CPUs, the 16 MiB of a DMA zone get 64 slots, a zone from 64 MiB on all 256. A batch is a
+    /// quarter: one taking of the lock for 64 pages on a large zone.
     pub fn for_zone(managed: u64, cpus: u32) -> PcpSize {
         let share = managed / 32 / u64::from(cpus.max(1));
         let high = share.min(SLOTS[0] as u64) as u32;
         // Below four blocks a list only moves pages back and forth.
         if high < 4 { Self::NONE } else { PcpSize { high, batch: high / 4 } }
+    }
+
+    /// The most pages that all rings of a set hold.
+    pub fn capacity(self) -> u64 {
+        let pages = |order: usize| u64::from(self.of_order(order).0) << order;
+        (0..ORDERS).map(pages).sum::<u64>() * MigrateType::COUNT as u64
     }
 
     /// High mark and batch of an order's ring: in proportion to its slots.

@@ -11,7 +11,8 @@
 //! let mut ram = vec![0; 1 << 20];
 //! // SAFETY: one thread.
 //! let desk = unsafe { Desk::<12>::new(&mut ram) };
-//! conformance::check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12))?;
+//! // SAFETY: nobody uses the RAM.
+//! unsafe { conformance::check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12)) }?;
 //! # Ok::<(), conformance::Violation>(())
 //! ```
 
@@ -57,7 +58,11 @@ fn expect(holds: bool, of: &'static str, what: &'static str) -> Outcome {
 /// # Context
 ///
 /// A task that may sleep.
-pub fn check<P: Platform>(platform: &P, scratch: Range<PhysAddr>) -> Outcome {
+///
+/// # Safety
+///
+/// `scratch` is RAM that nobody uses; its contents are lost.
+pub unsafe fn check<P: Platform>(platform: &P, scratch: Range<PhysAddr>) -> Outcome {
     check_cpus(platform)?;
     check_context(platform)?;
     check_direct_map(platform, scratch.clone())?;
@@ -327,7 +332,9 @@ mod tests {
         let mut ram = vec![0; 1 << 20];
         // SAFETY: one thread.
         let desk = unsafe { Desk::<12>::new(&mut ram) };
-        assert_eq!(check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12)), Ok(()));
+        // SAFETY: nobody uses the RAM.
+        let checked = unsafe { check(&desk, PhysAddr::new(0)..PhysAddr::new(8 << 12)) };
+        assert_eq!(checked, Ok(()));
     }
 
     #[test]
@@ -336,6 +343,7 @@ mod tests {
         // SAFETY: one thread.
         let desk = unsafe { Desk::<12>::new(&mut ram) };
         let outside = PhysAddr::new(1 << 30)..PhysAddr::new((1 << 30) + (8 << 12));
-        assert_eq!(check(&desk, outside).unwrap_err().of, "DirectMap");
+        // SAFETY: as above.
+        assert_eq!(unsafe { check(&desk, outside) }.unwrap_err().of, "DirectMap");
     }
 }

@@ -117,8 +117,10 @@ pub unsafe trait Context {
     /// Whether the running code must not sleep: in an interrupt or NMI handler, with interrupts
     /// masked, pinned, or holding a spin lock (A135).
     ///
-    /// A platform that does not know answers `false`; a sleeping call in the wrong place then goes
-    /// unreported.
+    /// A platform without [`Cpus::cross_call`] and [`Context::sleep`] that does not know may answer
+    /// `false`: a sleeping call in the wrong place then goes unreported. With either of them the
+    /// answer must be right, because the manager waits for another CPU, or sleeps, where it is
+    /// `false`.
     fn in_atomic(&self) -> bool;
 
     /// Whether the running code is an NMI handler: it may not spin on a lock, since the code that

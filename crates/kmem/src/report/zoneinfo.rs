@@ -10,8 +10,8 @@ use crate::{Mm, NodeId, Zone};
 /// Writes `/proc/zoneinfo`: each zone's free pages, watermarks (A026), sizes (A039), what it keeps
 /// back (A037), its counters and its CPUs' page sets.
 ///
-/// Numbers are pages, but for `high` and `batch` of a page set: those are blocks on its list of
-/// order 0, and the lists of other orders are in proportion. A zone without pages ends after
+/// Numbers are pages, but for `batch` of a page set: so many blocks move at once to or from its list
+/// of order 0. A zone without pages ends after
 /// `protection` (A022). `out` takes the text.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ fn pagesets<P: Platform, R: Reclaim>(
     for set in mm.pagesets(zone) {
         writeln!(out, "    cpu: {}", set.cpu)?;
         writeln!(out, "              count:    {}", set.count)?;
-        writeln!(out, "              high:     {}", set.high)?;
+        writeln!(out, "              high:     {}", set.capacity)?;
         writeln!(out, "              batch:    {}", set.batch)?;
     }
     Ok(())

@@ -299,9 +299,7 @@ impl Zone {
             // take several get them in ascending order, as devices like them.
             for block in (0..taken.blocks).rev() {
                 let pfn = Pfn::from_raw(taken.first.raw() + (block << order.get()));
-                let descriptor = map.at(pfn);
-                descriptor.set_block(Block::Used(order));
-                descriptor.mark().set_on_lists(cpu);
+                map.at(pfn).hand_to_lists(order, cpu);
                 put(pfn);
             }
             blocks += taken.blocks;
@@ -331,6 +329,8 @@ impl Zone {
                 if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_held() {
                     return false;
                 }
+                descriptor.set_count(0);
+                descriptor.reset();
                 areas.free_block(map, pfn, order, end);
                 self.note_free(areas.free());
                 self.counters.0.add_locked(ZoneEvent::Freed, order.pages());
@@ -339,6 +339,8 @@ impl Zone {
                 if !descriptor.mark().put_aside() {
                     return false;
                 }
+                descriptor.set_count(0);
+                descriptor.reset();
                 self.counters.0.add(ZoneEvent::Freed, order.pages());
                 // It may be there already, from a free that was one of two at one moment: pushed
                 // again, its link would lead to itself.
@@ -363,7 +365,7 @@ impl Zone {
         let Some(mut areas) = self.locked(platform, map) else { return };
         while let Some((pfn, order)) = next() {
             let descriptor = map.at(pfn);
-            if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_on_lists_of(cpu) {
+            if !descriptor.is_on_lists(order, cpu) {
                 stray(pfn, order);
                 continue;
             }

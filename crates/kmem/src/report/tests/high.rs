@@ -90,7 +90,7 @@ fn high_memory_is_counted_apart() {
     let mm = Mm::new(HighDesk(unsafe { Desk::new(&mut ram) }));
     let map = MemoryMap::new().ram(0..64 * MIB, NodeId::ZERO);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, Setup::new().movable(NodeId::ZERO, 16 * MIB)).unwrap() };
+    unsafe { mm.boot(&map, &Setup::new().movable(NodeId::ZERO, 16 * MIB)).unwrap() };
     let low = mm.alloc_pages(GFP_KERNEL, 4).unwrap();
     let high = mm.alloc_pages(crate::GFP_HIGHUSER, 0).unwrap();
     assert_eq!(mm.page_zone(high).map(|zone| zone.kind()), Some(ZoneKind::HighMem));

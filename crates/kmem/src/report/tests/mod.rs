@@ -55,7 +55,7 @@ fn boot<const SHIFT: u32>(ram: &mut [u8], map: MemoryMap, setup: Setup) -> Mm<De
     // SAFETY: the platform and the manager stay with the thread of one test.
     let mm = Mm::new(unsafe { Desk::new(ram) });
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(map, setup).unwrap() };
+    unsafe { mm.boot(&map, &setup).unwrap() };
     mm
 }
 

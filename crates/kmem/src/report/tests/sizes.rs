@@ -111,7 +111,7 @@ fn zoneinfo_says_what_the_zones_say() {
         assert_eq!(row(part, "numa_other"), [counted.numa_other]);
         let set = mm.pagesets(zone).next().unwrap();
         assert_eq!(row(part, "count"), [set.count]);
-        assert_eq!(row(part, "high: "), [u64::from(set.high)]);
+        assert_eq!(row(part, "high: "), [set.capacity]);
         assert_eq!(row(part, "batch"), [u64::from(set.batch)]);
         with_lists += u64::from(set.count > 0);
     }
