@@ -28,7 +28,8 @@
 //!   sleep. The common path takes no lock and masks nothing.
 //! * Everything can fail and says so: an [`AllocError`], no panic.
 //! * A wrong free is found at the call, in constant time, reported to
-//!   [`Hooks::misuse`](platform::Hooks::misuse), and changes nothing.
+//!   [`Hooks::misuse`](platform::Hooks::misuse), and changes nothing. One block freed by two CPUs at
+//!   one moment is found at the latest when it would be handed out again; it never is twice.
 //!
 //! Identifiers such as A062 in the documentation name statements about what a kernel's memory
 //! manager does, listed in `docs/acceptance.md`; `docs/conformance.md` says what proves each.
@@ -56,12 +57,12 @@ mod order;
 #[cfg(not(loom))]
 pub mod boot;
 #[cfg(not(loom))]
-pub mod buddy;
+mod buddy;
 #[cfg(not(loom))]
 pub mod mm;
 pub mod page;
 #[cfg(not(loom))]
-pub mod pcp;
+mod pcp;
 pub mod platform;
 #[cfg(not(loom))]
 pub mod reclaim;
@@ -74,6 +75,8 @@ pub mod zone;
 pub use addr::{Pfn, PfnRange, PhysAddr, VirtAddr};
 #[cfg(not(loom))]
 pub use boot::{MapError, MemoryMap, Setup, SetupError};
+#[cfg(not(loom))]
+pub use buddy::Corruption;
 #[cfg(not(loom))]
 pub use error::AllocError;
 pub use gfp::{

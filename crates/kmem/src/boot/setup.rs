@@ -66,7 +66,8 @@ impl Setup {
         self
     }
 
-    /// Makes the last `bytes` of a node's RAM a zone Movable (A019, A038).
+    /// Makes the last `bytes` of a node's RAM a zone Movable (A019, A038): rounded so that it begins
+    /// with a page block. More than the node has is all that it has.
     pub const fn movable(mut self, node: NodeId, bytes: u64) -> Setup {
         self.movable[node.index()] = bytes;
         self
@@ -85,26 +86,28 @@ impl Setup {
         self
     }
 
-    /// Sets how many CPUs there may ever be.
+    /// Sets how many CPUs there may ever be, from 1 to [`MAX_CPUS`]. Their numbers are those below it.
     pub const fn cpus(mut self, possible: u32) -> Setup {
         self.cpus = possible;
         self
     }
 
-    /// Says which node a CPU belongs to (A087).
+    /// Says which node a CPU belongs to (A087). A node without RAM is one too: its CPUs get memory of
+    /// the nearest node that has some.
     pub const fn cpu_node(mut self, cpu: CpuId, node: NodeId) -> Setup {
         self.cpu_nodes[cpu.index()] = node;
         self
     }
 
-    /// Says how far two nodes are apart, as ACPI's SLIT does: 10 is a node to itself.
+    /// Says how far two nodes are apart, as ACPI's SLIT does: 10 is a node to itself. Only which of
+    /// two distances is the smaller matters.
     pub const fn distance(mut self, from: NodeId, to: NodeId, distance: u8) -> Setup {
         self.distances.set(from, to, distance);
         self
     }
 
     /// Sets the memory kept back from ordinary requests, in KiB, instead of what follows from the
-    /// size of the machine.
+    /// size of the machine. No zone keeps more than a quarter of its pages back.
     pub const fn min_free_kbytes(mut self, kilobytes: u64) -> Setup {
         self.min_free_kilobytes = Some(kilobytes);
         self

@@ -92,6 +92,8 @@ pub struct PagesetInfo {
     pub batch: u32,
 }
 
+/// Looking, in any context unless a method says otherwise. What other CPUs change meanwhile may be
+/// seen or not. A method costs a few loads unless it says otherwise.
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Whether [`Mm::boot`] has ended well.
     pub fn is_booted(&self) -> bool {
@@ -146,13 +148,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.zones().iter().map(Zone::managed_pages).sum()
     }
 
-    /// How many pages are free: in the zones and on all CPUs' lists (A086).
+    /// How many pages are free: in the zones and on all CPUs' lists (A086). Cost: some loads for each
+    /// CPU and zone.
     pub fn free_page_count(&self) -> u64 {
         let zones: u64 = self.zones().iter().map(Zone::free_pages).sum();
         zones + self.listed_pages()
     }
 
-    /// How many pages are on CPUs' lists.
+    /// How many pages are on CPUs' lists. Cost: some loads for each CPU and zone.
     pub fn listed_pages(&self) -> u64 {
         let Some(tables) = self.tables() else { return 0 };
         let of_area = |area: &crate::pcp::CpuArea| {
@@ -177,28 +180,29 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         })
     }
 
-    /// How many free blocks a zone has of each order and migrate type, at one moment. Any context
-    /// but NMI, where it may find none.
+    /// How many free blocks a zone has of each order and migrate type, at one moment. Takes the zone's
+    /// lock; in an NMI handler it may find none.
     pub fn free_area_counts(&self, zone: &Zone) -> FreeAreaCounts {
         zone.free_area_counts(&self.platform).unwrap_or_default()
     }
 
-    /// How many free blocks of an order a zone has.
+    /// How many free blocks of an order a zone has. Otherwise as [`Mm::free_area_counts`].
     pub fn free_blocks(&self, zone: &Zone, order: Order) -> u64 {
         self.free_area_counts(zone).blocks(order)
     }
 
-    /// How many free blocks of an order and migrate type a zone has.
+    /// How many free blocks of an order and migrate type a zone has. Otherwise as
+    /// [`Mm::free_area_counts`].
     pub fn free_blocks_of(&self, zone: &Zone, order: Order, migrate_type: MigrateType) -> u64 {
         self.free_area_counts(zone).blocks_of(order, migrate_type)
     }
 
-    /// How many page blocks of a migrate type a zone has.
+    /// How many page blocks of a migrate type a zone has. Cost: all page blocks of the zone.
     pub fn page_blocks(&self, zone: &Zone, migrate_type: MigrateType) -> u64 {
         self.memmap().map_or(0, |memmap| zone.page_blocks(memmap, migrate_type))
     }
 
-    /// What has been counted since boot.
+    /// What has been counted since boot. Cost: some loads for each CPU and zone.
     pub fn counters(&self) -> Counters {
         let mut sums = Counters {
             stalls: self.events.stalls.each_ref().map(|stalls| stalls.load(Relaxed)),
@@ -212,7 +216,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         sums
     }
 
-    /// What has been counted of one zone since boot.
+    /// What has been counted of one zone since boot. Cost: some loads for each CPU.
     pub fn zone_counters(&self, zone: &Zone) -> Counters {
         let mut sums = Counters::default();
         self.add_zone(&mut sums, zone);
@@ -267,7 +271,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Checks every invariant of the free areas and the counters beside them. For tests, and for a
-    /// machine that is shut down: the lists must not be in use meanwhile.
+    /// machine that is shut down: the lists must not be in use meanwhile. Takes each zone's lock; not in
+    /// an NMI handler.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use crate::{Order, Pfn, PhysAddr, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// The page of a frame number, or `None` for a frame that has no descriptor (A015). Any
-    /// context; two loads.
+    /// context; a few comparisons and loads.
     #[inline]
     pub fn pfn_to_page(&self, pfn: Pfn) -> Option<Page> {
         self.tables()?.memmap.get(pfn).map(|_| Page::of(pfn))

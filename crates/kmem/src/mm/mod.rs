@@ -106,7 +106,7 @@ const READY: u8 = 2;
 ///
 /// # Invariants
 ///
-/// * `areas[cpu]` points to [`CLOSED`] or to the area of that CPU in the tables.
+/// * `areas[cpu]` points to `CLOSED` or to the area of that CPU in the tables.
 /// * `tables` is null until `state` is `READY`, and points to the tables from then on.
 /// * `frames` is written by `boot` alone, while `state` is `BOOTING`.
 pub struct Mm<P, R = NoReclaim> {

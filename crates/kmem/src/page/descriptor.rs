@@ -7,9 +7,9 @@ use crate::{CpuId, Pfn, order::Order};
 
 /// The descriptor of one frame; the folder's theory has its picture.
 ///
-/// Every field is an atomic read and written with plain loads and stores: which code may write
-/// which field when is the folder's matter, and a wrong call may race with a right one without
-/// undefined behaviour.
+/// Every field is an atomic, and all but the flags and the count are read and written with plain
+/// loads and stores: which code may write which field when is the folder's matter, and a wrong call
+/// may race with a right one without undefined behaviour.
 ///
 /// # Invariants
 ///

@@ -24,7 +24,7 @@ use crate::{CpuId, MAX_CPUS};
 ///   reuse, which nobody can tell from a right one.
 pub struct Mark(AtomicU16);
 
-/// What a [`Mark`] says.
+/// Where a used block is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// With a caller.

@@ -247,7 +247,7 @@ impl Memmap {
         Some((extent, offset))
     }
 
-    /// A frame's descriptor, or `None` for a frame that has none. Two dependent loads.
+    /// A frame's descriptor, or `None` for a frame that has none.
     #[inline]
     pub fn get(&self, pfn: Pfn) -> Option<&Descriptor> {
         let (extent, offset) = self.find(pfn)?;

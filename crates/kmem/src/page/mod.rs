@@ -20,8 +20,8 @@
 //! * *block* says what the frame is part of ([`Block`]): a hole, reserved, the first page of a free
 //!   or a used block of some order, or a page inside one. It is written under the zone's lock, or
 //!   by the holder of a used block.
-//! * *mark* says where a used block is: with a caller, or on a CPU's page lists ([`Mark`]). It is
-//!   written without a lock by whoever frees the block; see [`Mark`] for why that is enough.
+//! * *mark* says where a used block is: with a caller, or on a CPU's page lists ([`Place`]). It is
+//!   written without a lock by whoever frees the block; `mark.rs` says why that is enough.
 //! * *private* and *mapping, index* share their place: a frame is private data, or page cache, or
 //!   neither (A009).
 //! * The *virtual* of A005 is computed: frames of the direct map by addition, others by asking
@@ -41,8 +41,9 @@
 //!  index      [0|0|0|0|0|0|0|0|1|1|1|1|1|1|1|1 ...]   one byte for a 256th of the span
 //! ```
 //!
-//! A frame's descriptor is found with two loads: the index gives the extent, the extent the
-//! descriptor. Extents that lie in one cell of the index are stepped through.
+//! A frame is compared with the two largest extents first, which hold nearly all frames of most
+//! machines. For the others the index gives the extent, and the extent the descriptor; extents that
+//! lie in one cell of the index are stepped through.
 //!
 //! # Invariants
 //!

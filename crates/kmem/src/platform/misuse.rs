@@ -128,7 +128,7 @@ pub enum There {
 impl fmt::Display for Passed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Passed::Page(pfn, order) => write!(f, "page {pfn} order {order}"),
+            Passed::Page(pfn, order) => write!(f, "{pfn:?} order {order}"),
             Passed::Address(address, order) => write!(f, "address {address} order {order}"),
             Passed::Flags(gfp) => write!(f, "flags {gfp}"),
         }
@@ -140,10 +140,10 @@ impl fmt::Display for There {
         match self {
             There::Nothing => f.write_str("no page of this manager"),
             There::Reserved => f.write_str("a reserved page"),
-            There::Block { head, order } => write!(f, "a block in use at {head}, order {order}"),
-            There::Free { head, order } => write!(f, "a free block at {head}, order {order}"),
+            There::Block { head, order } => write!(f, "a block in use at {head:?}, order {order}"),
+            There::Free { head, order } => write!(f, "a free block at {head:?}, order {order}"),
             There::PerCpu { head, order, cpu } => {
-                write!(f, "a free block at {head}, order {order}, on the lists of cpu {cpu}")
+                write!(f, "a free block at {head:?}, order {order}, on the lists of cpu {cpu}")
             }
             There::AtomicContext => f.write_str("a context that must not sleep"),
         }

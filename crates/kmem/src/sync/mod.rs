@@ -8,8 +8,9 @@
 //!
 //! # Lock levels
 //!
-//! Every lock has a [`Level`] in its type. A lock may be taken only while every lock held is of a
-//! lower level, so no two CPUs wait for each other:
+//! Every lock has a [`Level`] in its type, for whoever reads the code: a lock is taken only while
+//! every lock held is of a lower level, so no two CPUs wait for each other. Nothing checks it; there
+//! is little to check:
 //!
 //! | level | lock | held for |
 //! | --- | --- | --- |
@@ -18,7 +19,7 @@
 //!
 //! There is one lock level so far, and no path holds two zones' locks at once.
 //!
-//! The atomics come from [`atomic`], which is `core`'s, or the model checker's under `--cfg loom`.
+//! The atomics come from `atomic`, which is `core`'s, or the model checker's under `--cfg loom`.
 
 mod section;
 mod spin;

@@ -184,7 +184,7 @@ impl Zone {
     /// How many free blocks there are of each order and type, at one moment (A080). `None` in an
     /// NMI handler that finds the lock taken.
     pub fn free_area_counts<P: Platform>(&self, platform: &P) -> Option<FreeAreaCounts> {
-        let areas = self.try_locked(platform)?;
+        let areas = self.lock_areas(platform)?;
         Some(FreeAreaCounts(core::array::from_fn(|order| {
             let order = Order::from_raw(order as u8);
             MigrateType::ALL.map(|migrate_type| areas.blocks(order, migrate_type))
@@ -210,7 +210,7 @@ impl Zone {
     // Always inline, here and below: a guard returned through memory is written in parts and read
     // as a whole, which costs more than taking the lock.
     #[inline(always)]
-    fn try_locked<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Locked<'a, P>> {
+    fn lock_areas<'a, P: Platform>(&'a self, platform: &'a P) -> Option<Locked<'a, P>> {
         if platform.in_nmi() {
             self.areas.0.try_lock(platform)
         } else {
@@ -218,10 +218,10 @@ impl Zone {
         }
     }
 
-    /// As [`Zone::try_locked`], and frees what was put aside meanwhile.
+    /// As [`Zone::lock_areas`], and frees what was put aside meanwhile.
     #[inline(always)]
-    fn locked<'a, P: Platform>(&'a self, platform: &'a P, map: &Memmap) -> Option<Locked<'a, P>> {
-        let mut areas = self.try_locked(platform)?;
+    fn lock_settled<'a, P: Platform>(&'a self, platform: &'a P, map: &Memmap) -> Option<Locked<'a, P>> {
+        let mut areas = self.lock_areas(platform)?;
         if !self.put_aside.is_empty() {
             self.free_put_aside(&mut areas, map);
         }
@@ -258,7 +258,7 @@ impl Zone {
         floor: Floor,
         met: Met,
     ) -> Option<Pfn> {
-        let mut areas = self.locked(platform, map)?;
+        let mut areas = self.lock_settled(platform, map)?;
         if floor.allows(areas.free().saturating_sub(order.pages() - 1)) == 0 {
             return None;
         }
@@ -286,7 +286,7 @@ impl Zone {
         (cpu, batch): (CpuId, u32),
         mut put: impl FnMut(Pfn),
     ) -> u32 {
-        let Some(mut areas) = self.locked(platform, map) else { return 0 };
+        let Some(mut areas) = self.lock_settled(platform, map) else { return 0 };
         let mut blocks = 0;
         while blocks < batch {
             let spare = floor.allows(areas.free().saturating_sub(order.pages() - 1));
@@ -324,7 +324,7 @@ impl Zone {
         end: End,
     ) -> bool {
         let descriptor = map.at(pfn);
-        match self.locked(platform, map) {
+        match self.lock_settled(platform, map) {
             Some(mut areas) => {
                 if !descriptor.is(Block::Used(order)) || !descriptor.mark().is_held() {
                     return false;
@@ -362,7 +362,7 @@ impl Zone {
         mut next: impl FnMut() -> Option<(Pfn, Order)>,
         mut stray: impl FnMut(Pfn, Order),
     ) {
-        let Some(mut areas) = self.locked(platform, map) else { return };
+        let Some(mut areas) = self.lock_settled(platform, map) else { return };
         while let Some((pfn, order)) = next() {
             let descriptor = map.at(pfn);
             if !descriptor.is_on_lists(order, cpu) {
@@ -387,7 +387,7 @@ impl Zone {
         map: &Memmap,
         frames: core::ops::Range<u64>,
     ) {
-        let Some(mut areas) = self.locked(platform, map) else { return };
+        let Some(mut areas) = self.lock_settled(platform, map) else { return };
         areas.give_back(map, frames.start as u32..frames.end as u32);
         self.note_free(areas.free());
     }
@@ -403,7 +403,7 @@ impl Zone {
         floor: Floor,
     ) -> Option<Pfn> {
         let own = within.start.max(self.span.start)..within.end.min(self.span.end);
-        let mut areas = self.locked(platform, map)?;
+        let mut areas = self.lock_settled(platform, map)?;
         if floor.allows(areas.free()) < count {
             return None;
         }
@@ -434,7 +434,7 @@ impl Zone {
 
     /// Checks the free areas and the counter beside them.
     pub fn verify<P: Platform>(&self, platform: &P, map: &Memmap) -> Result<(), Corruption> {
-        let Some(areas) = self.locked(platform, map) else { return Ok(()) };
+        let Some(areas) = self.lock_settled(platform, map) else { return Ok(()) };
         areas.verify(map)?;
         let counted = self.free_pages();
         if areas.free() == counted {
