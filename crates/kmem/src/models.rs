@@ -6,12 +6,11 @@ use std::vec::Vec;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::thread;
 
 use crate::page::{Block, Descriptor, Mark, PageFlags, Place};
 use crate::platform::{Context, Cpus};
-use crate::sync::{CpuSection, FrameStack, SpinLock, ZoneLevel};
+use crate::sync::{Aside, CpuSection, SpinLock, ZoneLevel};
 use crate::{CpuId, Order};
 
 /// CPUs without interrupts that wait by letting the others run.
@@ -109,79 +108,29 @@ fn a_spin_lock_that_is_tried_lets_in_one_at_a_time() {
     });
 }
 
-/// Frames are numbers of links: each has its own cell, as a descriptor has.
-struct Links {
-    stack: FrameStack,
-    next: [AtomicU32; 3],
-}
-
-impl Links {
-    fn new() -> Arc<Links> {
-        let next = [(); 3].map(|()| AtomicU32::new(0));
-        Arc::new(Links { stack: FrameStack::new(), next })
-    }
-
-    fn push(&self, frame: u32) {
-        self.stack.push(frame, |next| self.next[frame as usize].store(next, Relaxed));
-    }
-
-    fn take(&self, taken: &mut Vec<u32>) {
-        let mut at = self.stack.take_all();
-        while at != FrameStack::END {
-            taken.push(at);
-            at = self.next[at as usize].load(Relaxed);
-        }
-    }
-}
-
-/// Two push while one takes: each frame comes out exactly once.
+/// Two put frames aside while one takes what is there: each is found, or known to be somewhere.
 #[test]
-fn no_frame_is_lost_or_doubled_on_a_frame_stack() {
+fn no_frame_that_is_put_aside_is_lost() {
     loom::model(|| {
-        let links = Links::new();
-        links.push(2);
+        let aside = Arc::new(Aside::new());
         let threads: Vec<_> = (0..2)
             .map(|frame| {
-                let links = links.clone();
-                thread::spawn(move || links.push(frame))
+                let aside = aside.clone();
+                thread::spawn(move || aside.put(frame))
             })
             .collect();
-        let mut taken = Vec::new();
-        links.take(&mut taken);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        links.take(&mut taken);
-        assert!(links.stack.is_empty());
-        taken.sort_unstable();
-        assert_eq!(taken, [0, 1, 2]);
-    });
-}
-
-/// A frame that is pushed brings along what was written to it before.
-#[test]
-fn a_frame_stack_hands_over_what_was_written() {
-    struct Frame(UnsafeCell<u32>);
-    // SAFETY: the stack under test says who may look.
-    unsafe impl Send for Frame {}
-    // SAFETY: as above.
-    unsafe impl Sync for Frame {}
-    loom::model(|| {
-        let links = Links::new();
-        let frame = Arc::new(Frame(UnsafeCell::new(0)));
-        let pusher = {
-            let (links, frame) = (links.clone(), frame.clone());
-            thread::spawn(move || {
-                // SAFETY: nobody else has the frame yet; the checker watches.
-                frame.0.with_mut(|value| unsafe { *value = 7 });
-                links.push(0);
-            })
+        let mut found = [false; 2];
+        let mut all = false;
+        let mut take = || {
+            if !aside.is_empty() {
+                all |= aside.take(|frame| found[frame as usize] = true);
+            }
         };
-        let mut taken = Vec::new();
-        links.take(&mut taken);
-        if taken == [0] {
-            // SAFETY: the frame was taken; the checker watches.
-            frame.0.with(|value| assert_eq!(unsafe { *value }, 7));
-        }
-        pusher.join().unwrap();
+        take();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        take();
+        assert!(aside.is_empty());
+        assert!(all || found == [true; 2], "{found:?}");
     });
 }
 
@@ -290,74 +239,61 @@ fn a_free_that_follows_another_is_refused() {
     });
 }
 
-/// A block and the stack of its zone.
-struct Aside {
-    descriptor: Descriptor,
-    stack: FrameStack,
-}
-
-impl Aside {
-    fn new() -> Arc<Aside> {
-        Arc::new(Aside { descriptor: Descriptor::new(), stack: FrameStack::new() })
-    }
-
-    /// What `Zone::give` does in an NMI handler that finds the lock taken.
-    fn put_aside(&self) {
-        if self.descriptor.mark().put_aside() && !self.descriptor.set(PageFlags::Stacked) {
-            self.stack.push(0, |next| self.descriptor.set_next(next));
-        }
-    }
-
-    /// What the next holder of the lock does. Answers how often it freed the block.
-    fn free_put_aside(&self) -> u32 {
-        let (mut at, mut freed) = (self.stack.take_all(), 0);
-        while at != FrameStack::END {
-            at = self.descriptor.links().0;
-            self.descriptor.clear(PageFlags::Stacked);
-            if self.descriptor.place() == Place::PutAside {
-                self.descriptor.mark().set_held();
-                freed += 1;
-            }
-        }
-        freed
+/// What `Zone::give` does in an NMI handler that finds the lock taken.
+fn put_aside(block: &(Descriptor, Aside)) {
+    if block.0.mark().put_aside() {
+        block.1.put(0);
     }
 }
 
-/// Two NMI handlers put one block aside at one moment: it is pushed once, or its link would lead to
-/// itself.
+/// What the next holder of the lock does. Answers how often it freed the block.
+fn free_put_aside(block: &(Descriptor, Aside)) -> u32 {
+    let mut freed = 0;
+    let mut look = |_| {
+        if block.0.place() == Place::PutAside {
+            block.0.mark().set_held();
+            freed += 1;
+        }
+    };
+    if !block.1.is_empty() && block.1.take(&mut look) {
+        look(0);
+    }
+    freed
+}
+
+/// Two NMI handlers put one block aside at one moment: it is freed once.
 #[test]
 fn a_block_is_put_aside_once() {
     loom::model(|| {
-        let block = Aside::new();
+        let block = Arc::new((Descriptor::new(), Aside::new()));
         let other = {
             let block = block.clone();
-            thread::spawn(move || block.put_aside())
+            thread::spawn(move || put_aside(&block))
         };
-        block.put_aside();
+        put_aside(&block);
         other.join().unwrap();
-        assert_eq!(block.descriptor.place(), Place::PutAside);
-        assert_eq!(block.free_put_aside(), 1);
+        assert_eq!(block.0.place(), Place::PutAside);
+        assert_eq!(free_put_aside(&block), 1);
     });
 }
 
-/// A block that is put aside while the last entry for it is being taken off the stack is freed by
-/// that or pushed again: never both, never neither.
+/// A block that is put aside again while an earlier name of it is looked at is freed by that look or
+/// the next: never both, never neither.
 #[test]
 fn a_block_that_is_put_aside_meanwhile_is_freed_once() {
     loom::model(|| {
-        let block = Aside::new();
-        block.put_aside();
+        let block = Arc::new((Descriptor::new(), Aside::new()));
+        put_aside(&block);
         // Another CPU freed it at the same moment and handed it out again.
-        block.descriptor.mark().set_held();
+        block.0.mark().set_held();
         let nmi = {
             let block = block.clone();
-            thread::spawn(move || block.put_aside())
+            thread::spawn(move || put_aside(&block))
         };
-        let early = block.free_put_aside();
+        let early = free_put_aside(&block);
         nmi.join().unwrap();
-        let late = block.free_put_aside();
+        let late = free_put_aside(&block);
         assert_eq!(early + late, 1);
-        assert!(block.stack.is_empty());
     });
 }
 

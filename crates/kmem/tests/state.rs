@@ -116,8 +116,7 @@ fn states_are_changed_by_a_holder_alone() {
         }
     }
     use PageFlags::*;
-    let managers =
-        [Slab, SlabReclaimable, Private, Mapping, Kernel, Metadata, Late, Inner, Stacked, Mapped];
+    let managers = [Slab, SlabReclaimable, Private, Mapping, Kernel, Metadata, Late, Inner, Mapped];
     for flag in managers {
         assert!(!mm.set_page_flag(held, flag) && !mm.clear_page_flag(held, flag));
         assert_eq!(kinds(&mm), [MisuseKind::ManagersState; 2], "{flag:?}");

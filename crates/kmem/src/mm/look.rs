@@ -292,6 +292,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 match (block, descriptor.place()) {
                     (Block::Free(order), _) => free += order.pages(),
                     (Block::Used(order), Place::OnLists(_)) => listed += order.pages(),
+                    // The zones freed what was put aside, when they were checked above.
+                    (Block::Used(_), Place::PutAside) => {
+                        return Err(Corruption::at("a block that was put aside is lost", pfn));
+                    }
                     _ => {}
                 }
                 frame += match block {

@@ -72,10 +72,8 @@ pub enum PageFlags {
     User = 17,
     /// For the first page of a block: some of the others have states of their own.
     Inner = 18,
-    /// It is on its zone's stack of blocks that were put aside.
-    Stacked = 19,
     /// Its map count is not 0.
-    Mapped = 20,
+    Mapped = 19,
 }
 
 impl PageFlags {
@@ -87,7 +85,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Stacked | Mapped => false,
+            | Mapped => false,
         }
     }
 
@@ -263,8 +261,7 @@ impl Descriptor {
     #[inline]
     pub(crate) fn reset(&self) {
         if self.flags.load(Relaxed) != 0 {
-            // Not a store: an NMI handler of another CPU may put the frame aside meanwhile.
-            self.flags.fetch_and(PageFlags::Stacked.bit(), Relaxed);
+            self.flags.store(0, Relaxed);
             self.map_count.store(0, Relaxed);
         }
     }

@@ -4,7 +4,7 @@
 //!   lock is taken for a batch of pages, not for a page.
 //! * [`CpuSection`]: entry to data of one CPU. No lock and no atomic read-modify-write; an
 //!   interrupt that arrives inside finds the section busy and takes the shared path instead.
-//! * [`FrameStack`]: frames put aside by code that may not wait for a lock.
+//! * [`Aside`]: frames put aside by code that may not wait for a lock.
 //!
 //! # Lock levels
 //!
@@ -21,9 +21,9 @@
 //!
 //! The atomics come from `atomic`, which is `core`'s, or the model checker's under `--cfg loom`.
 
+mod aside;
 mod section;
 mod spin;
-mod stack;
 
 pub(crate) mod atomic {
     //! Atomics: `core`'s, or the model checker's.
@@ -33,6 +33,6 @@ pub(crate) mod atomic {
     pub(crate) use loom::sync::atomic::*;
 }
 
+pub use aside::Aside;
 pub use section::{CpuSection, Entered};
 pub use spin::{Level, SpinGuard, SpinLock, ZoneLevel};
-pub use stack::FrameStack;

@@ -5,9 +5,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use super::{Floor, Watermarks, ZoneCounters, ZoneEvent};
 use crate::buddy::{Corruption, End, FreeAreas, Taken};
 use crate::gfp::ZoneKind;
-use crate::page::{Block, Memmap, MigrateType, PageFlags, Place};
+use crate::page::{Block, Memmap, MigrateType, Place};
 use crate::platform::{Event, EventKind, Hooks, Platform};
-use crate::sync::{FrameStack, SpinGuard, SpinLock, ZoneLevel};
+use crate::sync::{Aside, SpinGuard, SpinLock, ZoneLevel};
 use crate::{CpuId, NodeId, Order, Pfn};
 
 /// Which frames a zone has (A039).
@@ -39,7 +39,7 @@ pub struct Zone {
     largest: Order,
     areas: Apart<SpinLock<ZoneLevel, FreeAreas>>,
     free: Apart<AtomicU64>,
-    put_aside: FrameStack,
+    put_aside: Aside,
     counters: Apart<ZoneCounters>,
 }
 
@@ -88,7 +88,7 @@ impl Zone {
             largest,
             areas: Apart(SpinLock::new(FreeAreas::new(largest, index))),
             free: Apart(AtomicU64::new(0)),
-            put_aside: FrameStack::new(),
+            put_aside: Aside::new(),
             counters: Apart(ZoneCounters::new()),
         }
     }
@@ -183,7 +183,7 @@ impl Zone {
 
     /// How many free blocks there are of each order and type, at one moment (A080). `None` in an
     /// NMI handler that finds the lock taken.
-    pub fn free_area_counts<P: Platform>(&self, platform: &P) -> Option<FreeAreaCounts> {
+    pub(crate) fn free_area_counts<P: Platform>(&self, platform: &P) -> Option<FreeAreaCounts> {
         let areas = self.lock_areas(platform)?;
         Some(FreeAreaCounts(core::array::from_fn(|order| {
             let order = Order::from_raw(order as u8);
@@ -220,7 +220,11 @@ impl Zone {
 
     /// As [`Zone::lock_areas`], and frees what was put aside meanwhile.
     #[inline(always)]
-    fn lock_settled<'a, P: Platform>(&'a self, platform: &'a P, map: &Memmap) -> Option<Locked<'a, P>> {
+    fn lock_settled<'a, P: Platform>(
+        &'a self,
+        platform: &'a P,
+        map: &Memmap,
+    ) -> Option<Locked<'a, P>> {
         let mut areas = self.lock_areas(platform)?;
         if !self.put_aside.is_empty() {
             self.free_put_aside(&mut areas, map);
@@ -230,19 +234,19 @@ impl Zone {
 
     #[cold]
     fn free_put_aside(&self, areas: &mut FreeAreas, map: &Memmap) {
-        let mut at = self.put_aside.take_all();
-        while at != FrameStack::END {
-            let pfn = Pfn::from_raw(at);
-            let descriptor = map.at(pfn);
-            at = descriptor.links().0;
-            // Before the look at its place: whoever puts it aside from here on pushes it again.
-            descriptor.clear(PageFlags::Stacked);
+        let mut look = |pfn: Pfn| {
+            let Some(descriptor) = map.get(pfn).filter(|there| there.zone() == self.index) else {
+                return;
+            };
             // Another CPU may have freed it at the same moment, onto its lists: then it is there.
             if let Block::Used(order) = descriptor.block()
                 && descriptor.place() == Place::PutAside
             {
                 areas.free_block(map, pfn, order, End::Cold);
             }
+        };
+        if self.put_aside.take(|frame| look(Pfn::from_raw(frame))) {
+            (self.span.start..self.span.end).filter_map(Pfn::new).for_each(look);
         }
         self.note_free(areas.free());
     }
@@ -342,11 +346,7 @@ impl Zone {
                 descriptor.set_count(0);
                 descriptor.reset();
                 self.counters.0.add(ZoneEvent::Freed, order.pages());
-                // It may be there already, from a free that was one of two at one moment: pushed
-                // again, its link would lead to itself.
-                if !descriptor.set(PageFlags::Stacked) {
-                    self.put_aside.push(pfn.raw(), |next| descriptor.set_next(next));
-                }
+                self.put_aside.put(pfn.raw());
             }
         }
         true
@@ -433,7 +433,7 @@ impl Zone {
     }
 
     /// Checks the free areas and the counter beside them.
-    pub fn verify<P: Platform>(&self, platform: &P, map: &Memmap) -> Result<(), Corruption> {
+    pub(crate) fn verify<P: Platform>(&self, platform: &P, map: &Memmap) -> Result<(), Corruption> {
         let Some(areas) = self.lock_settled(platform, map) else { return Ok(()) };
         areas.verify(map)?;
         let counted = self.free_pages();
