@@ -140,7 +140,9 @@ fn a_slab_is_not_freed_as_pages() {
         let slab = mm.alloc_pages(gfp, order).unwrap();
         mm.set_page_slab(slab, true);
         mm.set_page_slab(slab, true);
-        assert_eq!(mm.counters().slab_reclaimable, 1 << order);
+        mm.set_page_slab(slab, false);
+        let counters = mm.counters();
+        assert_eq!((counters.slab_reclaimable, counters.slab_unreclaimable), (1 << order, 0));
         let free_pages = mm.free_page_count();
         free(&mm, slab, order);
         // SAFETY: wrong on purpose; nothing uses the memory.
@@ -159,7 +161,14 @@ fn a_slab_is_not_freed_as_pages() {
         }
         mm.clear_page_slab(slab);
         mm.clear_page_slab(slab);
-        assert_eq!(mm.counters().slab_reclaimable, 0);
+        let counters = mm.counters();
+        assert_eq!((counters.slab_reclaimable, counters.slab_unreclaimable), (0, 0));
+        // The other way round.
+        mm.set_page_slab(slab, false);
+        mm.set_page_slab(slab, true);
+        mm.clear_page_slab(slab);
+        let counters = mm.counters();
+        assert_eq!((counters.slab_reclaimable, counters.slab_unreclaimable), (0, 0));
         free(&mm, slab, order);
         assert_eq!(kinds(&mm), []);
     }

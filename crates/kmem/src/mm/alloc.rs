@@ -96,8 +96,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             gfp -= Gfp::HIGHMEM;
         }
         let page = self.alloc_pages(gfp, order)?;
+        // All zones but HighMem and Movable, which such a request does not see, end where the direct
+        // map does.
         self.page_address(page).ok_or_else(|| {
-            // A zone for devices may reach above the direct map.
             // SAFETY: the block was just allocated, and nobody knows of it.
             unsafe { self.__free_pages(page, order) };
             AllocError::NoMemory { order: self.clamp(order), gfp }

@@ -264,14 +264,15 @@ impl<'a> Limits<'a> {
         };
         if frame >= self.movable_from[node.index()] {
             ZoneKind::Movable
+        } else if frame >= self.direct {
+            // Whatever devices reach it: who asks for DMA memory wants to see it.
+            ZoneKind::HighMem
         } else if below(self.setup.dma) {
             ZoneKind::Dma
         } else if below(self.setup.dma32) {
             ZoneKind::Dma32
-        } else if frame < self.direct {
-            ZoneKind::Normal
         } else {
-            ZoneKind::HighMem
+            ZoneKind::Normal
         }
     }
 
@@ -545,7 +546,14 @@ fn describe(
 
 /// Gives the free RAM to the zones.
 fn free_ram<P: Platform>(platform: &P, tables: &Tables, frames: &Normalised, limits: &Limits<'_>) {
-    for (range, node) in frames.free_ranges() {
+    // The frame at address 0, where the direct map has one: its address says "none", so it stays
+    // reserved.
+    let null = (platform.base().get().wrapping_neg() as u64) >> P::PAGE_SHIFT;
+    let around = |range: Range<u64>| {
+        if range.contains(&null) { [range.start..null, null + 1..range.end] } else { [range, 0..0] }
+    };
+    let free = frames.free_ranges().flat_map(|(range, node)| around(range).map(|r| (r, node)));
+    for (range, node) in free {
         for (piece, kind) in limits.cut(range, node) {
             let Some(index) = tables.zone_at[node.index()][kind.index()] else { continue };
             for frame in piece.clone() {
@@ -566,9 +574,20 @@ fn free_ram<P: Platform>(platform: &P, tables: &Tables, frames: &Normalised, lim
 
 /// Zonelists, and the per-CPU areas that point into them.
 fn finish(tables: &Tables, setup: &Setup, limits: &Limits<'_>, frames: &Normalised) {
+    // Zones that have pages now, or will have when late memory is released.
+    let mut late = [[0; ZoneKind::COUNT]; MAX_NODES];
+    for (reserved, node) in frames.reserved_in_ram() {
+        if reserved.class == ReservedClass::Late {
+            for (piece, kind) in limits.cut(reserved.range, node) {
+                late[node.index()][kind.index()] += piece.end - piece.start;
+            }
+        }
+    }
+    let late_of = |zone: &Zone| late[zone.node().index()][zone.kind().index()];
     let populated = |node: NodeId, kind: ZoneKind| {
         let index = tables.zone_at[node.index()][kind.index()]?;
-        tables.zone(index).is_populated().then_some(index)
+        let zone = tables.zone(index);
+        (zone.is_populated() || late_of(zone) > 0).then_some(index)
     };
     for node in (0..MAX_NODES as u32).filter_map(NodeId::new) {
         let row = ZoneKind::ALL.map(|highest| {
@@ -579,7 +598,7 @@ fn finish(tables: &Tables, setup: &Setup, limits: &Limits<'_>, frames: &Normalis
     }
     for zone in tables.zones() {
         let size = if setup.pagesets {
-            PcpSize::for_zone(zone.managed_pages(), setup.cpus)
+            PcpSize::for_zone(zone.managed_pages() + late_of(zone), setup.cpus)
         } else {
             PcpSize::NONE
         };
@@ -636,11 +655,14 @@ fn set_watermarks(tables: &Tables, page_shift: u32) {
     let kilobytes = tables
         .min_free_kilobytes
         .unwrap_or_else(|| min_free_kilobytes((lowmem << page_shift) >> 10));
-    let minimum = (kilobytes << 10) >> page_shift;
+    let minimum = kilobytes.saturating_mul(1 << 10) >> page_shift;
     for zone in tables.zones() {
         let managed = zone.managed_pages();
         let min = if zone.kind() < ZoneKind::HighMem {
-            (minimum * managed).checked_div(lowmem).unwrap_or(0)
+            // At most the zone: a share of more is a share of all.
+            (minimum.min(lowmem) as u128 * u128::from(managed))
+                .checked_div(u128::from(lowmem))
+                .map_or(0, |share| share as u64)
         } else {
             // Requests for these zones can fall back: a token reserve keeps some for the urgent.
             (managed / 1024).clamp(32.min(managed), 128)

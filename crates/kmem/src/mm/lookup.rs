@@ -33,7 +33,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// it is mapped (A010, A014, A272). Any context.
     #[inline]
     pub fn page_address(&self, page: Page) -> Option<VirtAddr> {
-        self.platform.phys_to_virt(self.page_to_phys(page))
+        let start = self.page_to_phys(page);
+        // The limit may lie inside a page, of which then nobody sees the end.
+        let last = PhysAddr::new(start.get() + ((1 << P::PAGE_SHIFT) - 1));
+        if last < self.platform.limit() { self.platform.phys_to_virt(start) } else { None }
     }
 
     /// The page that an address of the direct map lies in; `None` for other addresses (A015). Any

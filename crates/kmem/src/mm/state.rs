@@ -72,17 +72,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// can be shrunk (A018). By the holder of the block; until [`Mm::clear_page_slab`] a free of it
     /// is a wrong one.
     ///
-    /// A page that is not the first of a block in use is reported as misuse and stays as it is. Any
-    /// context.
+    /// A block that is a slab's already stays what it is. A page that is not the first of a block in
+    /// use is reported as misuse and stays as it is. Any context.
     #[track_caller]
     pub fn set_page_slab(&self, page: Page, reclaimable: bool) {
         let Some((there, order)) = self.first_of_block(page, Location::caller()) else { return };
+        if there.set(PageFlags::Slab) {
+            return;
+        }
         if reclaimable {
             there.set(PageFlags::SlabReclaimable);
         }
-        if !there.set(PageFlags::Slab)
-            && let Some(zone) = self.page_zone(page)
-        {
+        if let Some(zone) = self.page_zone(page) {
             zone.counters().add(slab_event(reclaimable), order.pages());
         }
     }
