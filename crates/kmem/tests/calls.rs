@@ -3,6 +3,7 @@
 mod common;
 
 use common::{CPU, Machine, Rig, frames, lists, settle};
+use kmem::platform::Context;
 use kmem::*;
 
 const MIB: u64 = 1 << 20;
@@ -279,13 +280,29 @@ fn lists_are_drained_and_survive_their_cpu() {
     mm.drain_all_pages();
     let left = mm.listed_pages();
     assert!(left > 0, "the other cpu has done nothing yet");
+    let zone = mm.zones().iter().rfind(|zone| zone.is_populated()).unwrap();
+    let batch = u64::from(mm.pagesets(zone).next().unwrap().batch);
     as_cpu(1, || {
         let page = mm.alloc_pages(GFP_KERNEL, 0).unwrap();
         common::free(&mm, page, 0);
-        mm.drain_local_pages();
     });
+    assert_eq!(mm.listed_pages(), batch, "what the call itself fetched");
+    as_cpu(1, || mm.drain_local_pages());
     assert_eq!(mm.listed_pages(), 0);
     assert_eq!(lists(&mm), before);
+
+    // Where CPUs can be called, they are, from where that can be waited for.
+    mm.platform().can_call.set(true);
+    fill(1);
+    let on_the_other = mm.listed_pages();
+    let saved = mm.platform().mask();
+    mm.drain_all_pages();
+    mm.platform().restore(saved);
+    assert_eq!(mm.listed_pages(), on_the_other, "the other cpu was not called from here");
+    mm.drain_all_pages();
+    assert_eq!(mm.listed_pages(), 0);
+    assert_eq!(lists(&mm), before);
+    mm.platform().can_call.set(false);
 
     fill(1);
     // SAFETY: that CPU does nothing meanwhile.

@@ -311,6 +311,30 @@ fn nofail_waits_for_others_where_it_must_not_reclaim() {
     mm.verify().unwrap();
 }
 
+/// A request that may sleep, made where that is forbidden, is reported and then goes on as one that
+/// must not: it neither reclaims nor waits.
+///
+/// A101, A135
+#[test]
+fn a_request_in_the_wrong_place_does_not_reclaim() {
+    use kmem::platform::{Context, MisuseKind};
+    let mm = bare();
+    let held = exhaust(&mm);
+    for gfp in [GFP_KERNEL, GFP_KERNEL | Gfp::RETRY_MAYFAIL, GFP_KERNEL | Gfp::NOFAIL, GFP_NOFS] {
+        mm.reclaim().prepare(&[], 0);
+        let saved = mm.platform().mask();
+        let found = mm.alloc_page(gfp | Gfp::NOWARN);
+        mm.platform().restore(saved);
+        assert!(matches!(found, Err(AllocError::NoMemory { .. })), "{gfp}: {found:?}");
+        assert_eq!(mm.reclaim().calls(), 0, "{gfp}");
+        let reports = mm.platform().take_reports();
+        assert_eq!(reports.len(), 1, "{gfp}: {reports:#?}");
+        assert_eq!(reports[0].kind, MisuseKind::SleepInAtomic);
+    }
+    release(&mm, held);
+    mm.verify().unwrap();
+}
+
 /// A107, A108, A109
 #[test]
 fn the_flags_say_how_often_to_try() {

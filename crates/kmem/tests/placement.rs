@@ -108,6 +108,31 @@ fn a_run_leaves_low_memory_for_those_who_need_it() {
     assert_eq!(settle(&mm), before);
 }
 
+/// A run of frames leaves what is kept back, as any request.
+///
+/// A026, A139
+#[test]
+fn a_run_leaves_the_reserve() {
+    let mm: Machine = Mm::new(Rig::new(16 << 20));
+    let setup = Setup::new().min_free_kbytes(1024);
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(&MemoryMap::new().ram(0..16 * MIB, NodeId::ZERO), &setup) }.unwrap();
+    let zone = &mm.zones()[0];
+    let (free, min) = (zone.free_pages(), zone.watermarks().min);
+    assert_eq!(min, 256);
+    let taken = |gfp: Gfp| {
+        let most = (1..=free).rev().find(|count| {
+            let run = mm.alloc_contig_pages(*count, Order::ZERO, ALL, gfp | Gfp::NOWARN);
+            // SAFETY: the test's own, and not used.
+            run.map(|run| unsafe { mm.free_contig_pages(run, *count) }).is_ok()
+        });
+        free - most.unwrap()
+    };
+    assert_eq!(taken(GFP_KERNEL | Gfp::MEMALLOC), 0, "the free memory is one run");
+    assert_eq!(taken(GFP_KERNEL), min);
+    assert_eq!(taken(GFP_ATOMIC), min * 3 / 8);
+}
+
 /// What a run of frames cannot be is refused, and what it cannot be here is reported.
 ///
 /// A065, A135

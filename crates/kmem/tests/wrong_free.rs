@@ -510,6 +510,28 @@ fn each_page_of_a_run_is_reported() {
     assert_eq!(settle(&mm), before);
 }
 
+/// A page of a run that somebody else refers to stays theirs when the run is freed.
+///
+/// A008, A016
+#[test]
+fn a_shared_page_of_a_run_outlives_the_run() {
+    let mm = machine();
+    let before = settle(&mm);
+    let within = PhysAddr::new(MIB)..PhysAddr::new(12 * MIB);
+    let run = mm.alloc_contig_pages(5, Order::ZERO, within, GFP_KERNEL).unwrap();
+    let shared = page_at(&mm, run.pfn().number() + 2);
+    mm.get_page(shared);
+    // SAFETY: the test's own.
+    unsafe { mm.free_contig_pages(run, 5) };
+    assert_eq!(mm.page_count(shared), 1);
+    assert_eq!(mm.owner(shared.pfn()), Owner::Kernel);
+    // SAFETY: the reference was taken above.
+    unsafe { mm.put_page(shared) };
+    assert_eq!(mm.page_count(shared), 0);
+    assert_eq!(mm.platform().take_reports(), []);
+    assert_eq!(settle(&mm), before);
+}
+
 /// A count that is far too large frees what is there and ends at the first frame that is none.
 ///
 /// A062, A063

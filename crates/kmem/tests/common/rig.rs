@@ -5,9 +5,11 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use kmem::platform::{
-    Context, Cpus, DirectMap, Event, Hooks, Level, Misuse, MisuseKind, Passed, TemporaryMap, There,
+    Context, Cpus, CrossCall, DirectMap, Event, Hooks, Level, Misuse, MisuseKind, NotCalled,
+    Passed, TemporaryMap, There,
 };
 use kmem::{CpuId, NodeMask, Pfn, PhysAddr, VirtAddr};
 
@@ -178,6 +180,22 @@ pub struct Rig<const SHIFT: u32 = 12, const TRACE: bool = false> {
     direct: u64,
     reports: Mutex<Vec<Report>>,
     lines: Mutex<Vec<String>>,
+    /// Whether a CPU can make another run something. For tests of one thread.
+    pub can_call: Switch,
+}
+
+/// Something that is on or off.
+#[derive(Default)]
+pub struct Switch(AtomicBool);
+
+impl Switch {
+    pub fn set(&self, on: bool) {
+        self.0.store(on, SeqCst);
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.load(SeqCst)
+    }
 }
 
 // SAFETY: the RAM is the manager's and its callers'; the rest is behind locks.
@@ -198,7 +216,7 @@ impl<const SHIFT: u32, const TRACE: bool> Rig<SHIFT, TRACE> {
         assert!(!ram.is_null());
         let _ = ram.expose_provenance();
         let (reports, lines) = (Mutex::default(), Mutex::default());
-        Rig { ram, bytes, direct: direct as u64, reports, lines }
+        Rig { ram, bytes, direct: direct as u64, reports, lines, can_call: Switch::default() }
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -260,6 +278,25 @@ unsafe impl<const SHIFT: u32, const TRACE: bool> Cpus for Rig<SHIFT, TRACE> {
     fn relax(&self) {
         CPU.with(|cpu| cpu.point(Point::Relax));
         std::thread::yield_now();
+    }
+
+    fn cross_call(&self) -> Option<&dyn CrossCall> {
+        if self.can_call.is_on() { Some(self) } else { None }
+    }
+}
+
+// SAFETY: the other CPU does nothing, as the test has one thread, which is that CPU meanwhile.
+unsafe impl<const SHIFT: u32, const TRACE: bool> CrossCall for Rig<SHIFT, TRACE> {
+    fn call_on(&self, other: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled> {
+        CPU.with(|cpu| {
+            assert!(!cpu.in_atomic(), "a cpu is called from atomic context");
+            let own = cpu.number.replace(other.get());
+            cpu.interrupt.set(true);
+            work();
+            cpu.interrupt.set(false);
+            cpu.number.set(own);
+        });
+        Ok(())
     }
 }
 
