@@ -179,11 +179,11 @@ fn a_zone_that_is_wholly_late_is_used_once_it_is_released() {
     }
     let before = settle(&mm);
     let dma = held(&mm, ALL | Gfp::DMA);
-    assert_eq!(dma.len() as u64, 8 * MIB >> 12);
+    assert_eq!(dma.len() as u64, (8 * MIB) >> 12);
     release(&mm, dma);
     CPU.with(|cpu| cpu.number.set(1));
     let local: Vec<Page> = std::iter::from_fn(|| mm.alloc_page(here).ok()).collect();
-    assert_eq!(local.len() as u64, 24 * MIB >> 12);
+    assert_eq!(local.len() as u64, (24 * MIB) >> 12);
     release(&mm, local);
     assert!(mm.listed_pages() > 0, "the zone has lists too");
     mm.drain_local_pages();

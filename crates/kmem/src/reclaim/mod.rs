@@ -46,10 +46,12 @@ pub struct ReclaimRequest {
 
 /// Frees memory when there is too little.
 pub trait Reclaim: Sync {
-    /// Frees memory for a request and answers how many pages. May sleep.
+    /// Frees memory for a request and answers how many pages. May sleep, and allocate with
+    /// [`Gfp::MEMALLOC`] alone: any other request that needs memory would come back here.
     fn reclaim(&self, pages: &dyn PageSource, request: &ReclaimRequest) -> u64;
 
-    /// Gets reclaim going in the background. Any context; does not sleep.
+    /// Gets reclaim going in the background. Any context; does not sleep, and does not allocate: it is
+    /// called from inside an allocation.
     fn wake_background(&self, request: &ReclaimRequest);
 }
 
