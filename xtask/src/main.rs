@@ -37,7 +37,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check all that CI checks: set-up, rustfmt, clippy, layers, tests, no_std proof, conformance.
+    /// Check all that CI checks: set-up, rustfmt, clippy, documentation, layers, tests, no_std
+    /// proof, conformance.
     Test,
     /// Check that no import runs against the order of the layers (docs/layers.txt).
     Layers,

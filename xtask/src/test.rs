@@ -1,6 +1,6 @@
 //! `cargo xtask test`: all that CI checks, step by step, up to the first failure.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -27,7 +27,7 @@ pub fn run(ws: &Workspace) -> ExitCode {
 }
 
 fn steps(ws: &Workspace, ran: &mut Ran) -> Result<()> {
-    let mut steps = Steps::new(7);
+    let mut steps = Steps::new(8);
     steps.step("set-up", "programs that the build and the tests need", || setup::check(ws))?;
     steps.step("rustfmt", "every source file is formatted", || {
         run_command(&mut ws.cargo(["fmt", "--all", "--", "--check"]))
@@ -35,6 +35,10 @@ fn steps(ws: &Workspace, ran: &mut Ran) -> Result<()> {
     steps.step("clippy", "no warning in any target", || {
         run_command(&mut ws.cargo(clippy(&["--workspace"])))?;
         run_command(&mut ws.cargo(clippy(&["--package", "kmem", "--features", "x86_64"])))
+    })?;
+    steps.step("documentation", "no warning and no dead link in any page", || {
+        run_command(&mut documentation(ws, &["--workspace"]))?;
+        run_command(&mut documentation(ws, &["--package", "kmem", "--features", "x86_64"]))
     })?;
     steps.step("layers", "no import runs against the order", || {
         layers::check(ws).map(|summary| ui::note(&summary))
@@ -48,6 +52,12 @@ fn steps(ws: &Workspace, ran: &mut Ran) -> Result<()> {
         ran.tally.add(cases.tally());
         conformance::check(ws, &cases, ran).map(|summary| ui::note(&summary))
     })
+}
+
+fn documentation(ws: &Workspace, packages: &[&str]) -> Command {
+    let mut doc = ws.cargo([&["doc", "--quiet", "--no-deps"], packages].concat());
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    doc
 }
 
 fn clippy<'a>(packages: &[&'a str]) -> Vec<&'a str> {

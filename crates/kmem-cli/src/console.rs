@@ -1,6 +1,6 @@
 //! What people see: errors, messages, progress. Colours and progress are for terminals only.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ pub const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// For the machine's own messages.
 pub const FAINT: Style = Style::new().dimmed();
+
+/// What is said where standard output takes nothing.
+pub fn cannot_print(error: &io::Error) -> String {
+    format!("cannot write to standard output: {error}")
+}
 
 /// Prints one line about an error to standard error.
 pub fn error(line: &str) {
@@ -90,6 +95,20 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Shows on standard error, while `work` runs, what the process is busy with.
+pub fn busy<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    if !stderr().is_terminal() {
+        return work();
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let spinner = ProgressBar::new_spinner().with_style(style).with_message(printable(what));
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let result = work();
+    spinner.finish_and_clear();
+    result
 }
 
 /// A time as people read it.

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write, stdout};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kmem::{CpuId, Mm, NoReclaim};
@@ -45,7 +45,7 @@ fn boot_with<const SHIFT: u32>(description: &Description, visit: impl Visit) -> 
     hosted.settle();
     match (hosted.shut_down(), visited) {
         (Err(lost), Err(failed)) => {
-            console::error(&failed.to_string());
+            failed.tell();
             Err(lost)
         }
         (Err(exit), Ok(())) | (Ok(()), Err(exit)) => Err(exit),
@@ -66,6 +66,8 @@ pub struct Inner<const SHIFT: u32> {
     progress: Progress,
     /// How many reports of misuse people have seen.
     shown: AtomicUsize,
+    /// Whether nobody reads standard output any more.
+    closed: AtomicBool,
 }
 
 impl<const SHIFT: u32> Deref for Hosted<SHIFT> {
@@ -78,7 +80,15 @@ impl<const SHIFT: u32> Deref for Hosted<SHIFT> {
 
 impl<const SHIFT: u32> Hosted<SHIFT> {
     fn boot(description: &Description) -> Result<Self, Exit> {
-        let machine = Machine::boot(description).map_err(|error| match error {
+        let boot = || Machine::boot(description);
+        let metadata = description.footprint().metadata;
+        let booted = if metadata > BOOTS_SLOWLY {
+            let (name, size) = (&description.name, console::size(metadata));
+            console::busy(&format!("booting {name}: writing {size} of page descriptors"), boot)
+        } else {
+            boot()
+        };
+        let machine = booted.map_err(|error| match error {
             // The description is good; the host is what lacks something.
             HostError::Resource { .. } => Exit::Failed(error.to_string()),
             _ => Exit::BadInput(error.to_string()),
@@ -96,6 +106,7 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
             begun: Instant::now(),
             progress: Progress::default(),
             shown: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         };
         Ok(Hosted { inner: Arc::new(inner) })
     }
@@ -106,6 +117,10 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
         if shutdown.is_clean() { Ok(()) } else { Err(Exit::Lost(shutdown.to_string())) }
     }
 }
+
+/// Bytes of metadata that take long enough for people to wonder: hosts write 1 GiB of descriptors in
+/// about two seconds.
+const BOOTS_SLOWLY: u64 = 1 << 30;
 
 impl<const SHIFT: u32> Inner<SHIFT> {
     /// Name, memory, CPUs and nodes in one line.
@@ -127,6 +142,25 @@ impl<const SHIFT: u32> Inner<SHIFT> {
             console::machine_message(line);
         }
     }
+
+    /// Prints what the machine has logged, without reports of misuse: people have seen them, by
+    /// [`Inner::settle`] or from the command that provoked them.
+    pub fn show_log(&self) {
+        let misuses = self.machine.misuses();
+        for line in self.machine.take_log() {
+            // The mark before it may have cost a long report its end.
+            let report = line.strip_prefix("error: ");
+            let is_misuse = |report: &str| misuses.iter().any(|misuse| misuse.starts_with(report));
+            if !report.is_some_and(is_misuse) {
+                console::machine_message(&line);
+            }
+        }
+    }
+
+    /// What the end of a command comes to: where it could not print, that is why it failed.
+    pub fn exit_of(&self, error: kmem_shell::Error) -> Exit {
+        if self.closed.load(Ordering::Relaxed) { Exit::Closed } else { error.into() }
+    }
 }
 
 impl<const SHIFT: u32> System for Hosted<SHIFT> {
@@ -140,9 +174,12 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
     fn print(&self, bytes: &[u8]) -> Result<(), String> {
         self.progress.clear();
         let mut out = stdout().lock();
-        out.write_all(bytes)
-            .and_then(|()| out.flush())
-            .map_err(|error| format!("cannot write to standard output: {error}"))
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                self.closed.store(true, Ordering::Relaxed);
+            }
+            console::cannot_print(&error)
+        })
     }
 
     fn nanoseconds(&self) -> u64 {
@@ -266,4 +303,20 @@ impl Sink for HostFile {
 
 fn cannot(what: &str, path: &str, error: &std::io::Error) -> String {
     format!("cannot {what} {path}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_machines_with_many_descriptors_boot_slowly() {
+        let slow = |machine: &Description| machine.footprint().metadata > BOOTS_SLOWLY;
+        assert!(!Description::presets().any(|machine| slow(&machine)));
+        let mut machine = Description::preset("default").unwrap();
+        machine.mem(1 << 40).unwrap();
+        assert!(slow(&machine));
+        machine.set("page_shift=16").unwrap();
+        assert!(!slow(&machine));
+    }
 }

@@ -189,16 +189,40 @@ fn what_is_held_at_the_end_is_given_back() {
 
 #[test]
 fn fill_takes_all_and_drain_gives_it_back() {
-    let out = tiny("drain; fill; drain").well();
+    let out = tiny("drain; fill; drain; drain").well();
     let free =
         |line: &str| -> u64 { line.split_whitespace().rev().nth(1).unwrap().parse().unwrap() };
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
+    assert!(lines[3].starts_with("gave back 0 pages that fill held; 0 pages left the"), "{out}");
     let (before, after) = (free(lines[0]), free(lines[2]));
     assert_eq!(before, after);
     assert!(before > 15_000, "{out}");
+    // What was taken is given back, and counted apart from what lay on the CPUs' lists before.
+    let taken = lines[1].split(", ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(lines[2].starts_with(&format!("gave back {taken} pages that fill held; ")), "{out}");
     // What is left are the reserves.
     assert!(free(lines[1]) < before / 8, "{out}");
+}
+
+/// A page that is freed stays on its CPU's list, with those that came with it, until it is drained.
+#[test]
+fn drain_says_how_many_pages_left_the_lists_of_the_cpus() {
+    let out = tiny("drain; alloc_pages GFP_KERNEL 0; free 1; drain; drain").well();
+    let lines: Vec<&str> = out.lines().collect();
+    let left = |line: &str| -> u64 {
+        let line = line.strip_prefix("gave back 0 pages that fill held; ").unwrap();
+        line.split(" left the CPUs' lists; ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert!(left(lines[2]) > 0, "{out}");
+    assert_eq!(left(lines[3]), 0, "{out}");
 }
 
 /// A319: exhaustion on purpose.
@@ -263,8 +287,10 @@ fn one_thing_is_singular_in_messages() {
     let out = run("fill GFP_KERNEL 10; drain; stress 1 1");
     let lines: Vec<&str> = out.lines().collect();
     assert!(lines[0].starts_with("took 1 block of order 10, 1024 pages; "), "{out}");
-    assert!(lines[1].starts_with("gave back 1024 pages; "), "{out}");
+    assert!(lines[1].starts_with("gave back 1024 pages that fill held; "), "{out}");
     assert!(lines[3].starts_with("1 operation on 1 CPU, "), "{out}");
+    let out = run("stress 0 1");
+    assert!(out.contains("\n0 operations on 1 CPU, "), "{out}");
 }
 
 /// A062, A063
@@ -322,11 +348,40 @@ fn the_log_is_shown_on_demand() {
     assert_eq!(tiny("dmesg").well(), "");
 }
 
-/// What follows `exit` in a text of commands is not run.
+/// `exit` ends the run with what was done before it: its status, and what was lost.
 #[test]
-fn exit_ends_a_script() {
+fn exit_and_quit_end_a_run() {
     let folder = Folder::new();
     let script = folder.path("script");
-    std::fs::write(&script, "sleep 0\n  exit \nno such command\n").unwrap();
-    assert_eq!(kmem(&["boot", "--machine", "tiny", "--script", &script]).well(), "");
+    for end in ["exit", "quit"] {
+        assert_eq!(tiny(&format!("ls /dev; {end}; cat /none")).well(), "null\nzero\n");
+        tiny(&format!("leak 3; {end}")).complains(3, "8 pages of 4096 bytes are lost");
+        tiny(&format!("cat /none; {end}")).complains(1, "/none");
+        std::fs::write(&script, format!("sleep 0\n  ls /dev; {end} # all\nno such command\n"))
+            .unwrap();
+        let run = kmem(&["boot", "--machine", "tiny", "--script", &script]);
+        assert_eq!(run.well(), "null\nzero\n");
+        // What stands behind it in its own line is looked up before anything is done.
+        tiny(&format!("ls /dev; {end}; nosuch")).complains(2, "nosuch");
+    }
+    assert!(tiny("help").well().contains("\nexit "));
+}
+
+/// A062: what was reported is in the log as well, once.
+#[test]
+fn the_log_holds_reports_of_misuse() {
+    let out = tiny("wrong_free double; dmesg; dmesg").well();
+    let logged: Vec<&str> = out.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(logged.len(), 1, "{out}");
+    assert!(logged[0].contains("double free"), "{out}");
+    assert_eq!(out.lines().last(), Some(logged[0]), "{out}");
+}
+
+#[test]
+fn help_for_one_command_may_say_more_than_the_list() {
+    let (list, one) = (tiny("help").well(), tiny("help stress").well());
+    for detail in ["refused requests are no failure", "not how the CPUs interleave"] {
+        assert!(one.contains(detail) && !list.contains(detail), "{one}");
+    }
+    assert!(list.lines().all(|line| line.chars().count() <= 100), "{list}");
 }

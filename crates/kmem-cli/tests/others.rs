@@ -1,8 +1,8 @@
-//! `kmem machines` and `kmem demo` from outside.
+//! `kmem machines`, `kmem demo` and `kmem conformance` from outside.
 
 mod common;
 
-use common::{Folder, kmem};
+use common::{Folder, kmem, kmem_unread};
 
 #[test]
 fn machines_lists_every_preset_in_a_table_and_as_json() {
@@ -28,6 +28,86 @@ fn machines_lists_every_preset_in_a_table_and_as_json() {
         assert_eq!(booted, claimed, "{name}");
     }
     assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+}
+
+/// What `kmem machines NAME` prints is the machine: a file of it boots the same one.
+#[test]
+fn a_machine_that_is_printed_is_a_machine_file() {
+    let folder = Folder::new();
+    let path = folder.path("machine.toml");
+    let json = kmem(&["machines", "--json"]).well();
+    let rows = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let names: Vec<String> = rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+    assert!(names.len() >= 8);
+    for name in names {
+        let text = kmem(&["machines", &name]).well();
+        std::fs::write(&path, &text).unwrap();
+        let read = kmem_host::Description::from_file(&path).unwrap();
+        assert_eq!(read, kmem_host::Description::preset(&name).unwrap());
+        let info =
+            |machine: &str| kmem(&["boot", "--machine", machine, "-c", "cat /proc/iomem"]).well();
+        assert_eq!(info(&path), info(&name));
+    }
+}
+
+#[test]
+fn every_key_of_a_machine_file_is_explained_with_its_default() {
+    let text = kmem(&["machines", "--keys"]).well();
+    for lines in [
+        "largest_order\n    the largest block that can be allocated: 2^largest_order pages\n    \
+         give a number from 0 to 15\n    default: 10\n",
+        "\nmin_free_kbytes\n    the sum of the min watermarks, in KiB; ",
+    ] {
+        assert!(text.contains(lines), "{text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    for line in kmem(&["machines", "numa2"]).well().lines() {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        assert!(text.contains(&format!("{key}\n    ")), "{key}");
+    }
+    let json = kmem(&["machines", "--keys", "--json"]).well();
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(first["name"], "name");
+    assert_eq!(json.lines().count(), kmem_host::Description::keys().count());
+}
+
+/// As other tools do: nothing is said, and the status is that of a process that SIGPIPE has ended.
+#[test]
+fn nothing_is_said_where_nobody_reads_the_output() {
+    for arguments in [
+        &["machines"][..],
+        &["machines", "--keys"],
+        &["conformance", "--machine", "tiny"],
+        &["demo"],
+        &["boot", "-c", "cat /proc/buddyinfo"],
+        &["boot", "-c", "time ls /dev"],
+    ] {
+        let run = kmem_unread(arguments);
+        assert_eq!((run.status, run.err.as_str()), (141, ""), "{arguments:?}");
+    }
+    // The machine is checked all the same.
+    let run = kmem_unread(&["boot", "--machine", "tiny", "-c", "leak 3; ls /dev"]);
+    run.complains(3, "8 pages of 4096 bytes are lost");
+}
+
+/// The pages that the two tables differ by are those that the text accounts for.
+#[test]
+fn the_numbers_of_the_demo_add_up() {
+    let out = kmem(&["demo"]).well();
+    let tables: Vec<u64> = out
+        .split("kmem> cat /proc/buddyinfo\n")
+        .skip(1)
+        .map(|text| {
+            let rows = text.lines().take_while(|line| line.starts_with("Node "));
+            let counts = rows.flat_map(|row| row.split_whitespace().skip(4).enumerate());
+            counts.map(|(order, count)| count.parse::<u64>().unwrap() << order).sum()
+        })
+        .collect();
+    let said = out.split(" pages fewer are free").next().unwrap();
+    let said: u64 = said.rsplit('\n').next().unwrap().parse().unwrap();
+    assert_eq!(tables.len(), 3, "{out}");
+    assert_eq!(tables[0] - tables[1], said, "{out}");
+    assert_eq!(tables[0], tables[2], "{out}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
         })
     }
 
-    /// Whether messages and reports also go to standard error as they come.
+    /// Whether messages also go to standard error as they come.
     pub(crate) fn set_echo(&self, echo: bool) {
         self.echo.store(echo, Relaxed);
     }
@@ -88,8 +88,8 @@ impl<const SHIFT: u32> Host<SHIFT> {
         self.cpus.held().unwrap_or_else(|| no_cpu())
     }
 
-    fn record(&self, journal: &Journal, line: Line) {
-        journal.write(line);
+    fn record(&self, line: Line) {
+        self.log.write(line);
         if self.echo.load(Relaxed) {
             // One write, so that lines stay whole; a handler may not use the standard library's
             // locked stream.
@@ -216,11 +216,12 @@ impl<const SHIFT: u32> Hooks for Host<SHIFT> {
             Level::Warning => "warning: ",
             Level::Error => "error: ",
         };
-        self.record(&self.log, Line::new(format_args!("{mark}{message}")));
+        self.record(Line::new(format_args!("{mark}{message}")));
     }
 
     fn misuse(&self, report: &Misuse<'_>) {
-        self.record(&self.misuses, Line::new(format_args!("{report}")));
+        self.misuses.write(Line::new(format_args!("{report}")));
+        self.log(Level::Error, format_args!("{report}"));
     }
 }
 

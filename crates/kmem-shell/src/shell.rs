@@ -18,16 +18,25 @@ pub struct Shell<'m, S: System> {
     pub(crate) next_id: u64,
     /// What `fill` took.
     pub(crate) fill: Fill,
+    /// Whether `exit` was run.
+    pub(crate) ended: bool,
 }
 
 impl<'m, S: System> Shell<'m, S> {
     /// A shell whose user holds nothing.
     pub fn new(system: &'m S) -> Self {
-        Shell { system, modules: Modules::new(), held: Vec::new(), next_id: 1, fill: Fill::new() }
+        Shell {
+            system,
+            modules: Modules::new(),
+            held: Vec::new(),
+            next_id: 1,
+            fill: Fill::new(),
+            ended: false,
+        }
     }
 
-    /// Runs the commands of a text one after the other, up to the first that fails. All are looked
-    /// up before the first is run.
+    /// Runs the commands of a text one after the other, up to the first that fails or ends the run.
+    /// All are looked up before the first is run.
     ///
     /// # Errors
     ///
@@ -40,7 +49,18 @@ impl<'m, S: System> Shell<'m, S> {
                 find::<S>(&words[1..])?;
             }
         }
-        invocations.iter().try_for_each(|invocation| self.run_one(invocation))
+        for invocation in &invocations {
+            self.run_one(invocation)?;
+            if self.ended {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a command has ended the run: nothing more is to be run then.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Runs one command.

@@ -52,7 +52,8 @@ pub trait System: Send + Sync + Sized + 'static {
     fn interrupts<'a>(&'a self, handler: Handler<Self>)
     -> Result<Box<dyn Interrupts + 'a>, String>;
 
-    /// The manager's messages since the last call, oldest first, a line each.
+    /// The manager's messages since the last call, oldest first, a line each. Reports of wrong frees
+    /// and wrong calls are among them.
     fn take_log(&self) -> Vec<String>;
 
     /// How many wrong frees and wrong calls were reported since boot.

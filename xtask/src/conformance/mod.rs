@@ -39,7 +39,7 @@ pub fn run_cases(ws: &Workspace, from: Option<&Path>) -> Result<Cases> {
         Some(file) => cases::read(file)?,
         None => cases::run(ws)?,
     };
-    ui::note(&format!("{} cases on {} machines", cases.names(), cases.machines()));
+    ui::note(&format!("{} cases on {} machines", cases.names(), cases.machines().len()));
     Ok(cases)
 }
 
@@ -71,7 +71,7 @@ fn found(ws: &Workspace, cases: &Cases, ran: &Ran) -> Result<String> {
     answers::check_places(&answers, |path| ws.read(path)).with_context(|| ANSWERS.to_owned())?;
     let mut evidence = cases.evidence();
     evidence.extend(evidence::of_tests(ran)?);
-    page::render(&groups, &evidence::by_statement(evidence), &answers)
+    page::render(&groups, &evidence::by_statement(evidence), &cases.machines(), &answers)
 }
 
 /// The first line in which two texts differ: its number and both lines.

@@ -24,13 +24,16 @@ The statements are those of [acceptance.md](acceptance.md), shortened; the kinds
 /// Characters of a statement that are shown.
 const SHOWN: usize = 100;
 
+/// The page; `machines` are all those of the run.
 pub fn render(
     groups: &[Group],
     proofs: &BTreeMap<Id, Proofs>,
+    machines: &BTreeSet<&str>,
     answers: &Answers,
 ) -> Result<String> {
     refuse_unknown(groups, proofs.keys().chain(answers.keys()))?;
     let mut page = INTRODUCTION.to_owned();
+    let _ = write!(page, "\nAll machines: {}.\n", listed(machines));
     let (mut behaviours, mut others) = (Count::default(), Count::default());
     for group in groups {
         let _ = write!(
@@ -39,8 +42,8 @@ pub fn render(
             group.title
         );
         for statement in &group.statements {
-            let cell =
-                Cell::of(statement.kind, proofs.get(&statement.id), answers.get(&statement.id));
+            let proofs = proofs.get(&statement.id);
+            let cell = Cell::of(statement.kind, proofs, machines, answers.get(&statement.id));
             let behaviour = statement.kind == Kind::Behaviour;
             let count = if behaviour { &mut behaviours } else { &mut others };
             count.rows += 1;
@@ -76,12 +79,18 @@ struct Cell {
 }
 
 impl Cell {
-    fn of(kind: Kind, proofs: Option<&Proofs>, answer: Option<&Answer>) -> Self {
-        let mut parts: Vec<String> = proofs.into_iter().flatten().map(proof).collect();
+    fn of(
+        kind: Kind,
+        proofs: Option<&Proofs>,
+        machines: &BTreeSet<&str>,
+        answer: Option<&Answer>,
+    ) -> Self {
+        let proofs = proofs.into_iter().flatten();
+        let mut parts: Vec<String> = proofs.map(|shown| proof(shown, machines)).collect();
         // A reason or a page can explain a behaviour, but cannot show that it is there.
         let open = parts.is_empty() && (kind == Kind::Behaviour || answer.is_none());
         parts.extend(answer.map(answered));
-        let text = match (open, parts.join("; ")) {
+        let text = match (open, parts.join("<br>")) {
             (false, text) => text,
             (true, text) if text.is_empty() => "**open**".to_owned(),
             (true, text) => format!("**open**: {text}"),
@@ -90,18 +99,31 @@ impl Cell {
     }
 }
 
-fn proof(((kind, name), machines): (&(evidence::Kind, String), &BTreeSet<String>)) -> String {
+fn proof(
+    ((kind, name), on): (&(evidence::Kind, String), &BTreeSet<String>),
+    machines: &BTreeSet<&str>,
+) -> String {
     let kind = match kind {
         evidence::Kind::Case => "case",
         evidence::Kind::Test => "test",
     };
     let name = name.replace('|', "\\|");
-    let machines: Vec<&str> = machines.iter().map(String::as_str).collect();
-    if machines.is_empty() {
-        format!("{kind} `{name}`")
-    } else {
-        format!("{kind} `{name}` ({})", machines.join(", "))
+    if on.is_empty() {
+        return format!("{kind} `{name}`");
     }
+    let on: BTreeSet<&str> = on.iter().map(String::as_str).collect();
+    let others: BTreeSet<&str> = machines.difference(&on).copied().collect();
+    // Whichever is the shorter list.
+    let place = match others.len() {
+        0 => "all machines".to_owned(),
+        count if count < on.len() => format!("all machines but {}", listed(&others)),
+        _ => listed(&on),
+    };
+    format!("{kind} `{name}` ({place})")
+}
+
+fn listed(names: &BTreeSet<&str>) -> String {
+    names.iter().copied().collect::<Vec<_>>().join(", ")
 }
 
 fn answered(answer: &Answer) -> String {
@@ -152,30 +174,47 @@ mod tests {
     fn every_statement_has_a_row_and_open_ones_are_counted() {
         let proofs = by_statement([
             evidence("A001", evidence::Kind::Case, "frames", Some("tiny")),
-            evidence("A001", evidence::Kind::Case, "frames", Some("default")),
             evidence("A001", evidence::Kind::Test, "kmem::frames", None),
         ]);
         let answers = answers("[A003]\nplace = 'docs/a.md'\n[A005]\nreason = 'later'").unwrap();
-        let page = render(&statements(LIST).unwrap(), &proofs, &answers).unwrap();
+        let machines = ["tiny", "default"].into();
+        let page = render(&statements(LIST).unwrap(), &proofs, &machines, &answers).unwrap();
         let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| A")).collect();
         assert_eq!(
             rows,
             [
-                "| A001 | B | A frame. | case `frames` (default, tiny); test `kmem::frames` |",
+                "| A001 | B | A frame. | case `frames` (tiny)<br>test `kmem::frames` |",
                 "| A002 | B | Sizes. | **open** |",
                 "| A003 | D | Guidance. | [docs/a.md](a.md) |",
                 "| A004 | H | Old. | **open** |",
                 "| A005 | B | WAIT\\|IO. | **open**: later |",
             ]
         );
+        assert!(page.contains("\nAll machines: default, tiny.\n"));
         assert!(page.contains("\nopen rows of other kinds: 1 of 2\n"));
         assert!(page.ends_with("\nopen B rows: 2 of 3\n"));
     }
 
     #[test]
+    fn the_shorter_list_of_machines_is_shown() {
+        let machines = ["a", "b", "c", "d"].into();
+        for (on, shown) in [
+            (&["a", "b", "c", "d"][..], "all machines"),
+            (&["a", "c", "d"], "all machines but b"),
+            (&["a", "d"], "a, d"),
+            (&["b"], "b"),
+        ] {
+            let case = (evidence::Kind::Case, "x".to_owned());
+            let on = on.iter().map(|machine| (*machine).to_owned()).collect();
+            assert_eq!(proof((&case, &on), &machines), format!("case `x` ({shown})"));
+        }
+    }
+
+    #[test]
     fn evidence_for_an_unknown_statement_is_refused() {
         let proofs = by_statement([evidence("A006", evidence::Kind::Case, "x", None)]);
-        let error = render(&statements(LIST).unwrap(), &proofs, &Answers::new()).unwrap_err();
+        let error = render(&statements(LIST).unwrap(), &proofs, &BTreeSet::new(), &Answers::new());
+        let error = error.unwrap_err();
         assert_eq!(error.to_string(), "no such statement in the acceptance list: A006");
     }
 }

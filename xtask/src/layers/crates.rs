@@ -28,6 +28,10 @@ pub fn check(ws: &Workspace, list: &List) -> Result<Looked> {
     }
     let mut looked = Looked::default();
     let members: Vec<&str> = manifests.keys().map(String::as_str).collect();
+    for (line, name) in list.absent_crates(&members) {
+        let what = format!("{name} is no crate of the workspace: take it out");
+        looked.violations.push(Violation::absent(line, what));
+    }
     for (name, (path, source, table)) in &manifests {
         looked.crates += 1;
         let file = ws.relative(path).display().to_string();

@@ -8,9 +8,22 @@ use anyhow::{Context, Result, bail};
 #[derive(Debug, Default)]
 pub struct List {
     layers: Vec<String>,
-    /// Where each module stands: an index into `layers`.
-    modules: HashMap<String, usize>,
-    crates: HashMap<String, Vec<String>>,
+    modules: HashMap<String, Module>,
+    crates: HashMap<String, Crate>,
+}
+
+#[derive(Debug)]
+struct Module {
+    /// Its layer: an index into `layers`.
+    place: usize,
+    line: usize,
+}
+
+#[derive(Debug)]
+struct Crate {
+    /// The crates that it may depend on.
+    known: Vec<String>,
+    line: usize,
 }
 
 impl List {
@@ -23,27 +36,30 @@ impl List {
             } else if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
                 section = name;
             } else {
-                list.entry(section, line).with_context(|| format!("line {}", index + 1))?;
+                let number = index + 1;
+                list.entry(section, line, number).with_context(|| format!("line {number}"))?;
             }
         }
         Ok(list)
     }
 
-    fn entry(&mut self, section: &str, line: &str) -> Result<()> {
-        let (name, rest) = line.split_once(':').context("not `name: names`")?;
+    fn entry(&mut self, section: &str, text: &str, line: usize) -> Result<()> {
+        let (name, rest) = text.split_once(':').context("not `name: names`")?;
         let names: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
         match section {
             "kmem" => {
                 let place = self.layers.len();
                 self.layers.push(name.to_owned());
                 for module in names {
-                    if let Some(twice) = self.modules.insert(module.clone(), place) {
-                        bail!("{module} is in {} already", self.layers[twice]);
+                    if let Some(twice) = self.modules.insert(module.clone(), Module { place, line })
+                    {
+                        bail!("{module} is in {} already", self.layers[twice.place]);
                     }
                 }
             }
             "crates" => {
-                if self.crates.insert(name.to_owned(), names).is_some() {
+                let known = Crate { known: names, line };
+                if self.crates.insert(name.to_owned(), known).is_some() {
                     bail!("{name} has a line already");
                 }
             }
@@ -54,7 +70,7 @@ impl List {
 
     /// Where a module of kmem stands; higher numbers know lower ones.
     pub fn place(&self, module: &str) -> Option<usize> {
-        self.modules.get(module).copied()
+        self.modules.get(module).map(|module| module.place)
     }
 
     /// The layer's name at a place.
@@ -64,8 +80,34 @@ impl List {
 
     /// The crates that `name` may depend on; none where the crate is not in the list.
     pub fn known_to(&self, name: &str) -> Option<&[String]> {
-        self.crates.get(name).map(Vec::as_slice)
+        self.crates.get(name).map(|krate| &krate.known[..])
     }
+
+    /// The modules that are listed and not among `there`, with their lines.
+    pub fn absent_modules(&self, there: &[String]) -> Vec<(usize, &str)> {
+        let listed = self.modules.iter().map(|(name, module)| (module.line, name.as_str()));
+        absent(listed, |name| there.iter().any(|module| module == name))
+    }
+
+    /// The crates that are listed, at either side of a colon, and not among `there`, with their
+    /// lines.
+    pub fn absent_crates(&self, there: &[&str]) -> Vec<(usize, &str)> {
+        let listed = self.crates.iter().flat_map(|(name, krate)| {
+            let names = std::iter::once(name).chain(&krate.known);
+            names.map(|name| (krate.line, name.as_str()))
+        });
+        absent(listed, |name| there.contains(&name))
+    }
+}
+
+/// What is listed and not there, in the order of the lines.
+fn absent<'l>(
+    listed: impl Iterator<Item = (usize, &'l str)>,
+    there: impl Fn(&str) -> bool,
+) -> Vec<(usize, &'l str)> {
+    let mut absent: Vec<_> = listed.filter(|(_, name)| !there(name)).collect();
+    absent.sort_unstable();
+    absent
 }
 
 #[cfg(test)]
@@ -84,6 +126,15 @@ mod tests {
         assert_eq!(list.known_to("scull"), Some(&["kmem".to_owned()][..]));
         assert_eq!(list.known_to("kmem"), Some(&[][..]));
         assert_eq!(list.known_to("other"), None);
+    }
+
+    #[test]
+    fn what_is_listed_and_not_there_is_found_with_its_line() {
+        let list = List::parse("[kmem]\na: x y\nb: z\n[crates]\nscull: kmem old\nkmem:\n").unwrap();
+        let there = ["y".to_owned()];
+        assert_eq!(list.absent_modules(&there), [(2, "x"), (3, "z")]);
+        assert_eq!(list.absent_crates(&["kmem"]), [(5, "old"), (5, "scull")]);
+        assert_eq!(list.absent_crates(&["kmem", "old", "scull"]), []);
     }
 
     #[test]

@@ -22,6 +22,13 @@ struct Violation {
     what: String,
 }
 
+impl Violation {
+    /// A name of the list that nothing in the tree has.
+    fn absent(line: usize, what: String) -> Self {
+        Self { file: LIST.to_owned(), line, what }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.what)

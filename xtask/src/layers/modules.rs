@@ -23,8 +23,13 @@ pub struct Looked {
 pub fn check(ws: &Workspace, list: &List) -> Result<Looked> {
     let folder = ws.root.join(SOURCES);
     let mut looked = Looked::default();
-    for name in top_level(&folder)? {
-        if list.place(&name).is_none() {
+    let there = top_level(&folder)?;
+    for (line, name) in list.absent_modules(&there) {
+        let what = format!("{name} is no module of {SOURCES}: take it out");
+        looked.violations.push(Violation::absent(line, what));
+    }
+    for name in &there {
+        if list.place(name).is_none() {
             looked.violations.push(Violation {
                 file: format!("{SOURCES}/{name}"),
                 line: 1,

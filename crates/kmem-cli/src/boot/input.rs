@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, stdin};
 use std::mem;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rustyline::error::ReadlineError;
@@ -44,22 +45,21 @@ impl Input {
         Input::Lines { name: "standard input".into(), reader: Box::new(stdin().lock()) }
     }
 
-    /// Hands each piece of the input to `work`, with where it stands, until one fails. A piece that
-    /// fails at a prompt is shown to the person by `complain`, and the next one follows.
+    /// Hands each piece of the input to `work`, until one fails or ends the run. At a prompt a piece
+    /// that fails is told of, and the next one follows.
     pub fn each(
         self,
-        mut work: impl FnMut(&str) -> Result<(), Exit>,
-        complain: impl Fn(&Exit),
+        mut work: impl FnMut(&str) -> Result<ControlFlow<()>, Exit>,
     ) -> Result<(), Exit> {
         match self {
-            Input::Text(text) => work(&text),
+            Input::Text(text) => work(&text).map(drop),
             Input::Lines { name, mut reader } => {
                 for number in 1u64.. {
                     let line = next_line(&mut *reader).map_err(Exit::BadInput);
-                    let line = line.map(|line| line.filter(|line| !is_end(line)));
                     let worked = line.and_then(|line| line.map(|line| work(&line)).transpose());
-                    if worked.map_err(|exit| exit.at(&format!("{name}:{number}")))?.is_none() {
-                        break;
+                    match worked.map_err(|exit| exit.at(&format!("{name}:{number}")))? {
+                        Some(ControlFlow::Continue(())) => {}
+                        Some(ControlFlow::Break(())) | None => break,
                     }
                 }
                 Ok(())
@@ -68,8 +68,12 @@ impl Input {
                 let mut history = DefaultHistory::new();
                 loop {
                     match ask(&mut history) {
-                        Ok(line) if is_end(&line) => return Ok(()),
-                        Ok(line) => work(&line).unwrap_or_else(|exit| complain(&exit)),
+                        Ok(line) => match work(&line) {
+                            Ok(ControlFlow::Continue(())) => {}
+                            Ok(ControlFlow::Break(())) => return Ok(()),
+                            Err(Exit::Closed) => return Err(Exit::Closed),
+                            Err(exit) => exit.tell(),
+                        },
                         Err(ReadlineError::Interrupted) => {}
                         Err(ReadlineError::Eof) => return Ok(()),
                         Err(error) => {
@@ -80,11 +84,6 @@ impl Input {
             }
         }
     }
-}
-
-/// Whether a line ends the machine before its input ends.
-fn is_end(line: &str) -> bool {
-    matches!(line.trim(), "exit" | "quit")
 }
 
 /// Reads a line from the terminal, and keeps it in `history`.

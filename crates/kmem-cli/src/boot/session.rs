@@ -1,6 +1,8 @@
 //! What happens between boot and shutdown.
 
-use kmem_shell::{Shell, System};
+use std::ops::ControlFlow;
+
+use kmem_shell::Shell;
 
 use super::input::Input;
 use crate::console;
@@ -18,17 +20,15 @@ impl Visit for Session {
             let title = console::printable(machine.title());
             eprintln!("{title}: `help` lists the commands, `exit` ends");
         }
-        let result = self.0.each(
-            |text| {
-                let result = machine.run(|| shell.run(text));
-                machine.settle();
-                if prompt {
-                    machine.take_log().iter().for_each(|line| console::machine_message(line));
-                }
-                Ok(result?)
-            },
-            |exit| console::error(&exit.to_string()),
-        );
+        let result = self.0.each(|text| {
+            let result = machine.run(|| shell.run(text));
+            machine.settle();
+            if prompt {
+                machine.show_log();
+            }
+            result.map_err(|error| machine.exit_of(error))?;
+            Ok(if shell.has_ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
         // What the user still holds is given back even after a failure, so that the check at
         // shutdown finds only what is really lost.
         let finished = machine.run(|| shell.finish());

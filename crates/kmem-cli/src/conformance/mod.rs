@@ -86,12 +86,20 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         }
     }
     if tally.passed + tally.failed + tally.skipped == 0 {
-        let text = args.case.as_deref().unwrap_or_default();
-        let line =
-            format!("there is no case '{text}': give a part of a name, or an ID such as A062");
-        return Err(Exit::BadInput(line));
+        return Err(Exit::BadInput(no_case(args.case.as_deref().unwrap_or_default())));
     }
     tally.finish()
+}
+
+/// Why no case was chosen. Statements are known by the cases that prove them: whether there is one
+/// that no case claims is not known here.
+fn no_case(text: &str) -> String {
+    let digits = text.strip_prefix('A').unwrap_or_default();
+    if digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("no case claims {text}: docs/conformance.md says what else shows a statement")
+    } else {
+        format!("there is no case '{text}': give a part of a name, or an ID such as A062")
+    }
 }
 
 /// Runs the cases on one machine, booting it anew for each.
@@ -186,6 +194,5 @@ impl Tally {
 }
 
 fn print(line: &dyn std::fmt::Display) -> Result<(), Exit> {
-    writeln!(std::io::stdout(), "{line}")
-        .map_err(|error| Exit::Failed(format!("cannot write to standard output: {error}")))
+    writeln!(std::io::stdout(), "{line}").map_err(Exit::not_printed)
 }

@@ -50,12 +50,13 @@ impl Tour<'_> {
         say(format_args!("{COMMAND}$ kmem boot --machine default{COMMAND:#}"))?;
         say(format_args!("{}", guide.machine.title()))?;
         guide.remark(
-            "How many blocks of 1, 2, 4 ... 1024 free pages each zone has. Free pages lie in the \
-             largest\nblocks that they can form.",
+            "How many blocks of 1, 2, 4 ... 1024 free pages each zone has. Each CPU keeps some more \
+             on lists\nof its own; `drain` empties them, and then free pages lie in the largest \
+             blocks that they can form.",
         )?;
-        let before = guide.lists();
-        let free_before = guide.free_pages();
+        guide.command("drain")?;
         guide.command("cat /proc/buddyinfo")?;
+        let before = guide.lists();
 
         guide.remark(
             "A driver of Linux Device Drivers: /dev/scullp0 to 3 keep in whole pages what is \
@@ -78,8 +79,9 @@ impl Tour<'_> {
         guide.command(&format!("head -{} /proc/scullpmem", sets + 5))?;
 
         guide.remark("The same table as above, now that the file lies in the machine's memory.")?;
+        guide.command("drain")?;
         guide.command("cat /proc/buddyinfo")?;
-        let taken = free_before - guide.free_pages();
+        let taken = before.pages().saturating_sub(guide.lists().pages());
         let tables = 1 + 2 * sets;
         guide.remark(format_args!(
             "{} fewer are free. Of them {file_pages} for the file, {} and {} that point\nto them, \
@@ -130,7 +132,7 @@ impl<const SHIFT: u32> Guide<'_, SHIFT> {
         say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(line)))?;
         let result = self.machine.run(|| self.shell.run(line));
         self.machine.settle();
-        Ok(result?)
+        result.map_err(|error| self.machine.exit_of(error))
     }
 
     fn check(&mut self, what: &str, held: bool) -> Result<(), Exit> {
@@ -146,15 +148,10 @@ impl<const SHIFT: u32> Guide<'_, SHIFT> {
     fn lists(&self) -> FreeLists {
         self.machine.run(|| FreeLists::take(self.machine.mm()))
     }
-
-    fn free_pages(&self) -> u64 {
-        self.machine.run(|| self.machine.mm().free_page_count())
-    }
 }
 
 fn say(text: std::fmt::Arguments<'_>) -> Result<(), Exit> {
-    writeln!(anstream::stdout(), "{text}")
-        .map_err(|error| Exit::Failed(format!("cannot write to standard output: {error}")))
+    writeln!(anstream::stdout(), "{text}").map_err(Exit::not_printed)
 }
 
 /// A path as one word of the shell.

@@ -3,30 +3,56 @@
 use std::io::Write;
 
 use kmem_host::Description;
+use kmem_host::description::KeyHelp;
 use serde_json::json;
 
 use crate::console::{COMMAND, size};
 use crate::exit::Exit;
 
-/// List the machines that can be booted by name
+/// List the machines that can be booted by name, show one, or explain what a machine is made of
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  kmem machines\n  kmem machines --json\n  \
-                        kmem boot --machine numa2")]
+                        kmem machines tiny > my.toml\n  kmem boot --machine my.toml\n  \
+                        kmem machines --keys")]
 pub struct Args {
+    /// Print this machine as a file that --machine takes
+    name: Option<String>,
+    /// Explain the keys of machine files and of --set
+    #[arg(long, conflicts_with = "name")]
+    keys: bool,
     /// One JSON object a line
-    #[arg(long)]
+    #[arg(long, conflicts_with = "name")]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<(), Exit> {
-    let rows = Description::presets();
-    let text = if args.json {
-        rows.map(|machine| format!("{}\n", as_json(&machine))).collect()
-    } else {
-        as_table(rows)
+    let text = match (&args.name, args.keys) {
+        (Some(name), _) => {
+            let machine = Description::preset(name);
+            machine.map_err(|error| Exit::BadInput(error.to_string()))?.to_toml()
+        }
+        (None, true) if args.json => lines_of(Description::keys().map(|key| key_as_json(&key))),
+        (None, true) => Description::keys().map(|key| explained(&key)).collect(),
+        (None, false) if args.json => lines_of(Description::presets().map(|row| as_json(&row))),
+        (None, false) => as_table(Description::presets()),
     };
-    let written = anstream::stdout().write_all(text.as_bytes());
-    written.map_err(|error| Exit::Failed(format!("cannot write to standard output: {error}")))
+    anstream::stdout().write_all(text.as_bytes()).map_err(Exit::not_printed)
+}
+
+fn lines_of(rows: impl Iterator<Item = serde_json::Value>) -> String {
+    rows.map(|row| format!("{row}\n")).collect()
+}
+
+/// A key's lines: what it is for stands below its name.
+fn explained(key: &KeyHelp) -> String {
+    let KeyHelp { name, about, takes, default } = key;
+    let default = default.as_deref().unwrap_or("none");
+    format!("{COMMAND}{name}{COMMAND:#}\n    {about}\n    give {takes}\n    default: {default}\n")
+}
+
+fn key_as_json(key: &KeyHelp) -> serde_json::Value {
+    let KeyHelp { name, about, takes, default } = key;
+    json!({ "name": name, "about": about, "takes": takes, "default": default })
 }
 
 fn as_json(machine: &Description) -> serde_json::Value {

@@ -38,6 +38,18 @@ pub fn kmem_with(arguments: &[&str], input: &[u8]) -> Run {
     }
 }
 
+/// Runs `kmem` with these arguments while nobody reads its standard output.
+pub fn kmem_unread(arguments: &[&str]) -> Run {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut kmem = Command::new(env!("CARGO_BIN_EXE_kmem"));
+    let kmem = kmem.args(arguments).stdin(Stdio::null()).stdout(writer);
+    let Output { status, stderr, .. } =
+        kmem.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let status = status.code().expect("ended by a signal");
+    Run { status, out: String::new(), err: String::from_utf8(stderr).unwrap() }
+}
+
 /// Runs commands on a small machine.
 pub fn tiny(commands: &str) -> Run {
     kmem(&["boot", "--machine", "tiny", "-c", commands])

@@ -13,6 +13,8 @@ use super::{
 /// One key of `T`.
 struct Key<T> {
     name: &'static str,
+    /// What it is for, with its unit.
+    about: &'static str,
     /// What it takes, as the end of "give ...".
     allowed: &'static str,
     /// Takes a value, or answers `None` where it is not one that the key takes.
@@ -27,48 +29,56 @@ const NONE: &str = "none";
 const MACHINE: &[Key<Description>] = &[
     Key {
         name: "name",
+        about: "what the machine is called",
         allowed: "a text",
         put: |d, v| store(&mut d.name, text(v)),
         get: |d| Some(d.name.clone().into()),
     },
     Key {
         name: "about",
+        about: "one line on what the machine is",
         allowed: "a text",
         put: |d, v| store(&mut d.about, text(v)),
         get: |d| (!d.about.is_empty()).then(|| d.about.clone().into()),
     },
     Key {
         name: "page_shift",
-        allowed: "12, 13, 14 or 16: the base-two logarithm of the page size",
+        about: "the page size: 2^page_shift bytes",
+        allowed: "12, 13, 14 or 16, for pages of 4, 8, 16 or 64 KiB",
         put: |d, v| store(&mut d.page_shift, count(v, 0, 63).filter(is_page_shift)),
         get: |d| Some(i64::from(d.page_shift).into()),
     },
     Key {
         name: "cpus",
+        about: "how many CPUs the machine has",
         allowed: "a number from 1 to 256",
         put: |d, v| store(&mut d.cpus, count(v, 1, MAX_CPUS as u32)),
         get: |d| Some(i64::from(d.cpus).into()),
     },
     Key {
         name: "dma_limit",
+        about: "where ZONE_DMA ends, in bytes; none: there is no such zone",
         allowed: "an address such as \"16M\", or \"none\"",
         put: |d, v| store(&mut d.dma_limit, optional(v, size)),
         get: |d| d.dma_limit.map(size_value),
     },
     Key {
         name: "dma32_limit",
+        about: "where ZONE_DMA32 ends, in bytes; none: there is no such zone",
         allowed: "an address such as \"4G\", or \"none\"",
         put: |d, v| store(&mut d.dma32_limit, optional(v, size)),
         get: |d| d.dma32_limit.map(size_value),
     },
     Key {
         name: "direct_map_limit",
+        about: "where the direct map ends and high memory begins, in bytes; none: all is mapped",
         allowed: "an address such as \"896M\", or \"none\"",
         put: |d, v| store(&mut d.direct_map_limit, optional(v, size)),
         get: |d| d.direct_map_limit.map(size_value),
     },
     Key {
         name: "mapping_area",
+        about: "address space for mappings of pages, vmalloc and the like, in bytes",
         allowed: "a size from \"1M\" to \"1T\"",
         put: |d, v| {
             store(&mut d.mapping_area, size(v).filter(|size| (1 << 20..=1 << 40).contains(size)))
@@ -77,24 +87,28 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "largest_order",
+        about: "the largest block that can be allocated: 2^largest_order pages",
         allowed: "a number from 0 to 15",
         put: |d, v| store(&mut d.largest_order, count(v, 0, Order::LIMIT.get())),
         get: |d| Some(i64::from(d.largest_order).into()),
     },
     Key {
         name: "page_block_order",
+        about: "what has one migrate type together: blocks of 2^page_block_order pages",
         allowed: "a number from 0 to 15, not above largest_order",
         put: |d, v| store(&mut d.page_block_order, count(v, 0, Order::LIMIT.get())),
         get: |d| Some(i64::from(d.page_block_order).into()),
     },
     Key {
         name: "min_free_kbytes",
+        about: "the sum of the min watermarks, in KiB; none: computed from the amount of RAM",
         allowed: "a number of KiB, or \"none\" to have it computed",
         put: |d, v| store(&mut d.min_free_kbytes, optional(v, |v| number(v, 0, u64::MAX >> 11))),
         get: |d| d.min_free_kbytes.map(|kbytes| (kbytes as i64).into()),
     },
     Key {
         name: "reserve_ratio",
+        about: "how many pages above a zone make it keep back one page; 0: it keeps back none",
         allowed: "five numbers, for DMA, DMA32, Normal, HighMem and Movable, such as \
                   [256, 256, 32, 0, 0]",
         put: |d, v| {
@@ -105,30 +119,35 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "whole_reserve_for_atomic",
+        about: "whether an atomic request may take even the last free page",
         allowed: "true or false",
         put: |d, v| store(&mut d.whole_reserve_for_atomic, boolean(v)),
         get: |d| Some(d.whole_reserve_for_atomic.into()),
     },
     Key {
         name: "pagesets",
+        about: "whether CPUs keep lists of free pages of their own",
         allowed: "true or false",
         put: |d, v| store(&mut d.pagesets, boolean(v)),
         get: |d| Some(d.pagesets.into()),
     },
     Key {
         name: "reserved",
+        about: "what firmware keeps, in bytes; may lie outside RAM",
         allowed: "ranges such as [\"640K-1M\", \"4G+64K\"]",
         put: |d, v| store(&mut d.reserved, ranges(v)),
         get: |d| ranges_value(&d.reserved),
     },
     Key {
         name: "kernel",
+        about: "where the kernel's image is, in bytes",
         allowed: "ranges such as [\"1M-3M\"]",
         put: |d, v| store(&mut d.kernel, ranges(v)),
         get: |d| ranges_value(&d.kernel),
     },
     Key {
         name: "late",
+        about: "RAM that the boot loader holds and that may be released later, in bytes",
         allowed: "ranges of RAM such as [\"32M-34M\"]",
         put: |d, v| store(&mut d.late, ranges(v)),
         get: |d| ranges_value(&d.late),
@@ -138,36 +157,60 @@ const MACHINE: &[Key<Description>] = &[
 const NODE: &[Key<Node>] = &[
     Key {
         name: "ram",
+        about: "where the node's RAM is, in bytes",
         allowed: "ranges such as [\"0-640K\", \"1M-1G\"]",
         put: |n, v| store(&mut n.ram, ranges(v)),
         get: |n| ranges_value(&n.ram),
     },
     Key {
         name: "cpus",
+        about: "the node's CPUs; a CPU that no node names belongs to node `cpu % nodes`",
         allowed: "numbers of CPUs such as [0, 1]",
         put: |n, v| store(&mut n.cpus, list(v, |v| count(v, 0, MAX_CPUS as u32 - 1))),
         get: |n| list_value(&n.cpus, |cpu| i64::from(*cpu).into()),
     },
     Key {
         name: "movable",
+        about: "how much of the node's top is ZONE_MOVABLE, in bytes",
         allowed: "a size such as \"64M\"",
         put: |n, v| store(&mut n.movable, size(v)),
         get: |n| (n.movable != 0).then(|| size_value(n.movable)),
     },
     Key {
         name: "distance",
+        about: "how far each node is; none: 10 to itself and 20 to the others",
         allowed: "a number from 10 to 254 for each node such as [10, 20]",
         put: |n, v| store(&mut n.distance, list(v, |v| u8::try_from(count(v, 10, 254)?).ok())),
         get: |n| list_value(&n.distance, |distance| i64::from(*distance).into()),
     },
 ];
 
-/// The names of all keys with what they take; those of a node last, as they are given to `set`.
-pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// A key, as people read about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyHelp {
+    /// Its name, as [`Description::set`] takes it; in a machine file those of a node stand below
+    /// `[[node]]`, without `node.N.`.
+    pub name: &'static str,
+    /// What it is for, with its unit.
+    pub about: &'static str,
+    /// What it takes, as the end of "give ...".
+    pub takes: &'static str,
+    /// What leaving it out means, as it would stand in a file; `None` where that is nothing at all.
+    pub default: Option<String>,
+}
+
+/// All keys; those of a node last.
+pub(super) fn all() -> impl Iterator<Item = KeyHelp> {
     const OF_NODES: [&str; NODE.len()] =
         ["node.N.ram", "node.N.cpus", "node.N.movable", "node.N.distance"];
-    let nodes = OF_NODES.iter().zip(NODE).map(|(name, key)| (*name, key.allowed));
-    MACHINE.iter().map(|key| (key.name, key.allowed)).chain(nodes)
+    let machine = MACHINE.iter().map(|key| explain(key.name, key, &Description::default()));
+    let nodes = OF_NODES.iter().zip(NODE);
+    machine.chain(nodes.map(|(name, key)| explain(name, key, &Node::default())))
+}
+
+fn explain<T>(name: &'static str, key: &Key<T>, unset: &T) -> KeyHelp {
+    let default = (key.get)(unset).map(|value| value.to_string());
+    KeyHelp { name, about: key.about, takes: key.allowed, default }
 }
 
 /// Gives a value to a key of a table; `prefix` is what stands before the key where people write it.

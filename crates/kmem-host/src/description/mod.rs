@@ -28,7 +28,7 @@
 //! # Ok::<(), kmem_host::DescriptionError>(())
 //! ```
 //!
-//! [`Description::keys`] lists the keys and what they take. A range is half open: its start, then
+//! [`Description::keys`] explains the keys. A range is half open: its start, then
 //! `-` and its end or `+` and its size.
 //!
 //! ```text
@@ -55,6 +55,7 @@ use std::path::{Path, PathBuf};
 use kmem::{CpuId, NodeId, ZoneKind};
 
 pub use check::Footprint;
+pub use keys::KeyHelp;
 pub use size::{format_range, format_size, parse_range, parse_size};
 
 /// A machine: its memory, nodes, CPUs and settings. All sizes and addresses are in bytes.
@@ -195,8 +196,8 @@ impl Description {
         Self::from_toml(&text)
     }
 
-    /// Every key that [`Description::set`] and machine files know, with what it may be.
-    pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    /// Every key that [`Description::set`] and machine files know.
+    pub fn keys() -> impl Iterator<Item = KeyHelp> {
         keys::all()
     }
 
@@ -306,7 +307,7 @@ impl fmt::Display for DescriptionError {
             }
             DescriptionError::NoSuchKey { key } => {
                 write!(f, "a machine has no key '{key}': it has ")?;
-                write_list(f, Description::keys().map(|(name, _)| name))
+                write_list(f, Description::keys().map(|key| key.name))
             }
             DescriptionError::NotASetting { text } => {
                 write!(f, "'{text}' is not a setting: give key=value")

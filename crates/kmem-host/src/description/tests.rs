@@ -74,6 +74,19 @@ fn presets_describe_what_they_claim() {
 }
 
 #[test]
+fn the_default_of_every_key_is_what_leaving_it_out_means() {
+    for key in Description::keys() {
+        assert!(!key.about.is_empty() && !key.takes.is_empty(), "{}", key.name);
+        let of_node = key.name.strip_prefix("node.N.");
+        let section = if of_node.is_some() { "[[node]]" } else { "" };
+        let name = of_node.unwrap_or(key.name);
+        let line = key.default.map_or_else(String::new, |value| format!("{name} = {value}"));
+        let file = format!("{section}\n{line}\n");
+        assert_eq!(Description::from_toml(&file), Ok(Description::default()), "{file}");
+    }
+}
+
+#[test]
 fn a_setting_changes_its_key_alone() {
     let mut changed = preset("numa2");
     for setting in ["cpus=4", " dma_limit = none", "reserved=640K-1M,4G+64K", "node.1.movable=64M"]
@@ -270,7 +283,7 @@ fn random_changes_give_an_error_or_a_description_that_can_be_written() {
         state ^= state << 17;
         (state % limit as u64) as usize
     };
-    let keys: Vec<_> = Description::keys().map(|(name, _)| name).collect();
+    let keys: Vec<_> = Description::keys().map(|key| key.name).collect();
     for _ in 0..2_000 {
         let mut d = preset(PRESETS[below(PRESETS.len())].0);
         for _ in 0..12 {

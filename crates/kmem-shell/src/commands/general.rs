@@ -1,4 +1,4 @@
-//! What is about no particular thing: the stress scenario, time, help.
+//! What is about no particular thing: the stress scenario, time, help, the end.
 
 use alloc::format;
 use alloc::string::String;
@@ -12,7 +12,9 @@ pub(super) const fn stress<S: System>() -> Command<S> {
     Command {
         name: "stress",
         usage: "stress OPERATIONS [SEED]",
-        about: "allocate and free at random on all CPUs and in interrupts, checking contents",
+        about: "allocate and free at random on all CPUs and in interrupts, checking contents\n\
+                Memory runs out on purpose now and then: refused requests are no failure.\n\
+                SEED fixes what each CPU's worker chooses, not how the CPUs interleave.",
         example: "stress 100000",
         run: run_stress,
     }
@@ -134,6 +136,7 @@ fn run_help<S: System>(
     match arguments {
         [] => {
             for Command { name, about, example, .. } in table::<S>() {
+                let about = about.lines().next().unwrap_or_default();
                 print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
             }
             print(
@@ -147,8 +150,42 @@ fn run_help<S: System>(
         [_] => {
             let Command { usage, about, example, .. } =
                 find::<S>(arguments).map_err(|error| Failure::Usage(format!("{error}")))?;
-            print(out, format_args!("{usage}\n    {about}\n    e.g. {example}\n"))
+            print(out, format_args!("{usage}\n"))?;
+            for line in about.lines() {
+                print(out, format_args!("    {line}\n"))?;
+            }
+            print(out, format_args!("    e.g. {example}\n"))
         }
         _ => Err(usage(&help::<S>())),
     }
+}
+
+pub(super) const fn exit<S: System>() -> Command<S> {
+    Command {
+        name: "exit",
+        usage: "exit",
+        about: "end the run here; what is still held is given back",
+        example: "exit",
+        run: |shell, arguments, _| end(shell, &exit(), arguments),
+    }
+}
+
+pub(super) const fn quit<S: System>() -> Command<S> {
+    Command {
+        name: "quit",
+        usage: "quit",
+        about: "the same as exit",
+        example: "quit",
+        run: |shell, arguments, _| end(shell, &quit(), arguments),
+    }
+}
+
+fn end<S: System>(
+    shell: &mut Shell<'_, S>,
+    command: &Command<S>,
+    arguments: &[String],
+) -> Result<(), Failure> {
+    let [] = exactly(command, arguments)?;
+    shell.ended = true;
+    Ok(())
 }

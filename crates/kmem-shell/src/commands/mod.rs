@@ -24,7 +24,7 @@ pub struct Command<S: System> {
     pub name: &'static str,
     /// How it is written.
     pub usage: &'static str,
-    /// What it does, in one line.
+    /// What it does: a line for the list of all, and perhaps more below it.
     pub about: &'static str,
     /// A line that works, once the machine is in a state for it.
     pub example: &'static str,
@@ -56,6 +56,8 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             general::time(),
             general::dmesg(),
             general::help(),
+            general::exit(),
+            general::quit(),
         ];
     }
     Of::<S>::TABLE

@@ -78,7 +78,11 @@ fn run_free<S: System>(
     arguments: &[String],
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
-    let [id] = exactly(&free::<S>(), arguments)?;
+    let [id] = exactly(&free::<S>(), arguments).map_err(|failure| {
+        // Another free(1) says how much memory there is.
+        let hint = "`cat /proc/meminfo` shows how much is free";
+        Failure::Usage(format!("{}; {hint}", failure.message()))
+    })?;
     let id: u64 = word(id, "ID: alloc_pages shows it")?;
     match shell.held.iter().position(|held| held.id == id) {
         Some(index) => {
@@ -141,9 +145,24 @@ fn run_drain<S: System>(
 ) -> Result<(), Failure> {
     let [] = exactly(&drain::<S>(), arguments)?;
     let mm = shell.system.mm();
-    let pages = Count(shell.fill.drain(mm)?, "page");
+    // First, as some of what `fill` took goes to those lists when it is freed.
+    let listed = drain_lists(mm);
+    let filled = Count(shell.fill.drain(mm)?, "page");
+    drain_lists(mm);
+    let free = mm.free_page_count();
+    print(
+        out,
+        format_args!(
+            "gave back {filled} that fill held; {listed} left the CPUs' lists; {free} free\n"
+        ),
+    )
+}
+
+/// Empties the per-CPU lists, and answers how many pages left them.
+fn drain_lists<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> Count {
+    let before = mm.listed_pages();
     mm.drain_all_pages();
-    print(out, format_args!("gave back {pages}; {} free\n", mm.free_page_count()))
+    Count(before.saturating_sub(mm.listed_pages()), "page")
 }
 
 /// The blocks that `fill` took.

@@ -149,7 +149,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} on {}, {}\n\
-             {} ({}) allocated, stamped, verified and freed, {elsewhere} of them elsewhere\n\
+             {} ({}) allocated, stamped, verified and freed, {elsewhere} after changing hands\n\
              {} refused for want of memory\n\
              free lists as before",
             Count(*operations, "operation"),

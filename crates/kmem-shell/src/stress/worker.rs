@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use kmem::{AllocError, CpuId, Gfp, Mm, NodeId, Order, Page, PhysAddr, Platform, Reclaim};
+use kmem::{
+    AllocError, CpuId, Gfp, Mm, NodeId, Order, Page, PhysAddr, Platform, Reclaim, ZoneKind,
+};
 
 use super::held::{Held, Kind};
 use super::random::Random;
@@ -292,8 +294,14 @@ impl<P: Platform, R: Reclaim> Worker<'_, P, R> {
         let highest = gfp.highest_zone();
         if zone.kind() > highest {
             // Right only where the machine has no zone that the flags ask for.
-            let mut zones = self.mm.zones().iter();
-            if zones.any(|zone| zone.is_populated() && zone.kind() <= highest) {
+            let mut zones = self.mm.zones().iter().filter(|zone| zone.is_populated());
+            let low = page.pfn().start(P::PAGE_SHIFT).get() < 4 << 30;
+            let wrong = match highest {
+                // Without such a zone its devices reach what lies here all the same.
+                ZoneKind::Dma32 if low => zones.any(|zone| zone.kind() == highest),
+                _ => zones.any(|zone| zone.kind() <= highest),
+            };
+            if wrong {
                 return Err(Problem::WrongZone { pfn, zone: zone.name() });
             }
         }
