@@ -109,10 +109,6 @@ impl Description {
             let allowed = format!("a multiple of the page size of {}", format_size(page));
             return Err(wrong("mapping_area", format_size(self.mapping_area), allowed));
         }
-        if self.page_block_order > self.largest_order {
-            let allowed = format!("at most largest_order = {}", self.largest_order);
-            return Err(wrong("page_block_order", self.page_block_order, allowed));
-        }
         Ok(())
     }
 

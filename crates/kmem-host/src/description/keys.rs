@@ -94,7 +94,8 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "page_block_order",
-        about: "what has one migrate type together: blocks of 2^page_block_order pages",
+        about: "what has one migrate type together: blocks of 2^page_block_order pages; no more \
+                than largest_order",
         allowed: "a number from 0 to 15, not above largest_order",
         put: |d, v| store(&mut d.page_block_order, count(v, 0, Order::LIMIT.get())),
         get: |d| Some(i64::from(d.page_block_order).into()),
@@ -274,7 +275,7 @@ impl Description {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(DescriptionError::NotASetting { text: setting.into() });
         };
-        let (key, value) = (key.trim(), Value::String(value.trim().into()));
+        let (key, value) = (key.trim(), setting_value(value.trim()));
         let Some(of_node) = key.strip_prefix("node.") else {
             return put(self, MACHINE, "", key, &value);
         };
@@ -288,6 +289,13 @@ impl Description {
         };
         put(node, NODE, &format!("node.{index}."), name, &value)
     }
+}
+
+/// A value as it is typed: a list may stand in brackets, as in a file.
+fn setting_value(text: &str) -> Value {
+    let listed = || toml::from_str::<Table>(&format!("list = {text}")).ok()?.remove("list");
+    let listed = if text.starts_with('[') { listed() } else { None };
+    listed.unwrap_or_else(|| Value::String(text.into()))
 }
 
 fn nodes(value: &Value) -> Result<Vec<Node>, DescriptionError> {

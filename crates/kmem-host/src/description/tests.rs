@@ -160,7 +160,6 @@ fn values_that_do_not_go_together_are_refused() {
     assert!(refused("tiny", &["late=1G-2G"]).contains("late = 1G-2G"));
     assert!(refused("default", &["dma32_limit=8M"]).contains("above dma_limit = 16M"));
     assert!(refused("default", &["dma_limit=0x1001"]).contains("page size of 4K"));
-    assert!(refused("default", &["largest_order=4"]).contains("page_block_order = 9"));
     assert!(refused("numa2", &["node.1.ram=256M-1G"]).contains("node 0"));
     assert!(refused("numa2", &["node.1.cpus=0"]).contains("node.1.cpus = 0"));
     assert!(refused("numa2", &["cpus=1"]).contains("node.1.cpus = 1"));
@@ -319,4 +318,29 @@ fn random_changes_give_an_error_or_a_description_that_can_be_written() {
 fn a_machine_file_without_end_is_refused() {
     let error = Description::from_file("/dev/zero").unwrap_err().to_string();
     assert!(error.contains("/dev/zero") && error.contains("larger than 1048576 bytes"), "{error}");
+}
+
+#[test]
+fn a_list_is_set_in_brackets_or_without() {
+    let mut d = preset("numa2");
+    for ratios in ["[1, 2, 3, 4, 5]", "1,2,3,4,5", "[1,2,3,4,5]"] {
+        d.reserve_ratio = [0; 5];
+        d.set(&format!("reserve_ratio={ratios}")).unwrap();
+        assert_eq!(d.reserve_ratio, [1, 2, 3, 4, 5], "{ratios}");
+    }
+    d.set("node.1.distance=[20, 10]").unwrap();
+    assert_eq!(d.nodes[1].distance, [20, 10]);
+    for broken in ["[1, 2", "[", "[1, x, 3, 4, 5]", "[1, 2, 3, 4]"] {
+        assert!(d.set(&format!("reserve_ratio={broken}")).is_err(), "{broken}");
+    }
+}
+
+/// Page blocks are no larger than the largest block, whichever is set.
+#[test]
+fn the_largest_order_bounds_page_blocks() {
+    for order in [0, 4, 8] {
+        let mut d = preset("tiny");
+        d.set(&format!("largest_order={order}")).unwrap();
+        d.check().unwrap();
+    }
 }
