@@ -94,9 +94,8 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "page_block_order",
-        about: "what has one migrate type together: blocks of 2^page_block_order pages; no more \
-                than largest_order",
-        allowed: "a number from 0 to 15, not above largest_order",
+        about: "what has one migrate type together: blocks of 2^page_block_order pages",
+        allowed: "a number from 0 to 15; above largest_order that is taken",
         put: |d, v| store(&mut d.page_block_order, count(v, 0, Order::LIMIT.get())),
         get: |d| Some(i64::from(d.page_block_order).into()),
     },
