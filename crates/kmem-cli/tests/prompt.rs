@@ -103,3 +103,19 @@ fn a_message_is_shown_once_at_a_prompt() {
     assert_eq!(screen.matches("double free").count(), 1, "{screen}");
     assert!(screen.contains("warning: "), "{screen}");
 }
+
+/// Lines that are pasted together, or typed while a command runs, are run one after the other.
+#[test]
+fn lines_typed_ahead_are_not_lost() {
+    let mut session = Session::boot();
+    session.expect(PROMPT);
+    write!(session.terminal, "alloc_pages GFP_KERNEL 0\ralloc_pages GFP_KERNEL 1\rfree 1\r")
+        .unwrap();
+    write!(session.terminal, "free 2\rexit\r").unwrap();
+    let (screen, status) = session.end();
+    assert_eq!(status, Some(0), "{screen}");
+    for shown in ["order 0", "order 1"] {
+        assert!(screen.contains(shown), "{screen}");
+    }
+    assert!(!screen.contains("kmem:"), "{screen}");
+}

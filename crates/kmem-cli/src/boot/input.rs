@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, stdin};
-use std::mem;
+use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use rustyline::history::DefaultHistory;
-use rustyline::{Config, Editor};
 
 use crate::exit::Exit;
 
@@ -65,20 +64,23 @@ impl Input {
                 Ok(())
             }
             Input::Prompt => {
-                let mut history = DefaultHistory::new();
+                let failed = |error| Exit::Failed(format!("cannot read the terminal: {error}"));
+                let mut editor = DefaultEditor::new().map_err(failed)?;
                 loop {
-                    match ask(&mut history) {
-                        Ok(line) => match work(&line) {
-                            Ok(ControlFlow::Continue(())) => {}
-                            Ok(ControlFlow::Break(())) => return Ok(()),
-                            Err(Exit::Closed) => return Err(Exit::Closed),
-                            Err(exit) => exit.tell(),
-                        },
+                    match editor.readline("kmem> ") {
+                        Ok(line) => {
+                            // A history that cannot be kept is no reason to stop.
+                            let _ = editor.add_history_entry(&line);
+                            match interruptible(|| work(&line)) {
+                                Ok(ControlFlow::Continue(())) => {}
+                                Ok(ControlFlow::Break(())) => return Ok(()),
+                                Err(Exit::Closed) => return Err(Exit::Closed),
+                                Err(exit) => exit.tell(),
+                            }
+                        }
                         Err(ReadlineError::Interrupted) => {}
                         Err(ReadlineError::Eof) => return Ok(()),
-                        Err(error) => {
-                            return Err(Exit::Failed(format!("cannot read the terminal: {error}")));
-                        }
+                        Err(error) => return Err(failed(error)),
                     }
                 }
             }
@@ -86,19 +88,17 @@ impl Input {
     }
 }
 
-/// Reads a line from the terminal, and keeps it in `history`.
-///
-/// The editor does not outlive the line: while there is one it catches SIGINT, and a command could
-/// not be interrupted.
-fn ask(history: &mut DefaultHistory) -> rustyline::Result<String> {
-    let mut editor = Editor::<(), _>::with_history(Config::default(), mem::take(history))?;
-    let read = editor.readline("kmem> ");
-    if let Ok(line) = &read {
-        // A history that cannot be kept is no reason to stop.
-        let _ = editor.add_history_entry(line);
-    }
-    *history = mem::take(editor.history_mut());
-    read
+/// Runs a command with Ctrl-C as it is without an editor, which catches the signal while it lives.
+fn interruptible<T>(command: impl FnOnce() -> T) -> T {
+    let mut kept = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all bytes zero are an action: the default one, without flags.
+    let default = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
+    // SAFETY: both point to actions. No handler of this process is run by the default one.
+    unsafe { libc::sigaction(libc::SIGINT, &raw const default, kept.as_mut_ptr()) };
+    let result = command();
+    // SAFETY: the action was in force before.
+    unsafe { libc::sigaction(libc::SIGINT, kept.as_ptr(), std::ptr::null_mut()) };
+    result
 }
 
 /// The next line of a text, without its end; `None` after the last.
