@@ -78,6 +78,7 @@ fn every_proc_file_can_be_read() {
             "modules",
             "pagetypeinfo",
             "scullpmem",
+            "slabinfo",
             "vmstat",
             "zoneinfo"
         ]

@@ -31,6 +31,10 @@ pub enum AllocError {
     NoSuchNode(NodeId),
     /// The manager has not been booted.
     NotBooted,
+    /// The cache has been destroyed.
+    NoSuchCache,
+    /// The memory that was to be made larger or smaller was not allocated.
+    NotAllocated,
 }
 
 impl fmt::Display for AllocError {
@@ -45,6 +49,8 @@ impl fmt::Display for AllocError {
             AllocError::BadFlags(error) => error.fmt(f),
             AllocError::ZeroSize => f.write_str("a size of 0 was asked for"),
             AllocError::NoSuchNode(node) => write!(f, "there is no memory on node {node}"),
+            AllocError::NoSuchCache => f.write_str("there is no such cache any more"),
+            AllocError::NotAllocated => f.write_str("the memory to resize was not allocated"),
             AllocError::NotBooted => {
                 f.write_str("the manager is not booted: call boot with a memory map first")
             }

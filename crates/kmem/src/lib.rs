@@ -68,6 +68,8 @@ pub mod platform;
 pub mod reclaim;
 #[cfg(not(loom))]
 pub mod report;
+#[cfg(not(loom))]
+pub mod slab;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod zone;
@@ -86,7 +88,10 @@ pub use gfp::{
 pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
 pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
-pub use mm::{BootError, Counters, CpuError, Mm, Owner, Pages, PagesetInfo, ReleaseError};
+pub use mm::{
+    BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owner, Pages, PagesetInfo,
+    ReleaseError,
+};
 pub use order::{Order, get_order};
 #[cfg(not(loom))]
 pub use page::MigrateType;
@@ -94,6 +99,8 @@ pub use page::Page;
 pub use platform::Platform;
 #[cfg(not(loom))]
 pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest};
+#[cfg(not(loom))]
+pub use slab::{CacheFlags, CacheId};
 #[cfg(not(loom))]
 pub use zone::Zone;
 

@@ -112,7 +112,7 @@ fn a_spin_lock_that_is_tried_lets_in_one_at_a_time() {
 #[test]
 fn no_frame_that_is_put_aside_is_lost() {
     loom::model(|| {
-        let aside = Arc::new(Aside::new());
+        let aside = Arc::new(Aside::<1>::new());
         let threads: Vec<_> = (0..2)
             .map(|frame| {
                 let aside = aside.clone();
@@ -240,14 +240,14 @@ fn a_free_that_follows_another_is_refused() {
 }
 
 /// What `Zone::give` does in an NMI handler that finds the lock taken.
-fn put_aside(block: &(Descriptor, Aside)) {
+fn put_aside(block: &(Descriptor, Aside<1>)) {
     if block.0.mark().put_aside() {
         block.1.put(0);
     }
 }
 
 /// What the next holder of the lock does. Answers how often it freed the block.
-fn free_put_aside(block: &(Descriptor, Aside)) -> u32 {
+fn free_put_aside(block: &(Descriptor, Aside<1>)) -> u32 {
     let mut freed = 0;
     let mut look = |_| {
         if block.0.place() == Place::PutAside {
@@ -265,7 +265,7 @@ fn free_put_aside(block: &(Descriptor, Aside)) -> u32 {
 #[test]
 fn a_block_is_put_aside_once() {
     loom::model(|| {
-        let block = Arc::new((Descriptor::new(), Aside::new()));
+        let block = Arc::new((Descriptor::new(), Aside::<1>::new()));
         let other = {
             let block = block.clone();
             thread::spawn(move || put_aside(&block))
@@ -282,7 +282,7 @@ fn a_block_is_put_aside_once() {
 #[test]
 fn a_block_that_is_put_aside_meanwhile_is_freed_once() {
     loom::model(|| {
-        let block = Arc::new((Descriptor::new(), Aside::new()));
+        let block = Arc::new((Descriptor::new(), Aside::<1>::new()));
         put_aside(&block);
         // Another CPU freed it at the same moment and handed it out again.
         block.0.mark().set_held();

@@ -21,14 +21,24 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
         "modules" => shell.modules.write(out),
         "pagetypeinfo" => report::pagetypeinfo(mm, out),
         "scullpmem" => shell.modules.scullp()?.write_mem(out),
+        "slabinfo" => report::slabinfo(mm, out),
         "vmstat" => report::vmstat(mm, out),
         "zoneinfo" => report::zoneinfo(mm, out),
         _ => return None,
     })
 }
 
-const NAMES: [&str; 8] =
-    ["buddyinfo", "iomem", "meminfo", "modules", "pagetypeinfo", "scullpmem", "vmstat", "zoneinfo"];
+const NAMES: [&str; 9] = [
+    "buddyinfo",
+    "iomem",
+    "meminfo",
+    "modules",
+    "pagetypeinfo",
+    "scullpmem",
+    "slabinfo",
+    "vmstat",
+    "zoneinfo",
+];
 
 /// The names in `/proc`.
 pub(super) fn names<S: System>(shell: &Shell<'_, S>) -> Vec<String> {

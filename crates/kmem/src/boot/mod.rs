@@ -9,15 +9,21 @@
 //! * [`map`]: the boot loader's description, and its sorted form in frames.
 //! * [`early`]: carving the manager's own tables out of it, before there is an allocator.
 //! * [`Setup`]: what else a machine is: limits of zones, largest order, CPUs, nodes.
+//! * [`Classes`]: the sizes that kmalloc has on it.
 //!
 //! Everything here is pure and costs nothing for holes: loops run over regions, never over frames.
 //! `mm/` puts the parts together and writes the tables.
 //!
 //! Linux: `memblock`, `free_area_init`, the e820 code.
 
+mod classes;
 pub mod early;
 pub mod map;
 mod setup;
 
+pub use classes::{Classes, ClassesError, LARGEST_OBJECT, MAX_CLASSES};
 pub use map::{MapError, MemoryMap};
+#[cfg(test)]
+pub(crate) use setup::LARGEST_RECORD;
+pub(crate) use setup::SMALL_OBJECT;
 pub use setup::{Setup, SetupError};

@@ -2,9 +2,19 @@
 
 use core::fmt;
 
+use super::Classes;
 use crate::gfp::ZoneKind;
 use crate::ids::Distances;
 use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
+
+/// The largest record of a slab that is not on it, in bytes.
+pub(crate) const LARGEST_RECORD: usize = 152;
+
+/// Objects below this size have the records of their slabs on them: an eighth of the smallest page.
+pub(crate) const SMALL_OBJECT: usize = 512;
+
+/// The most caches that there can be: a slab's descriptor has 12 bits for the number of its cache.
+pub(crate) const MAX_CACHES: u32 = 1 << 12;
 
 /// A machine's description, apart from its memory map. Everything has a default; a PC of today
 /// differs from it by [`Setup::dma_limit`], [`Setup::dma32_limit`] and [`Setup::cpus`].
@@ -30,6 +40,8 @@ pub struct Setup {
     pub(crate) reserve_ratio: [u32; ZoneKind::COUNT],
     pub(crate) whole_reserve_for_atomic: bool,
     pub(crate) pagesets: bool,
+    pub(crate) caches: u32,
+    pub(crate) classes: Classes,
 }
 
 impl Setup {
@@ -51,6 +63,8 @@ impl Setup {
             reserve_ratio: [256, 256, 32, 0, 0],
             whole_reserve_for_atomic: false,
             pagesets: true,
+            caches: 256,
+            classes: Classes::FINE,
         }
     }
 
@@ -132,6 +146,19 @@ impl Setup {
         self
     }
 
+    /// How many caches there can be, those of kmalloc included; at most 4096. Each takes some hundred
+    /// bytes of RAM.
+    pub const fn caches(mut self, most: u32) -> Setup {
+        self.caches = most;
+        self
+    }
+
+    /// Which sizes kmalloc has (A154).
+    pub const fn kmalloc_sizes(mut self, classes: Classes) -> Setup {
+        self.classes = classes;
+        self
+    }
+
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         if self.cpus == 0 || self.cpus as usize > MAX_CPUS {
@@ -141,6 +168,17 @@ impl Setup {
             && dma >= dma32
         {
             return Err(SetupError::ZoneLimits { dma, dma32 });
+        }
+        // The records of slabs are objects of kmalloc's where they are not on their slabs; this size is,
+        // whatever the page's, so no record needs another one.
+        let record = self.classes.class(LARGEST_RECORD).and_then(|class| self.classes.size(class));
+        if record.is_none_or(|size| size >= SMALL_OBJECT) {
+            return Err(SetupError::NoSizeForRecords);
+        }
+        // A cache of each size, once more for DMA, and one for somebody.
+        let least = 2 * self.classes.sizes().count() as u32 + 1;
+        if self.caches < least || self.caches > MAX_CACHES {
+            return Err(SetupError::Caches { asked: self.caches, least });
         }
         Ok(())
     }
@@ -168,6 +206,15 @@ pub enum SetupError {
         /// The end of DMA32.
         dma32: PhysAddr,
     },
+    /// Of the kmalloc sizes none is for the records of slabs.
+    NoSizeForRecords,
+    /// So many caches cannot be had, or they are too few for kmalloc.
+    Caches {
+        /// How many were asked for.
+        asked: u32,
+        /// How many are needed at least.
+        least: u32,
+    },
 }
 
 impl fmt::Display for SetupError {
@@ -178,6 +225,19 @@ impl fmt::Display for SetupError {
             }
             SetupError::ZoneLimits { dma, dma32 } => {
                 write!(f, "zone DMA ends at {dma}, zone DMA32 at {dma32}: DMA must end first")
+            }
+            SetupError::NoSizeForRecords => {
+                write!(
+                    f,
+                    "kmalloc sizes need one from {LARGEST_RECORD} to {} bytes",
+                    SMALL_OBJECT - 1
+                )
+            }
+            SetupError::Caches { asked, least } => {
+                write!(
+                    f,
+                    "{asked} caches: a machine with these kmalloc sizes has {least} to {MAX_CACHES}"
+                )
             }
         }
     }

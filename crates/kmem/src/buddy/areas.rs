@@ -1,8 +1,7 @@
 //! Splitting and merging.
 
 use super::fallback::{self, Stolen};
-use super::list::List;
-use crate::page::{Block, Descriptor, Memmap, MigrateType};
+use crate::page::{Block, Descriptor, List, Memmap, MigrateType};
 use crate::{Order, Pfn};
 
 /// Which end of a list a freed block goes to.

@@ -53,7 +53,6 @@
 
 mod areas;
 mod fallback;
-mod list;
 mod range;
 #[cfg(test)]
 mod tests;

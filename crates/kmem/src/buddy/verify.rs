@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::areas::FreeAreas;
-use crate::page::{Block, Memmap, MigrateType};
+use crate::page::{Block, List, Memmap, MigrateType};
 use crate::{Order, Pfn};
 
 /// An invariant that does not hold.
@@ -70,7 +70,7 @@ impl FreeAreas {
             return Err(Corruption::count("a list's bit is wrong", list.len(), u64::from(bit)));
         }
         let mut blocks = 0;
-        let mut last = super::list::NONE;
+        let mut last = List::NONE;
         for pfn in list.iter(map) {
             let descriptor = map.get(pfn).ok_or(Corruption::at("a list has no frame", pfn))?;
             if !descriptor.is(Block::Free(order)) {

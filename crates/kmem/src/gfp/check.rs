@@ -28,6 +28,9 @@ pub enum GfpError {
     /// `COMP` or `NOFAIL` for a run of single pages, which is no block, and which no reclaim is sure
     /// to make.
     NotForRuns(Gfp),
+    /// High, movable or DMA32 memory for an object, DMA memory of a cache that is not for it, or zeros
+    /// where a constructor has been.
+    NotForObjects(Gfp),
 }
 
 impl Gfp {
@@ -153,6 +156,9 @@ impl fmt::Display for GfpError {
                  or drop {flags}",
                 Gfp::IO
             ),
+            GfpError::NotForObjects(flags) => {
+                write!(f, "gfp flags {flags} cannot be had for an object of this cache: drop them")
+            }
             GfpError::NotForRuns(flags) => {
                 write!(f, "gfp flags {flags} cannot be had for a run of single pages: drop them")
             }

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::tables::Tables;
 use super::{BOOTING, Mm, NEW, READY};
@@ -15,6 +15,7 @@ use crate::page::{Block, Descriptor, Memmap, PageFlags};
 use crate::pcp::{CpuArea, PcpSize, SetSlot};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
+use crate::slab::{Cache, CpuCache, NodeSlabs};
 use crate::zone::{
     MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes,
 };
@@ -135,12 +136,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let frames = unsafe { &mut *self.frames.get() };
         match build(&self.platform, map, setup, frames) {
             Ok(tables) => {
+                // SAFETY: just built.
+                self.create_kmalloc_caches(unsafe { tables.as_ref() });
                 // Release pairs with the Acquire in `tables`.
                 self.tables.store(tables.as_ptr(), Ordering::Release);
                 self.state.store(READY, Ordering::Release);
                 let pinned = crate::platform::Pinned::new(&self.platform);
                 // A boot CPU above the described number takes the shared path, as any such CPU.
                 let _ = self.cpu_online(pinned.cpu());
+                drop(pinned);
                 Ok(())
             }
             Err(error) => {
@@ -363,6 +367,25 @@ fn build<P: Platform>(
         carver.table("zonelists", MAX_NODES, None)?;
     let sizes: NonNull<PcpSize> = carver.table("page set sizes", usize::from(zone_count), None)?;
     let areas: NonNull<CpuArea> = carver.table("per-cpu areas", setup.cpus as usize, None)?;
+    let caches: NonNull<Cache> = carver.table("caches", setup.caches as usize, None)?;
+    let cells = setup.cpus as usize * setup.caches as usize;
+    let cpu_caches: NonNull<AtomicPtr<CpuCache>> = carver.table("caches of cpus", cells, None)?;
+    for cell in 0..cells {
+        // SAFETY: the table has so many.
+        unsafe { cpu_caches.add(cell).write(AtomicPtr::new(core::ptr::null_mut())) };
+    }
+    // Nodes by their numbers, those without RAM too.
+    let node_count = (u16::BITS - nodes.bits().leading_zeros()) as usize;
+    let node_slabs: NonNull<NodeSlabs> =
+        carver.table("nodes of caches", setup.caches as usize * node_count, None)?;
+    for place in 0..setup.caches as usize {
+        // SAFETY: both tables have so many; each place gets nodes of its own.
+        unsafe {
+            let first = node_slabs.add(place * node_count);
+            (0..node_count).for_each(|node| first.add(node).write(NodeSlabs::new()));
+            caches.add(place).write(Cache::new(first, node_count as u32));
+        }
+    }
 
     let mut memmap = Memmap::new(setup.page_block());
     // Carving changes what is reserved and leaves the extents as they are.
@@ -405,6 +428,8 @@ fn build<P: Platform>(
         }
     }
     let metadata_bytes = carver.bytes;
+    let classes = setup.classes.clone().up_to(largest_class(setup, P::PAGE_SHIFT));
+    let class_count = classes.sizes().count();
 
     describe(&memmap, frames, &limits, &zone_at);
 
@@ -425,6 +450,14 @@ fn build<P: Platform>(
             areas,
             zone_at,
             metadata_bytes,
+            classes,
+            dma_classes: setup.dma.is_some(),
+            kmalloc_caches: (1 + u32::from(setup.dma.is_some())) * class_count as u32,
+            pagesets: setup.pagesets,
+            several_nodes: nodes.bits().count_ones() > 1,
+            cache_count: setup.caches,
+            caches,
+            cpu_caches,
         });
     }
     // SAFETY: just written.
@@ -433,6 +466,11 @@ fn build<P: Platform>(
     finish(built, setup, &limits, frames);
     set_watermarks(built, P::PAGE_SHIFT);
     Ok(tables)
+}
+
+/// The largest object that a slab of this machine holds, in bytes.
+fn largest_class(setup: &Setup, page_shift: u32) -> usize {
+    (setup.largest_order.pages() as usize) << page_shift
 }
 
 /// How far behind the start of a page a table begins, in bytes: an odd number of lines.

@@ -82,6 +82,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let mut entered = unsafe { area.section.enter() }.ok_or(CpuError::Busy(cpu))?;
         self.set_area(cpu, None);
         self.drain(area, &mut entered);
+        drop(entered);
+        self.take_cpu_caches(tables, cpu);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use core::panic::Location;
 
 use super::{Mm, compound, state};
 use crate::buddy::End;
-use crate::page::{Block, Descriptor, Page, PageFlags};
+use crate::page::{Block, Descriptor, Page};
 use crate::pcp::PCP_LARGEST;
 use crate::platform::{Event, EventKind, MisuseKind, Passed, Pinned, Platform};
 use crate::reclaim::Reclaim;
@@ -264,7 +264,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ) {
         match descriptor.decrement_count() {
             // Two references were dropped at one moment, and each looked while there was another.
-            Some(0) if descriptor.has(PageFlags::Slab) => {
+            Some(0) if descriptor.is_of_objects() => {
                 descriptor.set_count(1);
                 self.report_at(pfn, MisuseKind::Slab, passed, site);
             }

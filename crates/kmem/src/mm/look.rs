@@ -323,12 +323,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 }
 
 fn holder(first: &Descriptor, page: &Descriptor) -> Owner {
-    if let Some((mapping, index)) = page.mapping() {
+    if first.is_of_objects() {
+        Owner::Slab
+    } else if let Some((mapping, index)) = page.mapping() {
         Owner::PageCache { mapping, index }
     } else if page.map_count() > 0 {
         Owner::User { mappings: page.map_count() }
-    } else if first.has(PageFlags::Slab) {
-        Owner::Slab
     } else if page.private().is_some() {
         Owner::Private
     } else {

@@ -51,6 +51,7 @@ mod look;
 mod lookup;
 mod names;
 mod owned;
+mod slab;
 mod slow;
 mod state;
 mod tables;
@@ -75,6 +76,7 @@ pub use cpu::CpuError;
 pub use frame_allocator::Frames;
 pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
+pub use slab::{CacheError, CacheInfo};
 use tables::Tables;
 
 /// Not booted.

@@ -168,7 +168,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         loop {
             // To reclaim for a task that does so itself would recurse: it waits for others.
             let asked = ReclaimRequest { gfp, order, attempt };
-            let freed = if request.frees_memory() { 0 } else { self.reclaim.reclaim(self, &asked) };
+            let freed = if request.frees_memory() {
+                0
+            } else {
+                // What caches keep and nobody uses is had before anything in use is.
+                self.shrink_caches() + self.reclaim.reclaim(self, &asked)
+            };
             // What was freed, here or by others, may be on lists.
             self.drain_all_pages();
             if let Some(pfn) = self.attempt(request, priority) {

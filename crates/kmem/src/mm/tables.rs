@@ -1,10 +1,13 @@
 //! The tables that boot carves from RAM and nobody changes afterwards.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::boot::Classes;
 use crate::gfp::ZoneKind;
 use crate::page::Memmap;
 use crate::pcp::{CpuArea, PcpSize};
+use crate::slab::{Cache, CacheId, CpuCache};
 use crate::zone::{Zone, Zonelist};
 use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 
@@ -12,8 +15,12 @@ use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 ///
 /// # Invariants
 ///
-/// `zones`, `zonelists`, `sizes` and `areas` point to as many elements as the counts say (zonelists:
-/// one for each node and kind; sizes: one for each zone), valid for as long as the manager is used.
+/// `zones`, `zonelists`, `sizes`, `areas` and `caches` point to as many elements as the counts say
+/// (zonelists: one for each node and kind; sizes: one for each zone), valid for as long as the manager
+/// is used. `cpu_caches` points to one for each CPU and cache, a CPU's side by side: null, or a
+/// [`CpuCache`] that lives until nobody uses the cache or that CPU any more. The first caches are
+/// those of kmalloc, in the order of `classes`; then, where the machine has a zone for them, those of
+/// kmalloc for DMA.
 pub(super) struct Tables {
     pub(super) memmap: Memmap,
     pub(super) largest: Order,
@@ -29,7 +36,18 @@ pub(super) struct Tables {
     pub(super) areas: NonNull<CpuArea>,
     pub(super) zone_at: [[Option<u8>; ZoneKind::COUNT]; MAX_NODES],
     pub(super) metadata_bytes: u64,
+    pub(super) classes: Classes,
+    pub(super) dma_classes: bool,
+    pub(super) kmalloc_caches: u32,
+    pub(super) pagesets: bool,
+    pub(super) several_nodes: bool,
+    pub(super) cache_count: u32,
+    pub(super) caches: NonNull<Cache>,
+    pub(super) cpu_caches: NonNull<AtomicPtr<CpuCache>>,
 }
+
+// SAFETY: the tables do not change, and what they point to is `Sync`.
+unsafe impl Sync for Tables {}
 
 impl Tables {
     /// All zones, node by node, low to high.
@@ -78,6 +96,57 @@ impl Tables {
     pub(super) fn node_of(&self, cpu: CpuId) -> NodeId {
         // SAFETY: `area` answers areas that live as long as the tables.
         self.area(cpu).map_or(NodeId::ZERO, |area| unsafe { area.as_ref() }.node())
+    }
+
+    /// How many caches are kmalloc's: the first so many.
+    #[inline]
+    pub(super) fn kmalloc_caches(&self) -> usize {
+        self.kmalloc_caches as usize
+    }
+
+    /// Whether CPUs have lists of pages, and of objects.
+    pub(super) fn has_pagesets(&self) -> bool {
+        self.pagesets
+    }
+
+    /// Whether a node is that of a CPU.
+    #[inline]
+    pub(super) fn is_home(&self, cpu: CpuId, node: NodeId) -> bool {
+        !self.several_nodes || node == self.node_of(cpu)
+    }
+
+    /// The places for caches.
+    #[inline]
+    pub(super) fn caches(&self) -> &[Cache] {
+        // SAFETY: by the invariant there are so many.
+        unsafe { core::slice::from_raw_parts(self.caches.as_ptr(), self.cache_count as usize) }
+    }
+
+    /// The cache that a handle names, if it is still there.
+    #[inline]
+    pub(super) fn cache(&self, id: CacheId) -> Option<&Cache> {
+        let cache = self.caches().get(usize::from(id.number))?;
+        (cache.generation() == Some(id.generation)).then_some(cache)
+    }
+
+    /// Where it is written what a CPU has of a cache; `None` for a CPU or cache that there cannot be.
+    #[inline]
+    pub(super) fn cpu_cache_cell(&self, cpu: CpuId, cache: u16) -> Option<&AtomicPtr<CpuCache>> {
+        if cpu.get() >= self.cpus || u32::from(cache) >= self.cache_count {
+            return None;
+        }
+        let index = cpu.index() * self.cache_count as usize + usize::from(cache);
+        // SAFETY: by the invariant there is one for each CPU and cache.
+        Some(unsafe { self.cpu_caches.add(index).as_ref() })
+    }
+
+    /// What a CPU has of a cache.
+    #[inline]
+    pub(super) fn cpu_cache(&self, cpu: CpuId, cache: u16) -> Option<&CpuCache> {
+        // Acquire pairs with the Release where it is put there: its contents are seen.
+        let at = self.cpu_cache_cell(cpu, cache)?.load(Ordering::Acquire);
+        // SAFETY: by the invariant it is null or lives as long as it is used.
+        unsafe { at.as_ref() }
     }
 
     /// The areas of all CPUs that there can be.

@@ -4,7 +4,7 @@ use core::panic::Location;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Mm;
-use crate::page::{Block, Descriptor, Memmap, PageFlags, Place};
+use crate::page::{Block, Descriptor, Memmap, Place};
 use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::{Order, Pfn, VirtAddr};
@@ -55,7 +55,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 wrong(MisuseKind::NoReference, there)
             }
             (Block::Used(_) | Block::Compound(_), _)
-                if descriptor.count() == 1 && descriptor.has(PageFlags::Slab) =>
+                if descriptor.count() == 1 && descriptor.is_of_objects() =>
             {
                 wrong(MisuseKind::Slab, there)
             }
@@ -111,7 +111,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 }
 
 /// A block in the words of a report.
-fn what_is_there(memmap: &Memmap, head: Pfn, block: Block) -> There {
+pub(super) fn what_is_there(memmap: &Memmap, head: Pfn, block: Block) -> There {
     match block {
         Block::Hole => There::Nothing,
         Block::Reserved => There::Reserved,

@@ -3,7 +3,7 @@
 use super::{Block, Mark, Place};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use crate::{CpuId, Pfn, order::Order};
+use crate::{CpuId, MAX_NODES, NodeId, Pfn, order::Order};
 
 /// The descriptor of one frame; the folder's theory has its picture.
 ///
@@ -74,6 +74,8 @@ pub enum PageFlags {
     Inner = 18,
     /// Its map count is not 0.
     Mapped = 19,
+    /// The first page of memory that kmalloc handed out and that is larger than its size classes.
+    Large = 20,
 }
 
 impl PageFlags {
@@ -85,7 +87,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Mapped => false,
+            | Mapped | Large => false,
         }
     }
 
@@ -94,7 +96,25 @@ impl PageFlags {
     }
 
     /// The states that a free has more to do for than to take them away.
-    const TO_SETTLE: u32 = Self::Slab.bit() | Self::Inner.bit();
+    const TO_SETTLE: u32 = Self::Slab.bit() | Self::Inner.bit() | Self::Large.bit();
+}
+
+/// How many bits of a descriptor say which cache a slab is of.
+const CACHE_BITS: u32 = 12;
+
+const _: () = assert!(MAX_NODES <= 16);
+
+/// What the descriptor of a slab's first page says of the slab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SlabView {
+    /// The number of its cache, below [`MAX_CACHES`].
+    pub(crate) cache: u16,
+    /// The node that it lies on.
+    pub(crate) node: NodeId,
+    /// How far the first object is from the slab's start: a multiple of 8, below 512 KiB.
+    pub(crate) colour: u32,
+    /// The address of its record.
+    pub(crate) record: usize,
 }
 
 /// References at which a count stays from then on: the page is never freed, but not freed while it
@@ -257,6 +277,11 @@ impl Descriptor {
         self.flags.load(Relaxed) & PageFlags::TO_SETTLE != 0
     }
 
+    /// Whether the block that begins here is a slab or other memory of kmalloc's.
+    pub(crate) fn is_of_objects(&self) -> bool {
+        self.has(PageFlags::Slab) || self.has(PageFlags::Large)
+    }
+
     /// Takes all states and mappings away, for a frame that nobody uses any more.
     #[inline]
     pub(crate) fn reset(&self) {
@@ -309,6 +334,32 @@ impl Descriptor {
             Some(_) => self.set(meaning),
             None => self.clear(meaning),
         };
+    }
+
+    /// Says that a slab begins here: which cache's, how far from its start the first object is, in
+    /// bytes, and the address of its record.
+    pub(crate) fn set_slab(&self, slab: SlabView) {
+        let SlabView { cache, node, colour, record } = slab;
+        self.private.store(record as u64, Relaxed);
+        let owner = u32::from(cache) | node.get() << CACHE_BITS;
+        self.map_count.store((colour / 8) << 16 | owner, Relaxed);
+    }
+
+    /// What [`Descriptor::set_slab`] said, for the first page of a slab.
+    #[inline]
+    pub(crate) fn slab(&self) -> SlabView {
+        let both = self.map_count.load(Relaxed);
+        let cache = (both & ((1 << CACHE_BITS) - 1)) as u16;
+        // Four bits: a node that there can be.
+        let node = NodeId::new(both >> CACHE_BITS & 0xf).unwrap_or(NodeId::ZERO);
+        let (colour, record) = ((both >> 16) * 8, self.private.load(Relaxed) as usize);
+        SlabView { cache, node, colour, record }
+    }
+
+    /// Undoes [`Descriptor::set_slab`].
+    pub(crate) fn clear_slab(&self) {
+        self.private.store(0, Relaxed);
+        self.map_count.store(0, Relaxed);
     }
 
     // The views of the two links. Which one holds depends on `block`; each is used by the code

@@ -56,12 +56,17 @@
 
 mod block;
 mod descriptor;
+#[cfg(not(loom))]
+mod list;
 mod mark;
 #[cfg(not(loom))]
 mod memmap;
 
 pub use block::Block;
+pub(crate) use descriptor::SlabView;
 pub use descriptor::{Descriptor, PageFlags};
+#[cfg(not(loom))]
+pub(crate) use list::List;
 pub(crate) use mark::Mark;
 pub use mark::Place;
 #[cfg(not(loom))]

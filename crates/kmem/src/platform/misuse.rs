@@ -47,8 +47,14 @@ pub enum MisuseKind {
     NoReference,
     /// More references were taken to a page than can be counted: it is never freed.
     TooManyReferences,
-    /// The block belongs to a slab: its objects are freed, not its pages.
+    /// The block belongs to a slab, or is kmalloc's: its objects are freed, not its pages.
     Slab,
+    /// No object begins there: it is memory of somebody else.
+    NoObject,
+    /// The object is of another cache, or none of kmalloc's.
+    WrongCache,
+    /// The cache has been destroyed.
+    StaleCache,
     /// The block has references besides the caller's and cannot be split.
     Shared,
     /// A state of a page was changed that is not in use.
@@ -73,6 +79,9 @@ impl MisuseKind {
             MisuseKind::NoReference => "reference count of a page that has no reference",
             MisuseKind::TooManyReferences => "more references to a page than can be counted",
             MisuseKind::Slab => "free of a page that belongs to a slab",
+            MisuseKind::NoObject => "free of what is no object",
+            MisuseKind::WrongCache => "free of another cache's object",
+            MisuseKind::StaleCache => "use of a cache that has been destroyed",
             MisuseKind::Shared => "split of a block that has other references",
             MisuseKind::NotInUse => "change to a page that is not in use",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
@@ -89,6 +98,10 @@ pub enum Passed {
     Address(VirtAddr, u32),
     /// Flags of an allocation.
     Flags(crate::Gfp),
+    /// The address of an object.
+    Object(VirtAddr),
+    /// A cache, by its place in the table.
+    Cache(u16),
 }
 
 /// What is really there.
@@ -121,6 +134,15 @@ pub enum There {
         /// The CPU.
         cpu: CpuId,
     },
+    /// An object of a slab.
+    Object {
+        /// Its address.
+        object: VirtAddr,
+        /// The number of its cache.
+        cache: u16,
+        /// Whether it is free.
+        free: bool,
+    },
     /// Code that must not sleep.
     AtomicContext,
 }
@@ -131,6 +153,8 @@ impl fmt::Display for Passed {
             Passed::Page(pfn, order) => write!(f, "{pfn:?} order {order}"),
             Passed::Address(address, order) => write!(f, "address {address} order {order}"),
             Passed::Flags(gfp) => write!(f, "flags {gfp}"),
+            Passed::Object(address) => write!(f, "address {address}"),
+            Passed::Cache(number) => write!(f, "cache {number}"),
         }
     }
 }
@@ -144,6 +168,10 @@ impl fmt::Display for There {
             There::Free { head, order } => write!(f, "a free block at {head:?}, order {order}"),
             There::PerCpu { head, order, cpu } => {
                 write!(f, "a free block at {head:?}, order {order}, on the lists of cpu {cpu}")
+            }
+            There::Object { object, cache, free } => {
+                let state = if *free { "a free" } else { "an" };
+                write!(f, "{state} object of cache {cache} at {object}")
             }
             There::AtomicContext => f.write_str("a context that must not sleep"),
         }

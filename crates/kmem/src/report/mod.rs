@@ -46,6 +46,7 @@ mod buddyinfo;
 mod iomem;
 mod meminfo;
 mod pagetypeinfo;
+mod slabinfo;
 mod vmstat;
 mod zoneinfo;
 
@@ -56,6 +57,7 @@ pub use buddyinfo::buddyinfo;
 pub use iomem::iomem;
 pub use meminfo::meminfo;
 pub use pagetypeinfo::pagetypeinfo;
+pub use slabinfo::slabinfo;
 pub use vmstat::vmstat;
 pub use zoneinfo::zoneinfo;
 

@@ -2,14 +2,6 @@
 
 use super::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How many frames have a place. An NMI handler rarely frees, and more rarely while the code that it
-/// interrupted holds the lock.
-#[cfg(not(loom))]
-const SLOTS: usize = 32;
-/// As many as the model checker gets through.
-#[cfg(loom)]
-const SLOTS: usize = 1;
-
 /// No frame.
 const EMPTY: u32 = u32::MAX;
 
@@ -18,14 +10,14 @@ const EMPTY: u32 = u32::MAX;
 /// It names frames and keeps no list of them: whoever takes the lock next looks at each frame that is
 /// named, and at what its descriptor says. So a frame may be named twice or in vain, and no field of
 /// a descriptor is needed, which somebody else may be writing because of a wrong call. Where more are
-/// put aside than have a place, all frames are to be looked at.
-pub struct Aside {
+/// put aside than have a place, of which there are `SLOTS`, all frames are to be looked at.
+pub struct Aside<const SLOTS: usize> {
     pending: AtomicBool,
     overflowed: AtomicBool,
     slots: [AtomicU32; SLOTS],
 }
 
-impl Aside {
+impl<const SLOTS: usize> Aside<SLOTS> {
     /// Nothing put aside.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
@@ -83,7 +75,7 @@ impl Aside {
     }
 }
 
-impl Default for Aside {
+impl<const SLOTS: usize> Default for Aside<SLOTS> {
     fn default() -> Self {
         Self::new()
     }

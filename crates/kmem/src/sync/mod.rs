@@ -16,8 +16,10 @@
 //! | --- | --- | --- |
 //! | 0 | none: a [`CpuSection`] | one push or pop, or a batch |
 //! | 1 | [`ZoneLevel`]: a zone's free areas | a batch of splits or merges |
+//! | 2 | [`CacheLevel`]: a cache's slabs on a node | a batch of objects taken or given |
 //!
-//! There is one lock level so far, and no path holds two zones' locks at once.
+//! So far no path holds two locks at once: pages for a slab are taken before its cache is locked, and
+//! given back after.
 //!
 //! The atomics come from `atomic`, which is `core`'s, or the model checker's under `--cfg loom`.
 
@@ -35,4 +37,4 @@ pub(crate) mod atomic {
 
 pub use aside::Aside;
 pub use section::{CpuSection, Entered};
-pub use spin::{Level, SpinGuard, SpinLock, ZoneLevel};
+pub use spin::{CacheLevel, Level, SpinGuard, SpinLock, ZoneLevel};

@@ -20,6 +20,13 @@ impl Level for ZoneLevel {
     const NUMBER: u8 = 1;
 }
 
+/// The level of the locks of caches, one for each node.
+pub struct CacheLevel;
+
+impl Level for CacheLevel {
+    const NUMBER: u8 = 2;
+}
+
 /// A value that one CPU at a time may reach.
 ///
 /// # Invariants

@@ -21,6 +21,10 @@ pub struct ZoneSpan {
     pub present: u64,
 }
 
+/// How many blocks that were put aside are found at once: an NMI handler rarely frees, and more
+/// rarely while the code that it interrupted holds the lock.
+const ASIDE: usize = 32;
+
 /// What many CPUs write, kept off the lines that all of them read.
 #[repr(align(64))]
 struct Apart<T>(T);
@@ -39,7 +43,7 @@ pub struct Zone {
     largest: Order,
     areas: Apart<SpinLock<ZoneLevel, FreeAreas>>,
     free: Apart<AtomicU64>,
-    put_aside: Aside,
+    put_aside: Aside<ASIDE>,
     counters: Apart<ZoneCounters>,
 }
 

@@ -4,6 +4,7 @@ mod blocks;
 mod high;
 mod regions;
 mod sizes;
+mod slabs;
 
 use std::format;
 use std::string::String;

@@ -1,10 +1,7 @@
-//! A list of free blocks, linked through descriptors by frame number.
+//! A list of blocks, linked through the descriptors of their first frames by frame number.
 
+use super::{Descriptor, Memmap};
 use crate::Pfn;
-use crate::page::{Descriptor, Memmap};
-
-/// No frame: the end of a list.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A list of blocks by their first frames.
 ///
@@ -12,33 +9,36 @@ pub(super) const NONE: u32 = u32::MAX;
 ///
 /// Walking `next` from `head` visits `len` frames and ends at `tail`; `prev` is the reverse.
 #[derive(Clone, Copy)]
-pub(super) struct List {
+pub(crate) struct List {
     head: u32,
     tail: u32,
     len: u32,
 }
 
 impl List {
-    pub(super) const EMPTY: List = List { head: NONE, tail: NONE, len: 0 };
+    /// No frame: the end of a list.
+    pub(crate) const NONE: u32 = u32::MAX;
+
+    pub(crate) const EMPTY: List = List { head: Self::NONE, tail: Self::NONE, len: 0 };
 
     #[inline]
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         u64::from(self.len)
     }
 
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.head == NONE
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == Self::NONE
     }
 
     #[inline]
-    pub(super) fn first(&self) -> Option<Pfn> {
-        (self.head != NONE).then(|| Pfn::from_raw(self.head))
+    pub(crate) fn first(&self) -> Option<Pfn> {
+        (self.head != Self::NONE).then(|| Pfn::from_raw(self.head))
     }
 
-    pub(super) fn push_front(&mut self, map: &Memmap, pfn: Pfn, descriptor: &Descriptor) {
+    pub(crate) fn push_front(&mut self, map: &Memmap, pfn: Pfn, descriptor: &Descriptor) {
         descriptor.set_next(self.head);
-        descriptor.set_prev(NONE);
+        descriptor.set_prev(Self::NONE);
         match self.first() {
             Some(head) => map.at(head).set_prev(pfn.raw()),
             None => self.tail = pfn.raw(),
@@ -47,10 +47,10 @@ impl List {
         self.len += 1;
     }
 
-    pub(super) fn push_back(&mut self, map: &Memmap, pfn: Pfn, descriptor: &Descriptor) {
-        descriptor.set_next(NONE);
+    pub(crate) fn push_back(&mut self, map: &Memmap, pfn: Pfn, descriptor: &Descriptor) {
+        descriptor.set_next(Self::NONE);
         descriptor.set_prev(self.tail);
-        if self.tail == NONE {
+        if self.tail == Self::NONE {
             self.head = pfn.raw();
         } else {
             map.at(Pfn::from_raw(self.tail)).set_next(pfn.raw());
@@ -60,14 +60,14 @@ impl List {
     }
 
     /// Unlinks a block that is on this list.
-    pub(super) fn remove(&mut self, map: &Memmap, descriptor: &Descriptor) {
+    pub(crate) fn remove(&mut self, map: &Memmap, descriptor: &Descriptor) {
         let (next, prev) = descriptor.links();
-        if prev == NONE {
+        if prev == Self::NONE {
             self.head = next;
         } else {
             map.at(Pfn::from_raw(prev)).set_next(next);
         }
-        if next == NONE {
+        if next == Self::NONE {
             self.tail = prev;
         } else {
             map.at(Pfn::from_raw(next)).set_prev(prev);
@@ -76,18 +76,18 @@ impl List {
     }
 
     /// The blocks, first to last.
-    pub(super) fn iter<'a>(&self, map: &'a Memmap) -> impl Iterator<Item = Pfn> + 'a {
+    pub(crate) fn iter<'a>(&self, map: &'a Memmap) -> impl Iterator<Item = Pfn> + 'a {
         let mut at = self.head;
         // A list cannot have more blocks than it says: a loop in a corrupt one ends.
         (0..=self.len).map_while(move |_| {
-            let pfn = (at != NONE).then(|| Pfn::from_raw(at))?;
+            let pfn = (at != Self::NONE).then(|| Pfn::from_raw(at))?;
             at = map.get(pfn)?.links().0;
             Some(pfn)
         })
     }
 
     #[inline]
-    pub(super) fn tail(&self) -> u32 {
+    pub(crate) fn tail(&self) -> u32 {
         self.tail
     }
 }

@@ -1,0 +1,90 @@
+//! Looking at caches.
+
+use super::super::Mm;
+use crate::platform::Platform;
+use crate::reclaim::Reclaim;
+use crate::slab::{CacheFlags, CacheName, SlabCounts};
+use crate::{CpuId, Order};
+
+/// What there is of a cache (A213).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheInfo {
+    /// Its name.
+    pub name: CacheName,
+    /// How it is.
+    pub flags: CacheFlags,
+    /// The size of an object, in bytes, as it was asked for.
+    pub size: usize,
+    /// From one object to the next, in bytes.
+    pub stride: usize,
+    /// How many objects a slab has.
+    pub objects_per_slab: u32,
+    /// How many pages a slab has, as their order.
+    pub order: Order,
+    /// Objects with callers.
+    pub active: u64,
+    /// Its slabs.
+    pub slabs: SlabCounts,
+    /// Free objects in CPUs' magazines and depots.
+    pub at_hand: u64,
+    /// Objects handed out since it was made.
+    pub allocated: u64,
+    /// Objects given back since it was made.
+    pub freed: u64,
+}
+
+impl CacheInfo {
+    /// All objects that there are, in use or not.
+    pub fn objects(&self) -> u64 {
+        self.slabs.slabs() * u64::from(self.objects_per_slab)
+    }
+}
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// All caches, those of kmalloc first.
+    ///
+    /// Any context but NMI, where some may be left out. Cost: all places for caches, and for each
+    /// cache one taking of each node's lock.
+    pub fn caches(&self) -> impl Iterator<Item = CacheInfo> {
+        let tables = self.tables();
+        let places = tables.map_or(&[][..], |tables| tables.caches()).iter().enumerate();
+        places.filter_map(move |(number, place)| {
+            let tables = tables?;
+            let cache = place.pin()?;
+            let kind = cache.kind()?;
+            let of = self.shared(tables, kind);
+            let (mut slabs, mut at_hand) = (SlabCounts::default(), 0);
+            for node in cache.nodes() {
+                let (counts, depot) = node.counts(of)?;
+                slabs.full += counts.full;
+                slabs.partial += counts.partial;
+                slabs.empty += counts.empty;
+                slabs.free += counts.free;
+                at_hand += u64::from(depot);
+            }
+            let (mut allocated, mut freed) = cache.counted();
+            for cpu in (0..tables.cpus).filter_map(CpuId::new) {
+                if let Some(own) = tables.cpu_cache(cpu, number as u16) {
+                    allocated += own.counters().allocated();
+                    freed += own.counters().freed();
+                }
+            }
+            let objects = slabs.slabs() * u64::from(kind.geometry.objects);
+            let active = allocated.saturating_sub(freed);
+            at_hand = at_hand.max(objects.saturating_sub(slabs.free).saturating_sub(active));
+            Some(CacheInfo {
+                name: kind.name,
+                flags: kind.flags,
+                size: kind.size as usize,
+                stride: kind.geometry.stride as usize,
+                objects_per_slab: kind.geometry.objects,
+                order: kind.geometry.order,
+                active,
+                slabs,
+                at_hand,
+                allocated,
+                freed,
+            })
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Giving back what caches do not use.
+
+use super::super::Mm;
+use super::super::tables::Tables;
+use crate::platform::{Pinned, Platform};
+use crate::reclaim::Reclaim;
+use crate::slab::{Cache, CacheFlags, CacheId};
+use crate::{CpuId, Order};
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// Gives the pages of a cache's empty slabs back (A186). Answers how many pages.
+    ///
+    /// What is in magazines and the depot goes to its slabs first; of other CPUs, as
+    /// [`Mm::drain_all_pages`]. Any context but NMI; does not sleep, but a destructor may be called.
+    pub fn kmem_cache_shrink(&self, id: CacheId) -> u64 {
+        let Some(tables) = self.tables() else { return 0 };
+        if tables.cache(id).is_none() {
+            return 0;
+        }
+        self.drain_caches(tables, usize::from(id.number)..usize::from(id.number) + 1);
+        self.shrink_place(tables, id.number)
+    }
+
+    /// Gives the pages of all caches' empty slabs back, but of those that are not to be shrunk
+    /// ([`CacheFlags::NO_REAP`]) (A168, A192). Answers how many pages.
+    ///
+    /// Context as [`Mm::kmem_cache_shrink`]. Cost: all caches.
+    pub fn shrink_caches(&self) -> u64 {
+        let Some(tables) = self.tables() else { return 0 };
+        self.drain_caches(tables, 0..tables.caches().len());
+        // From the last: a slab that goes may give its record back to a cache of kmalloc's, and those
+        // are the first.
+        (0..tables.caches().len() as u16)
+            .rev()
+            .map(|number| {
+                let cache = tables.caches()[usize::from(number)].pin();
+                let keep = cache.is_none_or(|cache| {
+                    cache.kind().is_some_and(|kind| kind.flags.contains(CacheFlags::NO_REAP))
+                });
+                if keep { 0 } else { self.shrink_place(tables, number) }
+            })
+            .sum()
+    }
+
+    fn shrink_place(&self, tables: &Tables, number: u16) -> u64 {
+        let Some(cache) = tables.caches()[usize::from(number)].pin() else { return 0 };
+        let (Some(kind), Some(generation)) = (cache.kind(), cache.generation()) else { return 0 };
+        let of = self.shared(tables, kind);
+        let id = CacheId { number, generation };
+        let mut pages = 0;
+        for slabs in cache.nodes() {
+            slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            while let Some(head) = slabs.remove_empty(of) {
+                self.free_slab(tables, id, kind, head);
+                pages += Order::pages(kind.geometry.order);
+            }
+        }
+        pages
+    }
+
+    /// Has all CPUs give back what they have of some caches, as far as that can be waited for here.
+    fn drain_caches(&self, tables: &Tables, which: core::ops::Range<usize>) {
+        let own = {
+            let pinned = Pinned::new(&self.platform);
+            pinned.cpu()
+        };
+        self.drain_local_caches(tables, which.clone());
+        let call = if self.platform.in_atomic() { None } else { self.platform.cross_call() };
+        for cpu in self.online_cpus().filter(|cpu| *cpu != own) {
+            let called = call
+                .map(|call| call.call_on(cpu, &|| self.drain_local_caches(tables, which.clone())));
+            if !matches!(called, Some(Ok(()))) {
+                self.request_drain(tables, cpu, which.clone());
+            }
+        }
+    }
+
+    /// Gives what this CPU has of some caches back to their slabs.
+    pub(in crate::mm) fn drain_local_caches(
+        &self,
+        tables: &Tables,
+        which: core::ops::Range<usize>,
+    ) {
+        for number in which {
+            if let Some(cache) = tables.caches().get(number).and_then(Cache::pin) {
+                self.drain_cpu_cache(tables, &cache, number as u16);
+            }
+        }
+    }
+
+    fn request_drain(&self, tables: &Tables, cpu: CpuId, which: core::ops::Range<usize>) {
+        for number in which {
+            let cache = tables.caches().get(number).and_then(Cache::pin);
+            if let Some(own) = cache.and_then(|_| tables.cpu_cache(cpu, number as u16)) {
+                own.section.request();
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! One cache: what its objects are like, and where what it has of memory is.
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::flags::CacheFlags;
+use super::geometry::Geometry;
+use super::node::NodeSlabs;
+
+/// The longest name of a cache, in bytes.
+const NAME: usize = 31;
+
+/// The name of a cache (A190).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CacheName {
+    bytes: [u8; NAME],
+    len: u8,
+}
+
+impl CacheName {
+    /// A name of 1 to 31 bytes, without blanks and control characters: it is a word of a report.
+    pub const fn new(name: &str) -> Option<CacheName> {
+        let from = name.as_bytes();
+        if from.is_empty() || from.len() > NAME {
+            return None;
+        }
+        let mut bytes = [0; NAME];
+        let mut at = 0;
+        while at < from.len() {
+            if from[at] <= b' ' || from[at] == 0x7f {
+                return None;
+            }
+            bytes[at] = from[at];
+            at += 1;
+        }
+        Some(CacheName { bytes, len: from.len() as u8 })
+    }
+
+    /// The name of a cache for objects of a size: `kmalloc-96`, `kmalloc-4k`.
+    pub(crate) fn of_size(prefix: &str, size: usize) -> Option<CacheName> {
+        use fmt::Write;
+        struct Text([u8; NAME], usize);
+        impl Write for Text {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                let end = self.1 + part.len();
+                self.0.get_mut(self.1..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+                self.1 = end;
+                Ok(())
+            }
+        }
+        let mut text = Text([0; NAME], 0);
+        let written = if size.is_multiple_of(1 << 10) {
+            write!(text, "{prefix}-{}k", size >> 10)
+        } else {
+            write!(text, "{prefix}-{size}")
+        };
+        written.ok()?;
+        CacheName::new(core::str::from_utf8(&text.0[..text.1]).ok()?)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        // Bytes of a str, all of them: never an error.
+        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("?")
+    }
+}
+
+impl fmt::Display for CacheName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for CacheName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// A cache, as its users name it.
+///
+/// It says which cache it was made for, so that a handle of one that has been destroyed is found out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CacheId {
+    pub(crate) number: u16,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Debug for CacheId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cache {}", self.number)
+    }
+}
+
+/// Why a constructor or destructor is called (A204, A205).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CtorFlags(u32);
+
+impl CtorFlags {
+    /// The object is being constructed; otherwise it is being destroyed.
+    pub const CONSTRUCTOR: CtorFlags = CtorFlags(1);
+    /// The call must not sleep.
+    pub const ATOMIC: CtorFlags = CtorFlags(2);
+
+    /// Whether all flags of `other` are set.
+    pub const fn contains(self, other: CtorFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(crate) const fn with(self, other: CtorFlags) -> CtorFlags {
+        CtorFlags(self.0 | other.0)
+    }
+
+    pub(crate) const NONE: CtorFlags = CtorFlags(0);
+}
+
+/// A constructor or destructor: the object, its cache, and why.
+///
+/// A constructor is called once for each object when a slab is made, and not when an object is handed
+/// out; a destructor, once for each when the slab's pages go (A201 to A203). An object is freed as it
+/// was constructed.
+pub type Ctor = fn(NonNull<u8>, CacheId, CtorFlags);
+
+/// What the objects of a cache are like.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    /// The number of the cache: its place.
+    pub(crate) number: u16,
+    pub(crate) name: CacheName,
+    /// The size that was asked for, in bytes.
+    pub(crate) size: u32,
+    pub(crate) flags: CacheFlags,
+    pub(crate) geometry: Geometry,
+    pub(crate) ctor: Option<Ctor>,
+    pub(crate) dtor: Option<Ctor>,
+}
+
+/// A place in the table of caches.
+///
+/// # Invariants
+///
+/// `kind` and the nodes are written while `generation` is even by whoever made it so, and read while
+/// it is odd, or by who made the cache.
+#[repr(align(64))]
+pub(crate) struct Cache {
+    /// Odd while there is a cache here. It rises with each change, so no two caches in one place have
+    /// the same.
+    generation: AtomicU32,
+    /// How many look at the cache who do not use it: reports, and what shrinks all caches. It is not
+    /// destroyed meanwhile.
+    pins: AtomicU32,
+    kind: UnsafeCell<Option<Kind>>,
+    nodes: NonNull<NodeSlabs>,
+    node_count: u32,
+    /// Slabs made so far: each gets the next colour.
+    colour: AtomicU32,
+    /// Objects that went to, and came from, callers without a magazine.
+    allocated: AtomicU64,
+    freed: AtomicU64,
+}
+
+// SAFETY: `kind` changes only where the invariant says that nobody reads it; the rest is atomics and
+// values that do not change.
+unsafe impl Sync for Cache {}
+// SAFETY: as above.
+unsafe impl Send for Cache {}
+
+impl Cache {
+    /// A place without a cache.
+    ///
+    /// # Safety
+    ///
+    /// `nodes` points to `node_count` nodes for as long as the place is used, reached through it only.
+    pub(crate) const unsafe fn new(nodes: NonNull<NodeSlabs>, node_count: u32) -> Cache {
+        Cache {
+            generation: AtomicU32::new(0),
+            pins: AtomicU32::new(0),
+            kind: UnsafeCell::new(None),
+            nodes,
+            node_count,
+            colour: AtomicU32::new(0),
+            allocated: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+        }
+    }
+
+    /// The generation of the cache that is here, if one is.
+    #[inline]
+    pub(crate) fn generation(&self) -> Option<u32> {
+        // Acquire pairs with the Release in `open`: what the cache is like is seen.
+        let generation = self.generation.load(Ordering::Acquire);
+        (!generation.is_multiple_of(2)).then_some(generation)
+    }
+
+    /// What the cache is like that is here.
+    #[inline]
+    pub(crate) fn kind(&self) -> Option<&Kind> {
+        self.generation()?;
+        // SAFETY: by the invariant nobody writes it while the generation is odd.
+        unsafe { (*self.kind.get()).as_ref() }
+    }
+
+    /// Takes a place without a cache, for whoever is to make one: nobody else gets it until `open` or
+    /// `release`.
+    pub(crate) fn claim(&self) -> bool {
+        // Acquire pairs with the Release in `close`: what its last cache did is over.
+        if self.generation().is_some()
+            || self.pins.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        // Between the two looks somebody may have made a cache here.
+        let is_free = self.generation().is_none();
+        if !is_free {
+            self.release();
+        }
+        is_free
+    }
+
+    /// Gives up a place that was claimed.
+    pub(crate) fn release(&self) {
+        // Not a store: somebody who wants to look may have counted already, and find it claimed.
+        self.pins.fetch_sub(CLAIMED, Ordering::Release);
+    }
+
+    /// Says what the cache is like in a place that was claimed. Answers its generation.
+    ///
+    /// # Safety
+    ///
+    /// The caller has claimed the place, and its nodes are as `kind` says.
+    pub(crate) unsafe fn open(&self, kind: Kind) -> u32 {
+        // SAFETY: the place is claimed and its generation even: nobody reads it.
+        unsafe { *self.kind.get() = Some(kind) };
+        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);
+        self.allocated.store(0, Ordering::Relaxed);
+        self.freed.store(0, Ordering::Relaxed);
+        // Release pairs with the Acquire in `generation`.
+        self.generation.store(generation, Ordering::Release);
+        self.release();
+        generation
+    }
+
+    /// Ends a cache that nobody uses: waits for those who look at it, and claims the place.
+    pub(crate) fn close(&self, wait: impl Fn()) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+        // SeqCst, with the same in `pin`: either that one sees the generation, or this the pin.
+        while self.pins.compare_exchange(0, CLAIMED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            wait();
+        }
+    }
+
+    /// Undoes [`Cache::close`]: the cache is as it was, under the same handle.
+    pub(crate) fn reopen(&self, generation: u32) {
+        // Release pairs with the Acquire in `generation`.
+        self.generation.store(generation, Ordering::Release);
+        self.release();
+    }
+
+    /// Keeps the cache that is here from being destroyed while it is looked at.
+    pub(crate) fn pin(&self) -> Option<PinnedCache<'_>> {
+        let before = self.pins.fetch_add(1, Ordering::SeqCst);
+        let pinned = PinnedCache { cache: self };
+        let live = !self.generation.load(Ordering::SeqCst).is_multiple_of(2);
+        (before < CLAIMED && live).then_some(pinned)
+    }
+
+    /// The nodes.
+    #[inline]
+    pub(crate) fn nodes(&self) -> &[NodeSlabs] {
+        // SAFETY: by the promise made to `new` there are so many.
+        unsafe { core::slice::from_raw_parts(self.nodes.as_ptr(), self.node_count as usize) }
+    }
+
+    /// The number of the next slab, for its colour.
+    pub(crate) fn next_colour(&self) -> u32 {
+        self.colour.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts an object handed out, or given back, beside the magazines.
+    pub(crate) fn count_allocated(&self) {
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// See [`Cache::count_allocated`].
+    pub(crate) fn count_freed(&self) {
+        self.freed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what went through a magazine that goes.
+    pub(crate) fn count_all(&self, allocated: u64, freed: u64) {
+        self.allocated.fetch_add(allocated, Ordering::Relaxed);
+        self.freed.fetch_add(freed, Ordering::Relaxed);
+    }
+
+    /// What was counted beside the magazines: handed out, and given back.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.allocated.load(Ordering::Relaxed), self.freed.load(Ordering::Relaxed))
+    }
+}
+
+/// Added to the pins by who has claimed the place.
+const CLAIMED: u32 = 1 << 31;
+
+/// A cache that is not destroyed while this lives.
+pub(crate) struct PinnedCache<'a> {
+    cache: &'a Cache,
+}
+
+impl core::ops::Deref for PinnedCache<'_> {
+    type Target = Cache;
+    fn deref(&self) -> &Cache {
+        self.cache
+    }
+}
+
+impl Drop for PinnedCache<'_> {
+    fn drop(&mut self) {
+        self.cache.pins.fetch_sub(1, Ordering::SeqCst);
+    }
+}

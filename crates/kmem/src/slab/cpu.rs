@@ -1,0 +1,93 @@
+//! What one CPU has of one cache.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::magazine::Magazine;
+use crate::sync::{CpuSection, Entered};
+
+/// What one CPU has of one cache: a magazine of objects of its own node, and one of other nodes'
+/// objects that were freed here and are on their way home.
+///
+/// # Invariants
+///
+/// The magazines are touched by whoever is inside `section`.
+#[repr(align(64))]
+pub(crate) struct CpuCache {
+    /// Entry to the magazines.
+    pub(crate) section: CpuSection,
+    own: UnsafeCell<Magazine>,
+    counters: CpuCounters,
+    away: UnsafeCell<Magazine>,
+}
+
+/// What went through a CPU's magazines. Written by its CPU with plain loads and stores, inside the
+/// section; read by anybody.
+pub(crate) struct CpuCounters {
+    allocated: AtomicU64,
+    freed: AtomicU64,
+}
+
+impl CpuCounters {
+    /// Counts an object that a caller got. This and the next: by the CPU, inside the section.
+    #[inline]
+    pub(crate) fn count_allocated(&self) {
+        self.allocated.store(self.allocated.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Counts an object that a caller gave back.
+    #[inline]
+    pub(crate) fn count_freed(&self) {
+        self.freed.store(self.freed.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// How many objects callers got.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Relaxed)
+    }
+
+    /// How many objects callers gave back.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.load(Relaxed)
+    }
+}
+
+// SAFETY: the magazines are reached inside the section only, which lets in one at a time; the rest
+// are atomics.
+unsafe impl Sync for CpuCache {}
+// SAFETY: as above.
+unsafe impl Send for CpuCache {}
+
+impl CpuCache {
+    /// What a CPU has with these magazines.
+    pub(crate) const fn new(own: Magazine, away: Magazine) -> CpuCache {
+        CpuCache {
+            section: CpuSection::new(),
+            own: UnsafeCell::new(own),
+            counters: CpuCounters { allocated: AtomicU64::new(0), freed: AtomicU64::new(0) },
+            away: UnsafeCell::new(away),
+        }
+    }
+
+    /// The magazine of objects of the CPU's own node, for code inside the section.
+    #[inline]
+    pub(crate) fn own<'e>(&'e self, entered: &'e mut Entered<'_>) -> &'e mut Magazine {
+        debug_assert!(entered.is_of(&self.section));
+        // SAFETY: whoever has an `Entered` of the section is alone in it, and the mutable borrow of
+        // the `Entered` makes this the only magazine that is borrowed.
+        unsafe { &mut *self.own.get() }
+    }
+
+    /// The magazine of other nodes' objects, for code inside the section.
+    pub(crate) fn away<'e>(&'e self, entered: &'e mut Entered<'_>) -> &'e mut Magazine {
+        debug_assert!(entered.is_of(&self.section));
+        // SAFETY: as in `own`.
+        unsafe { &mut *self.away.get() }
+    }
+
+    /// What went through.
+    #[inline]
+    pub(crate) fn counters(&self) -> &CpuCounters {
+        &self.counters
+    }
+}

@@ -1,0 +1,73 @@
+//! The slab layer: objects of one kind, many to a page (A168 to A177).
+//!
+//! # What it is
+//!
+//! A *cache* has objects of one size. They lie in *slabs*, blocks of one or more pages, side by side
+//! from a *colour* on, an offset that differs from slab to slab, so that the first objects of all do
+//! not share lines of the processor's cache. kmalloc is a cache for each of its sizes.
+//!
+//! ```text
+//!   a CPU             magazine [ o o o o o . . . ]        no lock; the last one in is the first out
+//!                        |  ^      away [ o o . . ]       other nodes' objects, on their way home
+//!      a batch at a time v  |
+//!   a node            depot [ o o o o o o o o . . . ]     what one CPU puts down another takes
+//!                        |  ^                             ---- the node's lock from here on ----
+//!                        v  |
+//!   its slabs         partial [==__=_] -> [_===__]        served first
+//!                     empty   [______]                    then these; they go when memory is low
+//!                     full    [======]
+//! ```
+//!
+//! A slab's *record* says how many objects the slab has free, which (a bit each), and where every
+//! object is (a byte each). The descriptor of the slab's first page says which
+//! cache, node and colour it has and where its record is: on the slab, behind the objects, where that
+//! costs no object or objects are small; else an object of kmalloc's (A183).
+//!
+//! # An object's byte
+//!
+//! *free* in its slab, *held* by a caller, *in the depot*, or *in the magazine of CPU n*. A free looks
+//! that it is held; whoever takes an object out of a magazine looks that the byte names that magazine's
+//! CPU. So a second free is found at the call, and of two CPUs that free one object at one moment one
+//! finds another's number when it takes its entry. No locked instruction; it is the argument of a page's
+//! mark, once more.
+//!
+//! # Invariants
+//!
+//! * An object is in exactly one place, but for entries that are not good: those of an object whose
+//!   byte says something else.
+//! * A slab is on the list of its node that the number of its free objects says.
+//! * A place in the table of caches has a cache while its generation is odd; a handle of another
+//!   generation names nothing.
+//!
+//! # Locking
+//!
+//! Magazines: the CPU, pinned, inside the [`CpuSection`](crate::sync::CpuSection) that each CPU has for
+//! each cache. Depot and slabs: the node's lock (level 2), taken for a batch. Pages are allocated
+//! before it is taken and freed after it is released. An NMI handler that finds it taken marks the
+//! object and names the slab, for whoever holds the lock next.
+//!
+//! Linux: `mm/slab.c` of the texts' kernels, whose three lists, colours, per-CPU arrays and shared array
+//! these are, and `mm/slub.c` of today, which has none of these and links free objects through
+//! themselves. Here an object's memory is never written by the allocator.
+
+mod cache;
+mod cpu;
+mod flags;
+mod geometry;
+mod lists;
+mod magazine;
+mod node;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cache::{Cache, Kind};
+pub use cache::{CacheId, CacheName, Ctor, CtorFlags};
+pub(crate) use cpu::CpuCache;
+pub use flags::CacheFlags;
+pub(crate) use geometry::Geometry;
+pub use geometry::SMALLEST_OBJECT;
+pub use lists::SlabCounts;
+pub(crate) use magazine::{Entry, Magazine};
+pub(crate) use node::{At, NodeSlabs, Shared, flush, slab_of};
+pub(crate) use record::{Record, State};

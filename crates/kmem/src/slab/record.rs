@@ -1,0 +1,279 @@
+//! What is known of each object of a slab: whether the slab has it, and else who.
+
+use core::ptr::NonNull;
+
+use crate::CpuId;
+use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
+
+/// Where an object is, in one byte (A148, A207).
+///
+/// It is to an object what [`Mark`](crate::page) is to a page, for the same reason: whoever frees an
+/// object looks that it is *held* and writes its CPU's number, and whoever takes one out of the CPU's
+/// magazine looks that the number is its own. Of two CPUs that free one object at one moment the last
+/// to write wins, and the other drops its entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(u8);
+
+impl State {
+    /// In its slab, free.
+    pub(crate) const FREE: State = State(0);
+    /// With a caller.
+    pub(crate) const HELD: State = State(1);
+    /// Free, in the depot.
+    pub(crate) const DEPOT: State = State(2);
+    /// Free, put aside until somebody takes the node's lock.
+    pub(crate) const ASIDE: State = State(3);
+    /// Of CPU 0; those of the others follow.
+    const FIRST_CPU: u8 = 4;
+
+    /// How many CPUs have a state of their own, and so magazines. Any further ones use the depot.
+    pub(crate) const CPUS: u32 = u8::MAX as u32 + 1 - Self::FIRST_CPU as u32;
+
+    /// Free, in the magazine of a CPU; `None` for a CPU that has none.
+    pub(crate) const fn of(cpu: CpuId) -> Option<State> {
+        if cpu.get() < Self::CPUS { Some(State(Self::FIRST_CPU + cpu.get() as u8)) } else { None }
+    }
+
+    /// The CPU in whose magazine the object is.
+    #[cfg(test)]
+    pub(crate) fn cpu(self) -> Option<CpuId> {
+        self.0.checked_sub(Self::FIRST_CPU).and_then(|cpu| CpuId::new(cpu.into()))
+    }
+}
+
+/// The byte of one object.
+#[repr(transparent)]
+pub(crate) struct ObjectState(AtomicU8);
+
+impl ObjectState {
+    /// What it says. Relaxed, here and below: what an object holds is passed on by whatever passes
+    /// on the object.
+    #[inline]
+    pub(crate) fn get(&self) -> State {
+        State(self.0.load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, state: State) {
+        self.0.store(state.0, Relaxed);
+    }
+
+    /// Changes one state to another, if it is that one; answers whether it was. For those who cannot
+    /// wait for a lock.
+    pub(crate) fn change(&self, from: State, to: State) -> bool {
+        self.0.compare_exchange(from.0, to.0, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// A slab's record: how many objects are free, which, and the state of each.
+///
+/// ```text
+///   +------+-----+-----------------------------------+------------------+
+///   | free | pad | a bit an object: free in the slab | a byte an object |
+///   +------+-----+-----------------------------------+------------------+
+///   0      2     8                                   8 + 8 * words
+/// ```
+///
+/// # Invariants
+///
+/// Exactly the bits of objects that the slab has are set, and `free` is their number. Both are
+/// changed under the lock of the cache's node; the bytes by whoever has the object.
+#[derive(Clone, Copy)]
+pub(crate) struct Record {
+    at: NonNull<u8>,
+    objects: u32,
+}
+
+const HEADER: usize = 8;
+const BITS: u32 = u64::BITS;
+
+impl Record {
+    /// How many bytes the record of a slab with so many objects has: a multiple of 8.
+    pub(crate) const fn bytes(objects: u32) -> u32 {
+        HEADER as u32 + 8 * objects.div_ceil(BITS) + objects.next_multiple_of(8)
+    }
+
+    /// The record of a slab.
+    ///
+    /// # Safety
+    ///
+    /// At `at`, a multiple of 8, are [`Record::bytes`] for so many objects, written by
+    /// [`Record::init`] and by records alone, for as long as the record is used.
+    #[inline]
+    pub(crate) const unsafe fn new(at: NonNull<u8>, objects: u32) -> Record {
+        Record { at, objects }
+    }
+
+    /// Says that all objects are free.
+    pub(crate) fn init(self) {
+        self.free_cell().store(self.objects as u16, Relaxed);
+        for word in 0..self.words() {
+            let left = self.objects - word * BITS;
+            let bits = if left >= BITS { u64::MAX } else { (1 << left) - 1 };
+            self.word(word).store(bits, Relaxed);
+        }
+        (0..self.objects).for_each(|object| self.state(object).set(State::FREE));
+    }
+
+    /// How many objects the slab has free.
+    #[inline]
+    pub(crate) fn free(self) -> u32 {
+        self.free_cell().load(Relaxed).into()
+    }
+
+    /// How many objects there are.
+    pub(crate) fn objects(self) -> u32 {
+        self.objects
+    }
+
+    /// Takes the lowest free object: its number. Under the node's lock.
+    pub(crate) fn take(self) -> Option<u32> {
+        (0..self.words()).find_map(|at| {
+            let word = self.word(at);
+            let bits = word.load(Relaxed);
+            if bits == 0 {
+                return None;
+            }
+            word.store(bits & (bits - 1), Relaxed);
+            self.free_cell().store(self.free_cell().load(Relaxed) - 1, Relaxed);
+            Some(at * BITS + bits.trailing_zeros())
+        })
+    }
+
+    /// Gives an object back that was taken. Under the node's lock.
+    ///
+    /// Answers `false`, and does nothing, where the slab has it.
+    #[must_use]
+    pub(crate) fn give(self, object: u32) -> bool {
+        let word = self.word(object / BITS);
+        let (bits, bit) = (word.load(Relaxed), 1 << (object % BITS));
+        if bits & bit != 0 {
+            return false;
+        }
+        word.store(bits | bit, Relaxed);
+        self.state(object).set(State::FREE);
+        self.free_cell().store(self.free_cell().load(Relaxed) + 1, Relaxed);
+        true
+    }
+
+    /// Whether the slab has an object free.
+    #[cfg(test)]
+    pub(crate) fn has(self, object: u32) -> bool {
+        self.word(object / BITS).load(Relaxed) & (1 << (object % BITS)) != 0
+    }
+
+    /// The state of an object.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no object with this number: the geometry of the cache is wrong.
+    #[inline(always)]
+    pub(crate) fn state<'a>(self, object: u32) -> &'a ObjectState {
+        assert!(object < self.objects, "kmem: a slab has {} objects and no {object}", self.objects);
+        let offset = HEADER + 8 * self.words() as usize + object as usize;
+        // SAFETY: by the promise made to `new`, within the record, which is read and written as
+        // atomics alone.
+        unsafe { self.at.add(offset).cast().as_ref() }
+    }
+
+    fn words(self) -> u32 {
+        self.objects.div_ceil(BITS)
+    }
+
+    fn word<'a>(self, word: u32) -> &'a AtomicU64 {
+        assert!(word < self.words());
+        // SAFETY: as in `state`; a multiple of 8.
+        unsafe { self.at.add(HEADER + 8 * word as usize).cast().as_ref() }
+    }
+
+    fn free_cell<'a>(self) -> &'a AtomicU16 {
+        // SAFETY: as in `state`; a multiple of 8.
+        unsafe { self.at.cast().as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// Runs a test over a record with so many objects, and looks that nothing is written beside it.
+    fn with(objects: u32, test: impl FnOnce(Record)) {
+        let words = Record::bytes(objects) as usize / 8;
+        let mut memory = vec![u64::MAX; words + 2];
+        let at = NonNull::new(memory[1..].as_mut_ptr()).unwrap().cast();
+        // SAFETY: so many bytes, and nobody else looks.
+        let record = unsafe { Record::new(at, objects) };
+        record.init();
+        test(record);
+        assert_eq!((memory[0], memory[words + 1]), (u64::MAX, u64::MAX));
+    }
+
+    const COUNTS: [u32; 8] = [1, 7, 8, 62, 64, 65, 200, 4096];
+
+    /// A182
+    #[test]
+    fn each_object_is_taken_once_from_the_lowest_up() {
+        for objects in COUNTS {
+            with(objects, |record| {
+                assert_eq!(record.free(), objects);
+                let taken: Vec<u32> = core::iter::from_fn(|| record.take()).collect();
+                assert!(taken.into_iter().eq(0..objects));
+                assert_eq!((record.free(), record.take()), (0, None));
+            });
+        }
+    }
+
+    /// A model in lock step.
+    #[test]
+    fn what_is_given_is_taken_again() {
+        for objects in COUNTS {
+            with(objects, |record| {
+                let mut free: BTreeSet<u32> = (0..objects).collect();
+                let mut random = 1u64;
+                for _ in 0..4 * objects + 100 {
+                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    let object = (random >> 33) as u32 % objects;
+                    if random >> 63 == 0 {
+                        assert_eq!(record.take(), free.pop_first());
+                    } else {
+                        let was_out = free.insert(object);
+                        record.state(object).set(State::HELD);
+                        assert_eq!(record.give(object), was_out);
+                        assert!(!was_out || record.state(object).get() == State::FREE);
+                    }
+                    assert_eq!(record.free() as usize, free.len());
+                    assert_eq!(record.has(object), free.contains(&object));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn each_object_has_its_own_state() {
+        with(200, |record| {
+            for object in 0..200 {
+                record.state(object).set(State::of(CpuId::new(object).unwrap()).unwrap());
+            }
+            for object in 0..200 {
+                assert_eq!(record.state(object).get().cpu(), CpuId::new(object));
+            }
+            assert!(!record.state(3).change(State::HELD, State::ASIDE));
+            record.state(3).set(State::HELD);
+            assert!(record.state(3).change(State::HELD, State::ASIDE));
+            assert!(record.state(3).get() == State::ASIDE);
+            assert_eq!(record.free(), 200);
+        });
+    }
+
+    #[test]
+    fn a_cpu_beyond_the_states_has_none() {
+        assert!(State::of(CpuId::new(State::CPUS - 1).unwrap()).is_some());
+        assert!(State::of(CpuId::new(State::CPUS).unwrap()).is_none());
+        for state in [State::FREE, State::HELD, State::DEPOT, State::ASIDE] {
+            assert_eq!(state.cpu(), None);
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! Caches and kmalloc.
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::ptr::NonNull;
+
+use common::{CPU, Machine, Rig, Rng, lists};
+use kmem::boot::Classes;
+use kmem::gfp::GfpError;
+use kmem::platform::{Context, DirectMap, MisuseKind, There};
+use kmem::slab::CtorFlags;
+use kmem::*;
+
+const MIB: u64 = 1 << 20;
+
+fn machine() -> Machine {
+    boot(Setup::new())
+}
+
+/// 32 MiB, the lower 8 of them ZONE_DMA, and two CPUs.
+fn boot(setup: Setup) -> Machine {
+    let mm = Mm::new(Rig::new(32 << 20));
+    let map = MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO).reserved(0..4096, "firmware");
+    let setup = setup.cpus(2).dma_limit(PhysAddr::new(8 * MIB));
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(&map, &setup) }.unwrap();
+    mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
+    mm
+}
+
+fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
+    let before = CPU.with(|cpu| cpu.number.replace(number));
+    let result = work();
+    CPU.with(|cpu| cpu.number.set(before));
+    result
+}
+
+/// All caches shrunk by both CPUs and all lists drained: how many free blocks there are of each
+/// order.
+#[track_caller]
+fn settled(mm: &Machine) -> Vec<([u64; Order::COUNT], u64)> {
+    for cpu in [0, 1, 0, 1] {
+        as_cpu(cpu, || mm.shrink_caches());
+    }
+    for cpu in [0, 1] {
+        as_cpu(cpu, || mm.drain_local_pages());
+    }
+    mm.verify().unwrap();
+    assert_eq!(mm.listed_pages(), 0);
+    lists(mm)
+}
+
+fn kinds(mm: &Machine) -> Vec<MisuseKind> {
+    mm.platform().take_reports().into_iter().map(|report| report.kind).collect()
+}
+
+fn cache(mm: &Machine, name: &str, size: usize, flags: CacheFlags) -> CacheId {
+    mm.kmem_cache_create(name, size, 0, flags, None, None).unwrap()
+}
+
+fn take(mm: &Machine, id: CacheId) -> NonNull<u8> {
+    mm.kmem_cache_alloc(id, GFP_KERNEL).unwrap()
+}
+
+fn free(mm: &Machine, id: CacheId, object: NonNull<u8>) {
+    // SAFETY: the tests free what they hold, or mean the wrong call and look at no memory after it.
+    unsafe { mm.kmem_cache_free(id, object.as_ptr()) }
+}
+
+fn kfree(mm: &Machine, memory: *const u8) {
+    // SAFETY: as above.
+    unsafe { mm.kfree(memory) }
+}
+
+fn destroy(mm: &Machine, id: CacheId) -> Result<(), CacheError> {
+    // SAFETY: nothing else uses it.
+    unsafe { mm.kmem_cache_destroy(id) }
+}
+
+/// A145, A146, A149, A150, A151, A152, A158
+#[test]
+fn kmalloc_gives_what_was_asked_for_and_kfree_takes_it() {
+    for classes in [Classes::FINE, Classes::LINUX, Classes::TEXTS] {
+        let mm = boot(Setup::new().kmalloc_sizes(classes));
+        let before = mm.free_page_count();
+        let mut rng = Rng::new();
+        let mut held: HashMap<usize, (usize, u8)> = HashMap::new();
+        for step in 0..30_000 {
+            CPU.with(|cpu| cpu.number.set(step / 7 % 2));
+            if rng.percent(55) && held.len() < 400 {
+                let size = match rng.below(10) {
+                    0 => 1 + rng.below(200_000) as usize,
+                    1..4 => 1 + rng.below(9000) as usize,
+                    _ => 1 + rng.below(300) as usize,
+                };
+                let gfp = rng.pick(&[GFP_KERNEL, GFP_ATOMIC, GFP_KERNEL | Gfp::DMA]);
+                let Ok(memory) = mm.kmalloc(size, gfp | Gfp::NOWARN) else { continue };
+                let got = mm.ksize(memory.as_ptr());
+                assert!(got >= size && got == mm.kmalloc_size_roundup(size), "{size} {got}");
+                // A power of two lies at its multiples.
+                let natural = if size.is_power_of_two() { size.min(4096) } else { 8 };
+                assert!(memory.addr().get().is_multiple_of(natural), "{size} at {memory:p}");
+                let phys = mm.platform().virt_to_phys(VirtAddr::from_ptr(memory.as_ptr())).unwrap();
+                assert!(!gfp.contains(Gfp::DMA) || phys < PhysAddr::new(8 * MIB));
+                let fill = step as u8;
+                // SAFETY: so many bytes were allocated.
+                unsafe { memory.write_bytes(fill, got) };
+                let clash = held.insert(memory.addr().get(), (got, fill));
+                assert_eq!(clash, None, "handed out twice");
+            } else if !held.is_empty() {
+                let address = *held.keys().nth(rng.below(held.len() as u64) as usize).unwrap();
+                let (size, fill) = held.remove(&address).unwrap();
+                let memory: *mut u8 = std::ptr::with_exposed_provenance_mut(address);
+                // SAFETY: it is held, with so many bytes.
+                let bytes = unsafe { std::slice::from_raw_parts(memory, size) };
+                assert!(bytes.iter().all(|byte| *byte == fill), "contents changed");
+                kfree(&mm, memory);
+            }
+        }
+        for address in held.into_keys() {
+            kfree(&mm, std::ptr::with_exposed_provenance(address));
+        }
+        assert_eq!(kinds(&mm), []);
+        CPU.with(|cpu| cpu.number.set(0));
+        settled(&mm);
+        // What is left: what the CPUs have of caches, which stays.
+        assert!(before - mm.free_page_count() < 250, "{}", before - mm.free_page_count());
+    }
+}
+
+/// A147, A151, A153, A156
+#[test]
+fn kmalloc_at_its_edges() {
+    let mm = machine();
+    kfree(&mm, std::ptr::null());
+    assert_eq!(mm.kmalloc(0, GFP_KERNEL), Err(AllocError::ZeroSize));
+    assert_eq!(mm.kmalloc_size_roundup(0), 0);
+    let most = 4 << 20;
+    let large = mm.kmalloc(most, GFP_KERNEL).unwrap();
+    assert_eq!(mm.ksize(large.as_ptr()), most);
+    for more in [most + 1, 1 << 40, usize::MAX] {
+        assert!(matches!(mm.kmalloc(more, GFP_KERNEL), Err(AllocError::OrderTooLarge { .. })));
+        assert_eq!(mm.kmalloc_size_roundup(more), 0);
+        assert!(mm.kcalloc(more, 2, GFP_KERNEL).is_err());
+    }
+    kfree(&mm, large.as_ptr());
+    for flags in [Gfp::HIGHMEM, Gfp::MOVABLE, Gfp::DMA32] {
+        let refused = Err(AllocError::BadFlags(GfpError::NotForObjects(flags)));
+        assert_eq!(mm.kmalloc(64, GFP_KERNEL | flags), refused);
+    }
+
+    // Old contents stay, unless zeros are asked for.
+    let old = mm.kmalloc(200, GFP_KERNEL).unwrap();
+    // SAFETY: so many bytes were allocated.
+    unsafe { old.write_bytes(0xee, 200) };
+    kfree(&mm, old.as_ptr());
+    let zeros = [
+        mm.kzalloc(200, GFP_KERNEL).unwrap(),
+        mm.kmalloc(200, GFP_KERNEL | Gfp::ZERO).unwrap(),
+        mm.kcalloc(25, 8, GFP_KERNEL).unwrap(),
+    ];
+    assert_eq!(zeros[0], old, "the object that was freed last is used first");
+    for zeros in zeros {
+        // SAFETY: so many bytes were allocated, and cleared.
+        let bytes = unsafe { std::slice::from_raw_parts(zeros.as_ptr(), 200) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        kfree(&mm, zeros.as_ptr());
+    }
+
+    // Larger and smaller, in place or not, with the contents.
+    // SAFETY: nothing uses the memory by its old address.
+    let resize = |memory, size| unsafe { mm.krealloc(memory, size, GFP_KERNEL) };
+    let mut memory = resize(std::ptr::null_mut(), 10).unwrap();
+    // SAFETY: so many bytes were allocated.
+    unsafe { memory.write_bytes(7, 10) };
+    for size in [16, 100, 5000, 300_000, 100_000, 64, 10] {
+        memory = resize(memory.as_ptr(), size).unwrap();
+        assert!(mm.ksize(memory.as_ptr()) >= size);
+        // SAFETY: so many bytes are left of what was written.
+        let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr(), size.min(10)) };
+        assert!(bytes.iter().all(|byte| *byte == 7), "{size}");
+    }
+    kfree(&mm, memory.as_ptr());
+    assert_eq!(kinds(&mm), []);
+    assert_eq!(resize(memory.as_ptr().wrapping_add(1), 10), Err(AllocError::NotAllocated));
+    assert_eq!(kinds(&mm), [MisuseKind::NoObject]);
+}
+
+/// A168, A171, A178, A186, A187, A190, A193, A194, A199, A206, A207, A208, A217
+#[test]
+fn a_cache_comes_works_and_goes() {
+    let mm = machine();
+    let before = settled(&mm);
+    let sizes = [1, 8, 24, 56, 100, 192, 700, 1500, 4000, 4096, 9000, 65536];
+    let flags = [
+        CacheFlags::NONE,
+        CacheFlags::HWCACHE_ALIGN,
+        CacheFlags::CACHE_DMA,
+        CacheFlags::RECLAIM_ACCOUNT | CacheFlags::NO_REAP | CacheFlags::NOTRACK,
+    ];
+    for (size, flags) in sizes.iter().flat_map(|size| flags.map(|flags| (*size, flags))) {
+        let id = cache(&mm, "inode_cache", size, flags);
+        let mut seen = HashSet::new();
+        let mut held = Vec::new();
+        for count in 0..if size > 9000 { 40 } else { 150 } {
+            let gfp = if flags.contains(CacheFlags::CACHE_DMA) {
+                GFP_KERNEL | Gfp::DMA
+            } else {
+                GFP_KERNEL
+            };
+            let object = as_cpu(count / 11 % 2, || mm.kmem_cache_alloc(id, gfp)).unwrap();
+            let address = object.addr().get();
+            assert!(seen.insert(address), "handed out twice");
+            let line = if size > 32 { 64 } else { size.next_power_of_two().max(8) };
+            let align = if flags.contains(CacheFlags::HWCACHE_ALIGN) { line } else { 8 };
+            assert!(address.is_multiple_of(align), "{size} {flags} at {address:#x}");
+            let page = mm.virt_to_page(VirtAddr::from_ptr(object.as_ptr())).unwrap();
+            assert_eq!(mm.owner(page.pfn()), Owner::Slab);
+            let dma = mm.page_zone(page).unwrap().kind() == ZoneKind::Dma;
+            assert_eq!(dma, flags.contains(CacheFlags::CACHE_DMA), "{size} {flags}");
+            // SAFETY: so many bytes are the test's.
+            unsafe { object.write_bytes(count as u8, size) };
+            held.push(object);
+        }
+        let counters = mm.counters();
+        let account = flags.contains(CacheFlags::RECLAIM_ACCOUNT);
+        assert_eq!(counters.slab_reclaimable > 0, account);
+        for (count, object) in held.iter().enumerate() {
+            // SAFETY: the test's own bytes.
+            let bytes = unsafe { std::slice::from_raw_parts(object.as_ptr(), size) };
+            assert!(bytes.iter().all(|byte| *byte == count as u8), "{size}: overwritten");
+        }
+        // It is not destroyed, but as good as ever, while objects are out.
+        let last = held.pop().unwrap();
+        held.into_iter().for_each(|object| as_cpu(1, || free(&mm, id, object)));
+        assert_eq!(destroy(&mm, id), Err(CacheError::InUse(1)));
+        let lines = mm.platform().take_lines().join("\n");
+        assert!(lines.contains("inode_cache") && lines.contains(&format!("{last:p}")), "{lines}");
+        let again = take_any(&mm, id, flags);
+        assert_ne!(again, last);
+        free(&mm, id, again);
+        free(&mm, id, last);
+        assert_eq!(destroy(&mm, id), Ok(()));
+        assert_eq!(kinds(&mm), []);
+        // Its handle is good for nothing any more, although the next cache lies in its place.
+        assert_eq!(destroy(&mm, id), Err(CacheError::NoSuchCache));
+        assert_eq!(mm.kmem_cache_alloc(id, GFP_KERNEL), Err(AllocError::NoSuchCache));
+        free(&mm, id, last);
+        assert_eq!(kinds(&mm), [MisuseKind::StaleCache; 2]);
+    }
+    let after = settled(&mm);
+    let pages = |lists: &[([u64; Order::COUNT], u64)]| lists.iter().map(|zone| zone.1).sum::<u64>();
+    // Kmalloc's caches keep what the CPUs have of them.
+    assert!(pages(&before) - pages(&after) < 60, "{} pages", pages(&before) - pages(&after));
+}
+
+fn take_any(mm: &Machine, id: CacheId, flags: CacheFlags) -> NonNull<u8> {
+    let dma = if flags.contains(CacheFlags::CACHE_DMA) { Gfp::DMA } else { Gfp::NONE };
+    mm.kmem_cache_alloc(id, GFP_KERNEL | dma).unwrap()
+}
+
+thread_local! {
+    static MADE: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+const MARK: u64 = 0x0123_4567_89ab_cdef;
+
+fn construct(object: NonNull<u8>, _: CacheId, flags: CtorFlags) {
+    assert!(flags.contains(CtorFlags::CONSTRUCTOR));
+    MADE.with(|made| made.set((made.get().0 + 1, made.get().1)));
+    // SAFETY: the object is being made, and has eight bytes.
+    unsafe { object.cast::<u64>().write_unaligned(MARK) };
+}
+
+fn destruct(object: NonNull<u8>, _: CacheId, flags: CtorFlags) {
+    assert!(!flags.contains(CtorFlags::CONSTRUCTOR));
+    MADE.with(|made| made.set((made.get().0, made.get().1 + 1)));
+    // SAFETY: the object is going, and was made by `construct`.
+    assert_eq!(unsafe { object.cast::<u64>().read_unaligned() }, MARK);
+}
+
+/// A200, A201, A202, A203, A204, A205
+#[test]
+fn objects_are_constructed_with_their_slab_and_destructed_with_it() {
+    let mm = machine();
+    let made = || MADE.with(Cell::get);
+    let no_ctor = mm.kmem_cache_create("x", 64, 0, CacheFlags::NONE, None, Some(destruct));
+    assert_eq!(no_ctor, Err(CacheError::DtorWithoutCtor));
+    for size in [8, 100, 3000] {
+        MADE.with(|made| made.set((0, 0)));
+        let create = mm.kmem_cache_create(
+            "ctor",
+            size,
+            0,
+            CacheFlags::NONE,
+            Some(construct),
+            Some(destruct),
+        );
+        let id = create.unwrap();
+        assert_eq!(made(), (0, 0), "no slab, no object");
+        let first = take(&mm, id);
+        let (many, _) = made();
+        assert!(many > 1, "all of a slab's at once");
+        free(&mm, id, first);
+        let held: Vec<_> = (0..3 * many).map(|_| take(&mm, id)).collect();
+        for object in &held {
+            // SAFETY: the test's own.
+            assert_eq!(unsafe { object.cast::<u64>().read_unaligned() }, MARK);
+        }
+        let refused = mm.kmem_cache_alloc(id, GFP_KERNEL | Gfp::ZERO);
+        assert_eq!(refused, Err(AllocError::BadFlags(GfpError::NotForObjects(Gfp::ZERO))));
+        let (constructed, destructed) = made();
+        assert_eq!((constructed % many, destructed), (0, 0));
+        held.into_iter().for_each(|object| free(&mm, id, object));
+        assert_eq!(made(), (constructed, 0), "a free destructs nothing");
+        assert!(mm.kmem_cache_shrink(id) > 0);
+        assert_eq!(made(), (constructed, constructed));
+        free(&mm, id, take(&mm, id));
+        destroy(&mm, id).unwrap();
+        assert_eq!(made().0, made().1);
+    }
+}
+
+/// A172, A174
+#[test]
+fn the_object_freed_last_is_used_next() {
+    let mm = machine();
+    let id = cache(&mm, "dogs", 100, CacheFlags::NONE);
+    let held: Vec<_> = (0..20).map(|_| take(&mm, id)).collect();
+    for object in &held {
+        free(&mm, id, *object);
+    }
+    for object in held.iter().rev() {
+        assert_eq!(take(&mm, id), *object);
+    }
+    held.into_iter().for_each(|object| free(&mm, id, object));
+    destroy(&mm, id).unwrap();
+}
+
+/// A176
+#[test]
+fn slabs_begin_at_different_colours() {
+    let mm = machine();
+    // 5 objects of 700 bytes leave some hundred in a page.
+    let id = cache(&mm, "coloured", 700, CacheFlags::NONE);
+    let held: Vec<_> = (0..200).map(|_| take(&mm, id)).collect();
+    let first: HashSet<usize> =
+        held.iter().map(|object| object.addr().get() % 4096 % 700).collect();
+    assert!(first.len() > 3, "{first:?}");
+    assert!(first.iter().all(|colour| colour.is_multiple_of(4)));
+    held.into_iter().for_each(|object| free(&mm, id, object));
+    destroy(&mm, id).unwrap();
+}
+
+/// A188, A189, A191, A197, A210
+#[test]
+fn caches_that_cannot_be_are_refused() {
+    let mm = machine();
+    let make = |name: &str, size, align| {
+        mm.kmem_cache_create(name, size, align, CacheFlags::NONE, None, None)
+    };
+    for name in ["", "two words", "tab\t", &"x".repeat(32)] {
+        assert_eq!(make(name, 8, 0), Err(CacheError::Name), "{name:?}");
+    }
+    assert!(matches!(make("kmalloc-64", 8, 0), Err(CacheError::NameTaken(_))));
+    assert_eq!(make("x", 8, 3), Err(CacheError::Align(3)));
+    for (size, align) in [(0, 8), (usize::MAX, 8), (1 << 20, 0), (8, 1 << 30)] {
+        assert!(matches!(make("x", size, align), Err(CacheError::Size { .. })), "{size} {align}");
+    }
+    let saved = mm.platform().mask();
+    assert_eq!(make("x", 8, 0), Err(CacheError::Atomic));
+    let id = {
+        mm.platform().restore(saved);
+        make("x", 8, 0).unwrap()
+    };
+    let saved = mm.platform().mask();
+    assert_eq!(destroy(&mm, id), Err(CacheError::Atomic));
+    mm.platform().restore(saved);
+    assert_eq!(kinds(&mm), [MisuseKind::SleepInAtomic; 2]);
+    let many: Vec<CacheId> =
+        (0..).map_while(|number| make(&format!("c{number}"), 8, 0).ok()).collect();
+    assert!(matches!(make("one-more", 8, 0), Err(CacheError::TooMany(256))));
+    many.into_iter().for_each(|id| destroy(&mm, id).unwrap());
+    destroy(&mm, id).unwrap();
+    assert!(make("one-more", 8, 0).is_ok());
+    let mm: Machine = Mm::new(Rig::new(1 << 20));
+    let early = mm.kmem_cache_create("x", 8, 0, CacheFlags::NONE, None, None);
+    assert_eq!(early, Err(CacheError::NotBooted));
+    assert_eq!(mm.kmalloc(8, GFP_KERNEL), Err(AllocError::NotBooted));
+}
+
+/// What is wrong with a free is found at the call, and changes nothing.
+///
+/// A148, A207
+#[test]
+fn wrong_frees_of_objects_are_found_and_harm_nothing() {
+    let mm = machine();
+    let (dogs, cats) =
+        (cache(&mm, "dogs", 100, CacheFlags::NONE), cache(&mm, "cats", 100, CacheFlags::NONE));
+    let (dog, cat) = (take(&mm, dogs), take(&mm, cats));
+    let (small, large) =
+        (mm.kmalloc(40, GFP_KERNEL).unwrap(), mm.kmalloc(150_000, GFP_KERNEL).unwrap());
+    let page = mm.__get_free_pages(GFP_KERNEL, 2).unwrap();
+    let stack = [0u8; 64];
+    let free_page: *mut u8 = {
+        let page = mm.__get_free_page(GFP_KERNEL).unwrap();
+        // SAFETY: just allocated.
+        unsafe { mm.free_page(page) };
+        page.as_ptr()
+    };
+    let reserved: *mut u8 = mm.platform().base().as_ptr();
+    let at = |memory: NonNull<u8>, offset: usize| memory.as_ptr().wrapping_add(offset);
+    use MisuseKind::*;
+    type Wrong<'a> = (&'a str, *mut u8, MisuseKind);
+    let everywhere: [Wrong<'_>; 8] = [
+        ("inside an object", at(dog, 8), Interior),
+        ("inside memory", at(small, 1), Interior),
+        ("inside large memory", at(large, 4096), NoObject),
+        ("in large memory's first page", at(large, 8), NoObject),
+        ("a page", page.as_ptr(), NoObject),
+        ("the stack", stack.as_ptr().cast_mut(), Foreign),
+        ("a free page", free_page, DoubleFree),
+        ("a reserved page", reserved, Reserved),
+    ];
+    let mut calls = 0;
+    let mut wrong = |what: &str, kind: MisuseKind, call: &dyn Fn()| {
+        let look = || (mm.free_page_count(), mm.counters().freed, mm.counters().allocated);
+        let before = look();
+        call();
+        let reports = mm.platform().take_reports();
+        assert_eq!(reports.len(), 1, "{what}: {reports:#?}");
+        assert_eq!(reports[0].kind, kind, "{what}: {}", reports[0].line);
+        assert!(reports[0].line.contains("tests/slab.rs"), "{what}: {}", reports[0].line);
+        assert_eq!(look(), before, "{what} changed something");
+        calls += 1;
+    };
+    for (what, memory, kind) in everywhere {
+        wrong(what, kind, &|| kfree(&mm, memory));
+        // SAFETY: wrong on purpose.
+        wrong(what, kind, &|| unsafe { mm.kmem_cache_free(dogs, memory) });
+    }
+    wrong("another cache's", WrongCache, &|| free(&mm, dogs, cat));
+    wrong("kmalloc's", WrongCache, &|| free(&mm, dogs, small));
+    wrong("kmalloc's large", NoObject, &|| free(&mm, dogs, large));
+    wrong("not kmalloc's", WrongCache, &|| kfree(&mm, dog.as_ptr()));
+    // SAFETY: wrong on purpose.
+    wrong("a slab's page", Slab, &|| unsafe {
+        mm.free_pages(VirtAddr::new(dog.addr().get() & !4095), 0);
+    });
+    // SAFETY: wrong on purpose.
+    wrong("a page of large memory", Slab, &|| unsafe {
+        mm.free_page(VirtAddr::from_ptr(large.as_ptr()));
+    });
+    for (object, id) in [(dog, Some(dogs)), (cat, Some(cats)), (small, None), (large, None)] {
+        let call = || match id {
+            Some(id) => free(&mm, id, object),
+            None => kfree(&mm, object.as_ptr()),
+        };
+        call();
+        assert_eq!(kinds(&mm), []);
+        let kind = DoubleFree;
+        wrong("twice, from the magazine", kind, &call);
+        as_cpu(1, || wrong("twice, by another cpu", kind, &call));
+        settled(&mm);
+        if id.is_some()
+            || mm.owner(mm.virt_to_page(VirtAddr::from_ptr(object.as_ptr())).unwrap().pfn())
+                == Owner::Slab
+        {
+            wrong("twice, from its slab", kind, &call);
+        }
+    }
+    assert!(calls > 25);
+    let dog_info = mm.caches().find(|cache| cache.name.as_str() == "dogs").unwrap();
+    assert_eq!((dog_info.active, dog_info.size, dog_info.allocated), (0, 100, 1));
+    // SAFETY: the test's own.
+    unsafe { mm.free_pages(page, 2) };
+    // All goes on as ever: no object is handed out twice.
+    let held: Vec<_> = (0..500).map(|_| take(&mm, dogs)).collect();
+    assert_eq!(held.iter().collect::<HashSet<_>>().len(), 500);
+    held.into_iter().for_each(|object| free(&mm, dogs, object));
+    assert_eq!(kinds(&mm), []);
+    destroy(&mm, dogs).unwrap();
+    destroy(&mm, cats).unwrap();
+    let _ = There::Nothing;
+}
