@@ -104,6 +104,12 @@ fn kmalloc_gives_what_was_asked_for_and_kfree_takes_it() {
                 assert!(memory.addr().get().is_multiple_of(natural), "{size} at {memory:p}");
                 let phys = mm.platform().virt_to_phys(VirtAddr::from_ptr(memory.as_ptr())).unwrap();
                 assert!(!gfp.contains(Gfp::DMA) || phys < PhysAddr::new(8 * MIB));
+                // One frame behind the other, to the last byte.
+                for offset in (0..got).step_by(4096).chain([got - 1]) {
+                    let at = VirtAddr::from_ptr(memory.as_ptr().wrapping_add(offset));
+                    let expected = PhysAddr::new(phys.get() + offset as u64);
+                    assert_eq!(mm.platform().virt_to_phys(at), Some(expected));
+                }
                 let fill = step as u8;
                 // SAFETY: so many bytes were allocated.
                 unsafe { memory.write_bytes(fill, got) };
@@ -188,7 +194,7 @@ fn kmalloc_at_its_edges() {
     assert_eq!(kinds(&mm), [MisuseKind::NoObject]);
 }
 
-/// A168, A171, A178, A186, A187, A190, A193, A194, A199, A206, A207, A208, A217
+/// A171, A178, A187, A190, A193, A194, A199, A206, A207, A208, A217
 #[test]
 fn a_cache_comes_works_and_goes() {
     let mm = machine();
@@ -336,6 +342,68 @@ fn the_object_freed_last_is_used_next() {
         assert_eq!(take(&mm, id), *object);
     }
     held.into_iter().for_each(|object| free(&mm, id, object));
+    destroy(&mm, id).unwrap();
+}
+
+/// Pages are asked for when no slab has a free object, and go when the cache is shrunk: not before.
+///
+/// A180, A184, A185, A186
+#[test]
+fn pages_come_when_they_must_and_go_when_they_are_sought() {
+    let mm = machine();
+    let id = cache(&mm, "pages", 900, CacheFlags::NONE);
+    let info = || mm.caches().find(|cache| cache.name.as_str() == "pages").unwrap();
+    let each = info().objects_per_slab;
+    let mut held: Vec<_> = (0..10 * each).map(|_| take(&mm, id)).collect();
+    let slabs = info().slabs.slabs();
+    // A magazine is filled ahead by at most what it holds.
+    assert!((10..=10 + 64 / u64::from(each)).contains(&slabs), "{slabs}");
+    for _ in 0..3 {
+        held.drain(..).for_each(|object| free(&mm, id, object));
+        assert_eq!(info().slabs.slabs(), slabs, "a free gives no pages back");
+        held.extend((0..10 * each).map(|_| take(&mm, id)));
+        assert_eq!(info().slabs.slabs(), slabs, "nor does an allocation ask for more");
+    }
+    // One object of each slab keeps it.
+    let mut seen = HashSet::new();
+    let (kept, others): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|object| seen.insert(object.addr().get() & !4095));
+    others.into_iter().for_each(|object| free(&mm, id, object));
+    mm.kmem_cache_shrink(id);
+    assert_eq!(info().slabs.slabs(), seen.len() as u64);
+    assert_eq!((info().slabs.empty, info().slabs.partial), (0, seen.len() as u64));
+    kept.into_iter().for_each(|object| free(&mm, id, object));
+    let pages = mm.kmem_cache_shrink(id);
+    assert_eq!((info().slabs.slabs(), pages), (0, seen.len() as u64));
+    // What is not to be shrunk is left alone by those who seek memory.
+    let kept = cache(&mm, "kept", 900, CacheFlags::NO_REAP);
+    for id in [id, kept] {
+        free(&mm, id, take(&mm, id));
+    }
+    mm.shrink_caches();
+    let slabs = |name| mm.caches().find(|cache| cache.name.as_str() == name).unwrap().slabs.slabs();
+    assert_eq!((slabs("pages"), slabs("kept")), (0, 1));
+    destroy(&mm, kept).unwrap();
+    destroy(&mm, id).unwrap();
+}
+
+/// Where memory runs out, what caches keep and nobody uses is had back before a request fails.
+///
+/// A168, A186, A216
+#[test]
+fn empty_slabs_are_had_back_before_a_request_fails() {
+    let mm = machine();
+    let id = cache(&mm, "hoard", 2000, CacheFlags::NONE);
+    let held: Vec<_> = (0..4000).map(|_| take(&mm, id)).collect();
+    held.into_iter().for_each(|object| free(&mm, id, object));
+    let before = mm.free_page_count();
+    let mut pages = Vec::new();
+    while let Ok(page) = mm.alloc_page(GFP_KERNEL | Gfp::NOWARN) {
+        pages.push(page);
+    }
+    assert!(pages.len() as u64 > before + 1500, "{} of {before}", pages.len());
+    // SAFETY: the test's own.
+    pages.into_iter().for_each(|page| unsafe { mm.__free_page(page) });
     destroy(&mm, id).unwrap();
 }
 

@@ -132,7 +132,7 @@ fn all_is_free(mm: &Machine, caches: Vec<(CacheId, usize)>) {
     mm.verify().unwrap();
 }
 
-/// A079, A148, A174, A175
+/// A148, A174, A175
 #[test]
 fn cpus_share_caches() {
     for setup in [Setup::new(), Setup::new().pagesets(false)] {

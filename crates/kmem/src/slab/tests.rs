@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-/// A179, A180, A181, A185: slabs come and go, objects are taken and given, and each slab is where
+/// A179, A180, A181: slabs come and go, objects are taken and given, and each slab is where
 /// the number of its free objects says.
 #[test]
 fn slabs_are_on_the_list_of_what_they_have_free() {
