@@ -14,15 +14,15 @@ use crate::slab::{At, Cache, CacheId, Entry, Kind, State, flush, slab_of};
 
 /// An object that was found, its cache, and that one's number.
 #[derive(Clone, Copy)]
-pub(super) struct Found<'t> {
-    pub(super) at: At<'t>,
-    pub(super) cache: &'t Cache,
-    pub(super) kind: &'t Kind,
-    pub(super) number: u16,
+pub(in crate::mm) struct Found<'t> {
+    pub(in crate::mm) at: At<'t>,
+    pub(in crate::mm) cache: &'t Cache,
+    pub(in crate::mm) kind: &'t Kind,
+    pub(in crate::mm) number: u16,
 }
 
 /// Why no object begins at an address.
-pub(super) enum NotFound {
+pub(in crate::mm) enum NotFound {
     /// There is no slab.
     NoSlab,
     /// The address is inside a slab, and not the first byte of an object.
@@ -89,7 +89,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// The object that begins at an address.
     #[inline(always)]
-    pub(super) fn find_object<'t>(
+    pub(in crate::mm) fn find_object<'t>(
         &self,
         tables: &'t Tables,
         address: usize,

@@ -106,7 +106,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// What an operation on a node of a cache needs.
-    pub(super) fn shared<'a>(&'a self, tables: &'a Tables, kind: &'a Kind) -> Shared<'a, P> {
+    pub(in crate::mm) fn shared<'a>(&'a self, tables: &'a Tables, kind: &'a Kind) -> Shared<'a, P> {
         let (geometry, cache) = (&kind.geometry, kind.number);
         Shared { platform: &self.platform, map: &tables.memmap, geometry, cache }
     }
