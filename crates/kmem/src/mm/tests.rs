@@ -339,3 +339,36 @@ fn a_slab_takes_no_object_that_is_in_a_magazine() {
     assert!(found.at.state.get() == State::FREE);
     assert!(!slabs.give(of, found.at));
 }
+
+/// A free that comes so late that the object is in its slab again: the slab does not hand it out too.
+#[test]
+fn an_object_that_is_freed_late_is_not_taken_from_its_slab() {
+    for through_magazine in [true, false] {
+        let mut ram = std::vec![0; 17 << 20];
+        let mm = boot(&mut ram);
+        let dogs = dogs(&mm);
+        let (kept, dog) =
+            (mm.kmem_cache_alloc(dogs, GFP_KERNEL), mm.kmem_cache_alloc(dogs, GFP_KERNEL));
+        let (kept, dog) = (kept.unwrap(), dog.unwrap());
+        mm.as_cpu(1, || free_dog(&mm, dogs, mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()));
+        free_dog(&mm, dogs, dog);
+        for cpu in [1, 0, 1] {
+            mm.as_cpu(cpu, || mm.kmem_cache_shrink(dogs));
+        }
+        seen_held(&mm, dog);
+        mm.as_cpu(1, || free_dog(&mm, dogs, dog));
+        // CPU 1 has handed it out already, or not yet.
+        let early =
+            mm.as_cpu(1, || through_magazine.then(|| mm.kmem_cache_alloc(dogs, GFP_KERNEL)));
+        assert!(early.is_none_or(|early| early == Ok(dog)));
+        let own: Vec<_> = (0..60).map(|_| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()).collect();
+        assert!(!own.contains(&dog), "handed out twice");
+        assert_eq!(mm.reports()[0], MisuseKind::ConcurrentFree);
+        if through_magazine {
+            free_dog(&mm, dogs, dog);
+            assert_eq!(mm.reports(), [], "its holder frees it as ever");
+        }
+        own.into_iter().chain([kept]).for_each(|dog| free_dog(&mm, dogs, dog));
+        assert_eq!(mm.reports(), []);
+    }
+}

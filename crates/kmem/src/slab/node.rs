@@ -229,8 +229,12 @@ impl NodeSlabs {
             return filled;
         }
         lists.take(of.map, most, |head, record, object| {
-            record.state(object).set(state);
-            let _ = magazine.push_cold(of.entry(head, record, object));
+            let entry = of.entry(head, record, object);
+            if record.state(object).leave_slab(state) {
+                let _ = magazine.push_cold(entry);
+            } else {
+                stray(entry);
+            }
         })
     }
 
@@ -250,10 +254,19 @@ impl NodeSlabs {
             stray(entry);
         }
         let mut taken = None;
-        lists.take(of.map, 1, |head, record, object| {
-            record.state(object).set(State::HELD);
-            taken = Some(of.entry(head, record, object).object);
-        });
+        while taken.is_none() {
+            let found = lists.take(of.map, 1, |head, record, object| {
+                let entry = of.entry(head, record, object);
+                if record.state(object).leave_slab(State::HELD) {
+                    taken = Some(entry.object);
+                } else {
+                    stray(entry);
+                }
+            });
+            if found == 0 {
+                break;
+            }
+        }
         taken
     }
 

@@ -58,6 +58,25 @@ impl ObjectState {
         self.0.store(state.0, Relaxed);
     }
 
+    /// Says who takes a free object out of its slab, and answers whether that is one: under the node's
+    /// lock.
+    ///
+    /// A free that came late, of a CPU that had looked before the object went back to its slab, makes
+    /// it another's while the slab has it. Then that one has it, or nobody, and the caller must not.
+    #[inline]
+    pub(crate) fn leave_slab(&self, state: State) -> bool {
+        // A locked instruction, where all other places do without: the other CPU may take the object
+        // out of its magazine at this moment.
+        match State(self.0.swap(state.0, Relaxed)) {
+            State::FREE => true,
+            State::HELD => {
+                self.set(State::HELD);
+                false
+            }
+            _ => false,
+        }
+    }
+
     /// Changes one state to another, if it is that one; answers whether it was. For those who cannot
     /// wait for a lock.
     pub(crate) fn change(&self, from: State, to: State) -> bool {
