@@ -434,6 +434,11 @@ fn setup(description: &Description) -> Setup {
         .page_block_order(order(description.page_block_order))
         .whole_reserve_for_atomic(description.whole_reserve_for_atomic)
         .pagesets(description.pagesets);
+    let sizes: Vec<usize> = description.kmalloc_sizes.iter().map(|size| *size as usize).collect();
+    // Sizes that cannot be are no description's; without any, the default ones are taken.
+    if let Ok(classes) = kmem::boot::Classes::new(&sizes) {
+        setup = setup.kmalloc_sizes(classes);
+    }
     if let Some(limit) = description.dma_limit {
         setup = setup.dma_limit(PhysAddr::new(limit));
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use kmem::boot::Classes;
 use kmem::{MAX_CPUS, MAX_NODES, Order};
 use toml::{Table, Value};
 
@@ -130,6 +131,16 @@ const MACHINE: &[Key<Description>] = &[
         allowed: "true or false",
         put: |d, v| store(&mut d.pagesets, boolean(v)),
         get: |d| Some(d.pagesets.into()),
+    },
+    Key {
+        name: "kmalloc_sizes",
+        about: "the sizes that kmalloc has, in bytes; none: eight for each doubling up to 64K",
+        allowed: "rising sizes up to 128K, one of them from 152 to 511 bytes, such as \
+                  [32, 256, 4096]",
+        put: |d, v| {
+            store(&mut d.kmalloc_sizes, list(v, kmalloc_size).filter(|all| are_classes(all)))
+        },
+        get: |d| list_value(&d.kmalloc_sizes, |size| i64::from(*size).into()),
     },
     Key {
         name: "reserved",
@@ -368,6 +379,17 @@ fn size(value: &Value) -> Option<u64> {
         _ => return None,
     };
     (bytes < 1 << 60).then_some(bytes)
+}
+
+fn kmalloc_size(value: &Value) -> Option<u32> {
+    u32::try_from(size(value)?).ok()
+}
+
+/// Whether kmalloc can have these sizes.
+fn are_classes(sizes: &[u32]) -> bool {
+    let sizes: Vec<usize> = sizes.iter().map(|size| *size as usize).collect();
+    let classes = if sizes.is_empty() { Ok(Classes::FINE) } else { Classes::new(&sizes) };
+    classes.is_ok_and(|classes| classes.has_size_for_records())
 }
 
 fn boolean(value: &Value) -> Option<bool> {

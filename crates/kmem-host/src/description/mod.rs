@@ -89,6 +89,8 @@ pub struct Description {
     pub whole_reserve_for_atomic: bool,
     /// Whether CPUs keep lists of free pages of their own.
     pub pagesets: bool,
+    /// The sizes that kmalloc has, in bytes (A154). Empty: eight for each doubling.
+    pub kmalloc_sizes: Vec<u32>,
     /// What firmware keeps. May lie outside RAM.
     pub reserved: Vec<Range<u64>>,
     /// Where the kernel's image is.
@@ -146,6 +148,7 @@ impl Default for Description {
             reserve_ratio: [256, 256, 32, 0, 0],
             whole_reserve_for_atomic: false,
             pagesets: true,
+            kmalloc_sizes: Vec::new(),
             reserved: Vec::new(),
             kernel: Vec::new(),
             late: Vec::new(),

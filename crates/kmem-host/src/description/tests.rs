@@ -344,3 +344,19 @@ fn the_largest_order_bounds_page_blocks() {
         d.check().unwrap();
     }
 }
+
+/// The texts' machines have the texts' sizes, and others can be had.
+#[test]
+fn kmalloc_sizes_are_a_machines_own() {
+    assert_eq!(preset("ldd2-i386").kmalloc_sizes.first(), Some(&32));
+    assert!(preset("x86_64").kmalloc_sizes.contains(&96));
+    assert!(preset("default").kmalloc_sizes.is_empty());
+    let mut d = preset("tiny");
+    d.set("kmalloc_sizes=64,256,4K").unwrap();
+    assert_eq!(d.kmalloc_sizes, [64, 256, 4096]);
+    for wrong in ["64,32", "0,256", "256,256K", "64,1024", "512"] {
+        assert!(d.set(&format!("kmalloc_sizes={wrong}")).is_err(), "{wrong}");
+    }
+    d.set("kmalloc_sizes=none").unwrap();
+    assert!(d.kmalloc_sizes.is_empty());
+}

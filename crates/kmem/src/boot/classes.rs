@@ -3,6 +3,12 @@
 /// The largest object of a cache, in bytes. Larger ones are blocks of pages.
 pub const LARGEST_OBJECT: usize = 128 << 10;
 
+/// The largest record of a slab that is not on it, in bytes.
+pub(crate) const LARGEST_RECORD: usize = 152;
+
+/// Objects below this size have the records of their slabs on them: an eighth of the smallest page.
+pub(crate) const SMALL_OBJECT: usize = 512;
+
 /// The most sizes that there are.
 pub const MAX_CLASSES: usize = 96;
 
@@ -125,6 +131,14 @@ impl Classes {
         fill(&mut classes.middle, MIDDLE, sizes);
         fill(&mut classes.coarse, COARSE, sizes);
         Ok(classes)
+    }
+
+    /// Whether one of the sizes is for the records of slabs that are not on their slabs: large enough
+    /// for any of them, and small enough that its own slabs have theirs on them (A183). A machine
+    /// without one is refused.
+    pub fn has_size_for_records(&self) -> bool {
+        let size = self.class(LARGEST_RECORD).and_then(|class| self.size(class));
+        size.is_some_and(|size| size < SMALL_OBJECT)
     }
 
     /// The classes up to a size; the first at least.

@@ -21,9 +21,9 @@ pub mod early;
 pub mod map;
 mod setup;
 
+#[cfg(test)]
+pub(crate) use classes::LARGEST_RECORD;
+pub(crate) use classes::SMALL_OBJECT;
 pub use classes::{Classes, ClassesError, LARGEST_OBJECT, MAX_CLASSES};
 pub use map::{MapError, MemoryMap};
-#[cfg(test)]
-pub(crate) use setup::LARGEST_RECORD;
-pub(crate) use setup::SMALL_OBJECT;
 pub use setup::{Setup, SetupError};

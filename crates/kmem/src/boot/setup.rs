@@ -3,15 +3,10 @@
 use core::fmt;
 
 use super::Classes;
+use super::classes::{LARGEST_RECORD, SMALL_OBJECT};
 use crate::gfp::ZoneKind;
 use crate::ids::Distances;
 use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
-
-/// The largest record of a slab that is not on it, in bytes.
-pub(crate) const LARGEST_RECORD: usize = 152;
-
-/// Objects below this size have the records of their slabs on them: an eighth of the smallest page.
-pub(crate) const SMALL_OBJECT: usize = 512;
 
 /// The most caches that there can be: a slab's descriptor has 12 bits for the number of its cache.
 pub(crate) const MAX_CACHES: u32 = 1 << 12;
@@ -169,10 +164,7 @@ impl Setup {
         {
             return Err(SetupError::ZoneLimits { dma, dma32 });
         }
-        // The records of slabs are objects of kmalloc's where they are not on their slabs; this size is,
-        // whatever the page's, so no record needs another one.
-        let record = self.classes.class(LARGEST_RECORD).and_then(|class| self.classes.size(class));
-        if record.is_none_or(|size| size >= SMALL_OBJECT) {
+        if !self.classes.has_size_for_records() {
             return Err(SetupError::NoSizeForRecords);
         }
         // A cache of each size, once more for DMA, and one for somebody.
