@@ -1,11 +1,14 @@
-//! A kernel's memory manager: page frames, zones, NUMA nodes, GFP flags, the buddy system and
-//! per-CPU page lists, for kernels that are not Linux.
+//! A kernel's memory manager: page frames, zones, NUMA nodes, GFP flags, the buddy system, per-CPU
+//! page lists, the slab layer and kmalloc, for kernels that are not Linux.
 //!
 //! A kernel implements [`Platform`] (four small traits), puts one [`Mm`] in a `static`, and hands
 //! the boot loader's memory map to [`Mm::boot`]. From then on [`Mm::alloc_pages`] and its sisters
-//! hand out page frames, in any context, and never panic when there are none.
+//! hand out page frames, and [`Mm::kmalloc`] and [`Mm::kmem_cache_alloc`] objects, in any context,
+//! and never panic when there are none.
 //!
 //! ```text
+//!     kmalloc, caches         objects of a size or kind, many to a page                    slab
+//!             |
 //!        alloc_pages          a kernel's calls, under the names of the texts          mm
 //!             |
 //!      per-CPU page lists     arrays; no lock, no atomic read-modify-write            pcp

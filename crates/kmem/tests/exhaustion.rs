@@ -518,3 +518,50 @@ fn nonsense_is_refused() {
     assert_eq!(lists(&mm), before);
     assert_eq!(mm.platform().take_reports(), []);
 }
+
+/// On a machine that has worked for a while, the larger the block, the likelier a request fails; the
+/// largest is to be had soon after boot.
+///
+/// A061
+#[test]
+fn the_larger_the_order_the_likelier_a_request_fails() {
+    let mm = bare();
+    let before = settle(&mm);
+    let mut rng = common::Rng::new();
+    let possible = || -> Vec<bool> {
+        mm.drain_all_pages();
+        let can = |order| {
+            let block = mm.alloc_pages(GFP_ATOMIC | Gfp::NOWARN, order).ok();
+            block.inspect(|block| common::free(&mm, *block, order)).is_some()
+        };
+        (0..=10).map(can).collect()
+    };
+    assert!(possible().iter().all(|can| *can), "after boot all can be had");
+    let mut held: Vec<(Page, u32)> = Vec::new();
+    let mut successes = [0u32; 11];
+    let looks = 300;
+    for _ in 0..looks {
+        for _ in 0..40 {
+            // Around four fifths of memory in use, most of it in small blocks.
+            if mm.free_page_count() > BYTES / 4096 / 5 {
+                let order = rng.order(3);
+                let block = mm.alloc_pages(GFP_ATOMIC | Gfp::NOWARN, order);
+                held.extend(block.map(|block| (block, order)));
+            } else {
+                let (block, order) = held.swap_remove(rng.below(held.len() as u64) as usize);
+                common::free(&mm, block, order);
+            }
+        }
+        for (order, can) in possible().into_iter().enumerate() {
+            successes[order] += u32::from(can);
+        }
+    }
+    println!("of {looks} requests of each order succeeded: {successes:?}");
+    assert!(successes.is_sorted_by(|small, large| small >= large), "{successes:?}");
+    assert_eq!(successes[0], looks);
+    assert!(successes[10] * 4 < looks, "{successes:?}");
+    for (block, order) in held {
+        common::free(&mm, block, order);
+    }
+    assert_eq!(settle(&mm), before);
+}

@@ -120,8 +120,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Context
     ///
     /// One CPU, before anything allocates. Cost: a few nanoseconds a frame for its descriptor;
-    /// nothing for holes. About 10 KiB of stack; map and setup are another 14, which a `static` or a
-    /// `const` of the caller's keeps off the stack.
+    /// nothing for holes. Map and setup are large: a `static` of the caller's keeps them off the stack.
     ///
     /// # Safety
     ///

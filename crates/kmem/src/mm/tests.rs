@@ -372,3 +372,9 @@ fn an_object_that_is_freed_late_is_not_taken_from_its_slab() {
         assert_eq!(mm.reports(), []);
     }
 }
+
+/// What the README says of a manager's size.
+#[test]
+fn a_manager_takes_28_kib_of_static_data() {
+    assert!(size_of::<Mm<()>>().div_ceil(1 << 10) == 28, "{}", size_of::<Mm<()>>());
+}

@@ -132,10 +132,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             // SAFETY: it lived as long as it was there, and nobody else knows it any more.
             let (Some(kind), Some(own)) = (cache.kind(), unsafe { at.as_ref() }) else { continue };
             // SAFETY: the CPU does nothing; or it is this one, in this call.
-            if let Some(mut entered) = unsafe { own.section.enter() } {
-                self.flush_all(tables, &cache, kind, cpu, own.own(&mut entered));
-                self.flush_all(tables, &cache, kind, cpu, own.away(&mut entered));
-            }
+            let Some(mut entered) = (unsafe { own.section.enter() }) else {
+                // It is at its magazines after all: they stay its own.
+                cell.store(at, Ordering::Release);
+                continue;
+            };
+            self.flush_all(tables, &cache, kind, cpu, own.own(&mut entered));
+            self.flush_all(tables, &cache, kind, cpu, own.away(&mut entered));
+            drop(entered);
             let (allocated, freed) = (own.counters().allocated(), own.counters().freed());
             cache.count_all(allocated, freed);
             // SAFETY: it was allocated by `new_cpu_cache`, and nobody uses it.
