@@ -553,3 +553,31 @@ fn wrong_frees_of_objects_are_found_and_harm_nothing() {
     destroy(&mm, cats).unwrap();
     let _ = There::Nothing;
 }
+
+/// What the descriptors of the slab layer's pages say is its own: whoever changed it could have a free
+/// write anywhere.
+#[test]
+fn descriptors_of_objects_pages_are_not_for_their_holders() {
+    let mm = machine();
+    // In a slab of one page, in one of several, and above the classes.
+    for size in [100, 40_000, 300_000] {
+        let memory = mm.kmalloc(size, GFP_KERNEL).unwrap();
+        let first = VirtAddr::from_ptr(memory.as_ptr());
+        let page = mm.virt_to_page(VirtAddr::new(first.get() & !4095)).unwrap();
+        let refused = |call: &dyn Fn(kmem::Page)| {
+            call(page);
+            assert_eq!(kinds(&mm), [MisuseKind::ManagersState], "{size}");
+        };
+        refused(&|page| mm.set_page_private(page, Some(64)));
+        refused(&|page| mm.set_page_mapping(page, Some((1, 2))));
+        refused(&|page| mm.set_page_map_count(page, 5));
+        refused(&|page| mm.set_page_slab(page, true));
+        refused(&|page| mm.clear_page_slab(page));
+        refused(&|page| {
+            mm.set_page_flag(page, kmem::page::PageFlags::Dirty);
+        });
+        assert!(mm.ksize(memory.as_ptr()) >= size);
+        kfree(&mm, memory.as_ptr());
+        assert_eq!(kinds(&mm), []);
+    }
+}

@@ -19,13 +19,16 @@ const MIDDLE_END: usize = 16 << 10;
 const FINE: usize = 8;
 const MIDDLE: usize = 128;
 const COARSE: usize = 2 << 10;
+/// Of a cell whose sizes are of several classes, or of none.
+const SEVERAL: u8 = u8::MAX;
+const _: () = assert!(MAX_CLASSES < SEVERAL as usize);
 
 /// The sizes of the caches that serve kmalloc, smallest first (A154, A158).
 ///
 /// # Invariants
 ///
 /// `sizes[..count]` rises, and its last is at most [`LARGEST_OBJECT`]; a table's cell says which
-/// class is the first that holds the smallest size of the cell.
+/// class holds the sizes of the cell, or [`SEVERAL`] where not all are of one class.
 #[derive(Clone)]
 pub struct Classes {
     sizes: [u32; MAX_CLASSES],
@@ -149,26 +152,23 @@ impl Classes {
     }
 
     /// The class for a size in bytes: the smallest that holds it. `None` above the largest.
-    ///
-    /// One load, and one more for each size that lies within the same step below it.
-    #[inline]
     pub fn class(&self, size: usize) -> Option<usize> {
-        // 0 is served as 1 is.
-        let last = size.saturating_sub(1);
-        let mut class = usize::from(if last < FINE_END {
+        self.sizes().position(|class| size <= class)
+    }
+
+    /// The class for a size in bytes, if one look says which it is. Not for 0.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self, size: usize) -> Option<usize> {
+        // 0 wraps, and is larger than any.
+        let last = size.wrapping_sub(1);
+        let class = usize::from(if last < FINE_END {
             self.fine[last / FINE]
         } else if last < MIDDLE_END {
             self.middle[last / MIDDLE]
         } else {
             *self.coarse.get(last / COARSE)?
         });
-        while class < usize::from(self.count) {
-            if size <= self.sizes[class] as usize {
-                return Some(class);
-            }
-            class += 1;
-        }
-        None
+        (class < usize::from(self.count)).then_some(class)
     }
 
     /// The size of a class in bytes, for a class that there is.
@@ -182,15 +182,16 @@ impl Classes {
     }
 }
 
-/// Says of each cell of a table, which stands for the sizes above `cell * step`, the first class that
-/// holds the smallest of them.
+/// Says of each cell of a table, which stands for the sizes above `cell * step` up to the next cell's,
+/// which class holds them.
 const fn fill(table: &mut [u8], step: usize, sizes: &[usize]) {
     let (mut cell, mut class) = (0, 0);
     while cell < table.len() {
         while class < sizes.len() && sizes[class] < cell * step + 1 {
             class += 1;
         }
-        table[cell] = class as u8;
+        let all = class < sizes.len() && (cell + 1) * step <= sizes[class];
+        table[cell] = if all { class as u8 } else { SEVERAL };
         cell += 1;
     }
 }
@@ -205,8 +206,10 @@ mod tests {
         for size in 0..=LARGEST_OBJECT + 1 {
             let expected = sizes.iter().position(|class| *class >= size);
             assert_eq!(classes.class(size), expected, "{size}");
+            let at_hand = classes.at_hand(size);
+            assert!(at_hand.is_none_or(|class| Some(class) == expected && size > 0), "{size}");
         }
-        assert_eq!(classes.class(usize::MAX), None);
+        assert_eq!((classes.class(usize::MAX), classes.at_hand(usize::MAX)), (None, None));
     }
 
     /// A149, A154
@@ -230,6 +233,14 @@ mod tests {
             if asked >= 64 {
                 assert!((got - asked) * 8 <= asked, "{asked} got {got}");
             }
+        }
+    }
+
+    #[test]
+    fn the_classes_of_the_presets_are_found_with_one_look() {
+        for classes in [&Classes::LINUX, &Classes::TEXTS, &Classes::FINE] {
+            let largest = classes.sizes().last().unwrap();
+            assert!((1..=largest).all(|size| classes.at_hand(size).is_some()));
         }
     }
 

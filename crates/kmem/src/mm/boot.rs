@@ -15,7 +15,7 @@ use crate::page::{Block, Descriptor, Memmap, PageFlags};
 use crate::pcp::{CpuArea, PcpSize, SetSlot};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CpuCache, NodeSlabs};
+use crate::slab::{Cache, CpuCache, Front, NodeSlabs};
 use crate::zone::{
     MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes,
 };
@@ -381,8 +381,9 @@ fn build<P: Platform>(
         // SAFETY: both tables have so many; each place gets nodes of its own.
         unsafe {
             let first = node_slabs.add(place * node_count);
+            let front = Front::new(cpu_caches.add(place * setup.cpus as usize));
             (0..node_count).for_each(|node| first.add(node).write(NodeSlabs::new()));
-            caches.add(place).write(Cache::new(first, node_count as u32));
+            caches.add(place).write(Cache::new(front, first, node_count as u32));
         }
     }
 
@@ -456,7 +457,6 @@ fn build<P: Platform>(
             several_nodes: nodes.bits().count_ones() > 1,
             cache_count: setup.caches,
             caches,
-            cpu_caches,
         });
     }
     // SAFETY: just written.

@@ -72,7 +72,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// can be shrunk (A018). By the holder of the block; until [`Mm::clear_page_slab`] a free of it
     /// is a wrong one.
     ///
-    /// A block that is a slab's already stays what it is. A page that is not the first of a block in
+    /// It is for a slab layer beside the manager's own. A block that is a slab's already stays what it
+    /// is. A page that is not the first of a block in
     /// use is reported as misuse and stays as it is. Any context.
     #[track_caller]
     pub fn set_page_slab(&self, page: Page, reclaimable: bool) {
@@ -108,9 +109,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         site: &'static Location<'static>,
     ) -> Option<&Descriptor> {
         if !flag.is_holders() {
-            let passed = Passed::Page(page.pfn(), 0);
-            self.report_at(page.pfn(), MisuseKind::ManagersState, passed, site);
-            return None;
+            return self.not_holders(page, site);
         }
         self.holders(page, site)
     }
@@ -121,6 +120,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return self.not_in_use(page, site);
         };
         let first = memmap.at(head);
+        if first.is_managers() {
+            return self.not_holders(page, site);
+        }
         if head != page.pfn() && !first.has(PageFlags::Inner) {
             first.set(PageFlags::Inner);
         }
@@ -135,6 +137,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         site: &'static Location<'static>,
     ) -> Option<(&Descriptor, Order)> {
         match self.block_in_use(page.pfn()) {
+            Some((memmap, head, _)) if memmap.at(head).is_managers() => {
+                self.not_holders(page, site)
+            }
             Some((memmap, head, order)) if head == page.pfn() => Some((memmap.at(head), order)),
             _ => self.not_in_use(page, site),
         }
@@ -151,6 +156,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
             _ => None,
         }
+    }
+
+    #[cold]
+    fn not_holders<T>(&self, page: Page, site: &'static Location<'static>) -> Option<T> {
+        let passed = Passed::Page(page.pfn(), 0);
+        self.report_at(page.pfn(), MisuseKind::ManagersState, passed, site);
+        None
     }
 
     #[cold]

@@ -17,9 +17,7 @@ use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 ///
 /// `zones`, `zonelists`, `sizes`, `areas` and `caches` point to as many elements as the counts say
 /// (zonelists: one for each node and kind; sizes: one for each zone), valid for as long as the manager
-/// is used. `cpu_caches` points to one for each CPU and cache, a CPU's side by side: null, or a
-/// [`CpuCache`] that lives until nobody uses the cache or that CPU any more. The first caches are
-/// those of kmalloc, in the order of `classes`; then, where the machine has a zone for them, those of
+/// is used. The first caches are those of kmalloc, in the order of `classes`; then, where the machine has a zone for them, those of
 /// kmalloc for DMA.
 pub(super) struct Tables {
     pub(super) memmap: Memmap,
@@ -43,7 +41,6 @@ pub(super) struct Tables {
     pub(super) several_nodes: bool,
     pub(super) cache_count: u32,
     pub(super) caches: NonNull<Cache>,
-    pub(super) cpu_caches: NonNull<AtomicPtr<CpuCache>>,
 }
 
 // SAFETY: the tables do not change, and what they point to is `Sync`.
@@ -109,12 +106,6 @@ impl Tables {
         self.pagesets
     }
 
-    /// Whether a node is that of a CPU.
-    #[inline]
-    pub(super) fn is_home(&self, cpu: CpuId, node: NodeId) -> bool {
-        !self.several_nodes || node == self.node_of(cpu)
-    }
-
     /// The places for caches.
     #[inline]
     pub(super) fn caches(&self) -> &[Cache] {
@@ -122,27 +113,36 @@ impl Tables {
         unsafe { core::slice::from_raw_parts(self.caches.as_ptr(), self.cache_count as usize) }
     }
 
+    /// One of kmalloc's caches, by its number: one that `classes` found, or that is below
+    /// [`Tables::kmalloc_caches`].
+    #[inline(always)]
+    pub(super) fn kmalloc_cache(&self, number: usize) -> &Cache {
+        debug_assert!(number < self.kmalloc_caches());
+        // SAFETY: callers pass such a number, and by the invariant the first caches are kmalloc's.
+        unsafe { self.caches.add(number).as_ref() }
+    }
+
     /// The cache that a handle names, if it is still there.
     #[inline]
     pub(super) fn cache(&self, id: CacheId) -> Option<&Cache> {
         let cache = self.caches().get(usize::from(id.number))?;
-        (cache.generation() == Some(id.generation)).then_some(cache)
+        cache.is_of_generation(id.generation).then_some(cache)
     }
 
-    /// Where it is written what a CPU has of a cache; `None` for a CPU or cache that there cannot be.
+    /// Where it is written what a CPU has of a cache; `None` for a CPU that there cannot be.
     #[inline]
-    pub(super) fn cpu_cache_cell(&self, cpu: CpuId, cache: u16) -> Option<&AtomicPtr<CpuCache>> {
-        if cpu.get() >= self.cpus || u32::from(cache) >= self.cache_count {
-            return None;
-        }
-        let index = cpu.index() * self.cache_count as usize + usize::from(cache);
-        // SAFETY: by the invariant there is one for each CPU and cache.
-        Some(unsafe { self.cpu_caches.add(index).as_ref() })
+    pub(super) fn cpu_cache_cell<'c>(
+        &self,
+        cpu: CpuId,
+        cache: &'c Cache,
+    ) -> Option<&'c AtomicPtr<CpuCache>> {
+        // SAFETY: a cache has a cell for each of the `cpus`.
+        (cpu.get() < self.cpus).then(|| unsafe { cache.front().cell(cpu) })
     }
 
     /// What a CPU has of a cache.
     #[inline]
-    pub(super) fn cpu_cache(&self, cpu: CpuId, cache: u16) -> Option<&CpuCache> {
+    pub(super) fn cpu_cache<'c>(&self, cpu: CpuId, cache: &'c Cache) -> Option<&'c CpuCache> {
         // Acquire pairs with the Release where it is put there: its contents are seen.
         let at = self.cpu_cache_cell(cpu, cache)?.load(Ordering::Acquire);
         // SAFETY: by the invariant it is null or lives as long as it is used.

@@ -76,6 +76,8 @@ pub enum PageFlags {
     Mapped = 19,
     /// The first page of memory that kmalloc handed out and that is larger than its size classes.
     Large = 20,
+    /// A page of a slab of the manager's own: its descriptor says which.
+    Objects = 21,
 }
 
 impl PageFlags {
@@ -87,7 +89,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Mapped | Large => false,
+            | Mapped | Large | Objects => false,
         }
     }
 
@@ -96,7 +98,8 @@ impl PageFlags {
     }
 
     /// The states that a free has more to do for than to take them away.
-    const TO_SETTLE: u32 = Self::Slab.bit() | Self::Inner.bit() | Self::Large.bit();
+    const TO_SETTLE: u32 =
+        Self::Slab.bit() | Self::Inner.bit() | Self::Large.bit() | Self::Objects.bit();
 }
 
 /// How many bits of a descriptor say which cache a slab is of.
@@ -104,7 +107,7 @@ const CACHE_BITS: u32 = 12;
 
 const _: () = assert!(MAX_NODES <= 16);
 
-/// What the descriptor of a slab's first page says of the slab.
+/// What the descriptors of a slab's pages say of the slab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SlabView {
     /// The number of its cache, below [`MAX_CACHES`].
@@ -279,7 +282,13 @@ impl Descriptor {
 
     /// Whether the block that begins here is a slab or other memory of kmalloc's.
     pub(crate) fn is_of_objects(&self) -> bool {
-        self.has(PageFlags::Slab) || self.has(PageFlags::Large)
+        self.has(PageFlags::Slab) || self.is_managers()
+    }
+
+    /// Whether the page is of objects that the manager hands out: what its descriptor says is not for
+    /// whoever holds them to change.
+    pub(crate) fn is_managers(&self) -> bool {
+        self.has(PageFlags::Objects) || self.has(PageFlags::Large)
     }
 
     /// Takes all states and mappings away, for a frame that nobody uses any more.
@@ -336,17 +345,18 @@ impl Descriptor {
         };
     }
 
-    /// Says that a slab begins here: which cache's, how far from its start the first object is, in
-    /// bytes, and the address of its record.
+    /// Says of a page which slab it is of: which cache's, how far from the slab's start the first
+    /// object is, in bytes, and the address of the slab's record.
     pub(crate) fn set_slab(&self, slab: SlabView) {
         let SlabView { cache, node, colour, record } = slab;
         self.private.store(record as u64, Relaxed);
         let owner = u32::from(cache) | node.get() << CACHE_BITS;
         self.map_count.store((colour / 8) << 16 | owner, Relaxed);
+        self.set(PageFlags::Objects);
     }
 
-    /// What [`Descriptor::set_slab`] said, for the first page of a slab.
-    #[inline]
+    /// What [`Descriptor::set_slab`] said.
+    #[inline(always)]
     pub(crate) fn slab(&self) -> SlabView {
         let both = self.map_count.load(Relaxed);
         let cache = (both & ((1 << CACHE_BITS) - 1)) as u16;
@@ -358,6 +368,7 @@ impl Descriptor {
 
     /// Undoes [`Descriptor::set_slab`].
     pub(crate) fn clear_slab(&self) {
+        self.clear(PageFlags::Objects);
         self.private.store(0, Relaxed);
         self.map_count.store(0, Relaxed);
     }

@@ -255,6 +255,17 @@ impl Memmap {
         Some(unsafe { extent.descriptors.add(offset as usize).as_ref() })
     }
 
+    /// The descriptor of a frame of one of the two largest extents; `None` for all others.
+    #[inline(always)]
+    pub(crate) fn near(&self, frame: u64) -> Option<&Descriptor> {
+        self.largest.iter().find_map(|extent| {
+            let offset = frame.wrapping_sub(u64::from(extent.start));
+            // SAFETY: by the extent's invariant there are so many descriptors.
+            (offset < u64::from(extent.frames))
+                .then(|| unsafe { extent.descriptors.add(offset as usize).as_ref() })
+        })
+    }
+
     /// The descriptor of a frame that is known to have one.
     ///
     /// # Panics

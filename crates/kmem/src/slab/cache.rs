@@ -2,10 +2,12 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::flags::CacheFlags;
+use super::front::Front;
 use super::geometry::Geometry;
 use super::node::NodeSlabs;
 
@@ -85,7 +87,7 @@ impl fmt::Debug for CacheName {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheId {
     pub(crate) number: u16,
-    pub(crate) generation: u32,
+    pub(crate) generation: NonZeroU32,
 }
 
 impl fmt::Debug for CacheId {
@@ -141,13 +143,11 @@ pub(crate) struct Kind {
 ///
 /// # Invariants
 ///
-/// `kind` and the nodes are written while `generation` is even by whoever made it so, and read while
+/// `kind` and the nodes are written while the front's generation is even by whoever made it so, and read while
 /// it is odd, or by who made the cache.
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Cache {
-    /// Odd while there is a cache here. It rises with each change, so no two caches in one place have
-    /// the same.
-    generation: AtomicU32,
+    front: Front,
     /// How many look at the cache who do not use it: reports, and what shrinks all caches. It is not
     /// destroyed meanwhile.
     pins: AtomicU32,
@@ -173,9 +173,13 @@ impl Cache {
     /// # Safety
     ///
     /// `nodes` points to `node_count` nodes for as long as the place is used, reached through it only.
-    pub(crate) const unsafe fn new(nodes: NonNull<NodeSlabs>, node_count: u32) -> Cache {
+    pub(crate) const unsafe fn new(
+        front: Front,
+        nodes: NonNull<NodeSlabs>,
+        node_count: u32,
+    ) -> Cache {
         Cache {
-            generation: AtomicU32::new(0),
+            front,
             pins: AtomicU32::new(0),
             kind: UnsafeCell::new(None),
             nodes,
@@ -186,12 +190,25 @@ impl Cache {
         }
     }
 
+    /// What the common paths need to know.
+    #[inline(always)]
+    pub(crate) fn front(&self) -> &Front {
+        &self.front
+    }
+
     /// The generation of the cache that is here, if one is.
     #[inline]
-    pub(crate) fn generation(&self) -> Option<u32> {
+    pub(crate) fn generation(&self) -> Option<NonZeroU32> {
         // Acquire pairs with the Release in `open`: what the cache is like is seen.
-        let generation = self.generation.load(Ordering::Acquire);
-        (!generation.is_multiple_of(2)).then_some(generation)
+        let generation = self.front.generation().load(Ordering::Acquire);
+        NonZeroU32::new(generation).filter(|_| !generation.is_multiple_of(2))
+    }
+
+    /// Whether the cache of a handle with this generation is here. Handles have odd ones.
+    #[inline(always)]
+    pub(crate) fn is_of_generation(&self, generation: NonZeroU32) -> bool {
+        // Acquire as in `generation`.
+        self.front.generation().load(Ordering::Acquire) == generation.get()
     }
 
     /// What the cache is like that is here.
@@ -230,22 +247,24 @@ impl Cache {
     /// # Safety
     ///
     /// The caller has claimed the place, and its nodes are as `kind` says.
-    pub(crate) unsafe fn open(&self, kind: Kind) -> u32 {
+    pub(crate) unsafe fn open(&self, kind: Kind, page_shift: u32) -> NonZeroU32 {
+        self.front.describe(&kind.geometry, page_shift);
         // SAFETY: the place is claimed and its generation even: nobody reads it.
         unsafe { *self.kind.get() = Some(kind) };
-        let generation = self.generation.load(Ordering::Relaxed).wrapping_add(1);
+        // It is odd, so it is not 0.
+        let generation = NonZeroU32::MIN | self.front.generation().load(Ordering::Relaxed);
         self.allocated.store(0, Ordering::Relaxed);
         self.freed.store(0, Ordering::Relaxed);
         // Release pairs with the Acquire in `generation`.
-        self.generation.store(generation, Ordering::Release);
+        self.front.generation().store(generation.get(), Ordering::Release);
         self.release();
         generation
     }
 
     /// Ends a cache that nobody uses: waits for those who look at it, and claims the place.
     pub(crate) fn close(&self, wait: impl Fn()) {
-        let generation = self.generation.load(Ordering::Relaxed);
-        self.generation.store(generation.wrapping_add(1), Ordering::SeqCst);
+        let generation = self.front.generation().load(Ordering::Relaxed);
+        self.front.generation().store(generation.wrapping_add(1), Ordering::SeqCst);
         // SeqCst, with the same in `pin`: either that one sees the generation, or this the pin.
         while self.pins.compare_exchange(0, CLAIMED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             wait();
@@ -253,9 +272,9 @@ impl Cache {
     }
 
     /// Undoes [`Cache::close`]: the cache is as it was, under the same handle.
-    pub(crate) fn reopen(&self, generation: u32) {
+    pub(crate) fn reopen(&self, generation: NonZeroU32) {
         // Release pairs with the Acquire in `generation`.
-        self.generation.store(generation, Ordering::Release);
+        self.front.generation().store(generation.get(), Ordering::Release);
         self.release();
     }
 
@@ -263,7 +282,7 @@ impl Cache {
     pub(crate) fn pin(&self) -> Option<PinnedCache<'_>> {
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
         let pinned = PinnedCache { cache: self };
-        let live = !self.generation.load(Ordering::SeqCst).is_multiple_of(2);
+        let live = !self.front.generation().load(Ordering::SeqCst).is_multiple_of(2);
         (before < CLAIMED && live).then_some(pinned)
     }
 

@@ -4,6 +4,8 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::magazine::Magazine;
+use super::record::State;
+use crate::NodeId;
 use crate::sync::{CpuSection, Entered};
 
 /// What one CPU has of one cache: a magazine of objects of its own node, and one of other nodes'
@@ -12,14 +14,21 @@ use crate::sync::{CpuSection, Entered};
 /// # Invariants
 ///
 /// The magazines are touched by whoever is inside `section`.
-#[repr(align(64))]
+// All that the common path touches is in the first line of the processor's cache.
+#[repr(C, align(64))]
 pub(crate) struct CpuCache {
     /// Entry to the magazines.
     pub(crate) section: CpuSection,
+    /// The state of an object in them.
+    pub(crate) state: State,
+    /// The node whose objects are the CPU's own.
+    pub(crate) home: NodeId,
     own: UnsafeCell<Magazine>,
     counters: CpuCounters,
     away: UnsafeCell<Magazine>,
 }
+
+const _: () = assert!(core::mem::offset_of!(CpuCache, away) <= 64);
 
 /// What went through a CPU's magazines. Written by its CPU with plain loads and stores, inside the
 /// section; read by anybody.
@@ -59,10 +68,12 @@ unsafe impl Sync for CpuCache {}
 unsafe impl Send for CpuCache {}
 
 impl CpuCache {
-    /// What a CPU has with these magazines.
-    pub(crate) const fn new(own: Magazine, away: Magazine) -> CpuCache {
+    /// What a CPU of a node has with these magazines, where objects are in this state.
+    pub(crate) const fn new(state: State, home: NodeId, own: Magazine, away: Magazine) -> CpuCache {
         CpuCache {
             section: CpuSection::new(),
+            state,
+            home,
             own: UnsafeCell::new(own),
             counters: CpuCounters { allocated: AtomicU64::new(0), freed: AtomicU64::new(0) },
             away: UnsafeCell::new(away),
@@ -79,6 +90,7 @@ impl CpuCache {
     }
 
     /// The magazine of other nodes' objects, for code inside the section.
+    #[inline]
     pub(crate) fn away<'e>(&'e self, entered: &'e mut Entered<'_>) -> &'e mut Magazine {
         debug_assert!(entered.is_of(&self.section));
         // SAFETY: as in `own`.

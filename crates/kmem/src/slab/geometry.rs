@@ -48,14 +48,43 @@ pub(crate) struct Geometry {
     pub(crate) colours: u32,
     /// How far one is from the next, in bytes.
     pub(crate) colour_step: u32,
-    /// 2^[`SHIFT`] / `stride`, rounded up: a division that is a multiplication.
-    reciprocal: u64,
+    /// How an object's number is found from its place.
+    division: Division,
 }
 
-/// See [`Geometry::reciprocal`]. The product of an offset below 2^23 (a slab of order 7 with pages of
-/// 64 KiB) with a reciprocal below 2^38 (a stride of 8) fits, and the error of the rounding, less
-/// than the offset times the stride (at most 2^40), is less than one in the result.
-const SHIFT: u32 = 41;
+/// Division by one number of those that it divides, and the knowledge which those are, in one
+/// multiplication.
+///
+/// Let the number be `odd << shift`. Multiplying by the inverse of `odd` modulo 2^32 maps the
+/// multiples of `odd` to their quotients, and all else to numbers above every quotient; turning the
+/// low `shift` bits to the top does the same for `1 << shift`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    pub(crate) inverse: u32,
+    pub(crate) shift: u32,
+}
+
+impl Division {
+    /// By a number that is not 0.
+    const fn by(number: u32) -> Division {
+        let shift = number.trailing_zeros();
+        let odd = number >> shift;
+        // Newton: each step doubles the bits that are right, of which there are three to begin with.
+        let mut inverse = odd;
+        let mut bits = 3;
+        while bits < u32::BITS {
+            inverse = inverse.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(inverse)));
+            bits *= 2;
+        }
+        Division { inverse, shift }
+    }
+
+    /// The quotient if it is whole; otherwise a number above every whole quotient of 32 bits.
+    #[inline(always)]
+    pub(crate) fn exact(self, number: u32) -> u32 {
+        number.wrapping_mul(self.inverse).rotate_right(self.shift)
+    }
+}
 
 impl Geometry {
     /// The best geometry for objects of `size` bytes at multiples of `align`, a power of two, in
@@ -119,7 +148,7 @@ impl Geometry {
             record,
             colours: slack / colour_step + 1,
             colour_step,
-            reciprocal: (1u64 << SHIFT).div_ceil(u64::from(stride)),
+            division: Division::by(stride),
         })
     }
 
@@ -146,16 +175,19 @@ impl Geometry {
         number % self.colours * self.colour_step
     }
 
+    /// How an object's number is found from its place.
+    pub(crate) fn division(&self) -> Division {
+        self.division
+    }
+
     /// The number of the object that begins `offset` bytes behind the first one; `None` where none
     /// does.
     #[inline]
-    pub(crate) fn index(&self, offset: usize) -> Option<u32> {
-        // A pointer from before the first object wraps, and is far too large.
-        if offset >= self.objects as usize * self.stride as usize {
-            return None;
-        }
-        let index = ((offset as u64 * self.reciprocal) >> SHIFT) as u32;
-        (index * self.stride == offset as u32).then_some(index)
+    pub(crate) fn index(&self, offset: u32) -> Option<u32> {
+        // An address before the first object wraps, to one that is far too large: slabs are below
+        // 2^23 bytes, and have at most 2^12 objects of at most 2^17.
+        let index = self.division.exact(offset);
+        (index < self.objects).then_some(index)
     }
 }
 
@@ -213,17 +245,21 @@ mod tests {
             for offset in 0..geometry.bytes(12) as usize + stride {
                 let (index, rest) = (offset / stride, offset % stride);
                 let expected = (rest == 0 && index < geometry.objects as usize).then_some(index);
-                assert_eq!(geometry.index(offset), expected.map(|index| index as u32), "{offset}");
+                let found = geometry.index(offset as u32);
+                assert_eq!(found, expected.map(|index| index as u32), "{offset}");
             }
-            assert_eq!(geometry.index(0usize.wrapping_sub(stride)), None);
+            // What lies before the first object, as far as a colour goes.
+            for before in 1..=512 << 10 {
+                assert_eq!(geometry.index(0u32.wrapping_sub(before)), None, "-{before}");
+            }
         }
         // The largest slabs there are.
         for page_shift in [12, 16] {
             all(page_shift, |_, _, geometry| {
                 for index in [0, geometry.objects / 2, geometry.objects - 1] {
-                    let offset = index as usize * geometry.stride as usize;
+                    let offset = index * geometry.stride;
                     assert_eq!(geometry.index(offset), Some(index), "{geometry:?}");
-                    assert_eq!(geometry.index(offset + geometry.stride as usize - 1), None);
+                    assert_eq!(geometry.index(offset + geometry.stride - 1), None);
                 }
             });
         }

@@ -45,6 +45,17 @@ impl SlabCounts {
     }
 }
 
+/// A slab from which objects are taken, or to which they are given. It goes back by
+/// [`Lists::close`] before the lists are used otherwise.
+#[must_use]
+pub(crate) struct Open {
+    pub(crate) head: Pfn,
+    /// How far its first object is from its start, in bytes.
+    pub(crate) colour: u32,
+    pub(crate) record: Record,
+    before: u32,
+}
+
 impl Lists {
     /// No slabs, for a cache whose slabs have so many objects.
     pub(crate) const fn new(objects: u32) -> Lists {
@@ -81,43 +92,34 @@ impl Lists {
         Some(head)
     }
 
-    /// Takes up to `most` objects, and passes each to `to`: its slab's first frame and record, and
-    /// its number. Answers how many.
-    pub(crate) fn take(
-        &mut self,
-        map: &Memmap,
-        most: u32,
-        mut to: impl FnMut(Pfn, Record, u32),
-    ) -> u32 {
-        let mut taken = 0;
-        while taken < most {
-            let Some(head) = self.partial.first().or_else(|| self.empty.first()) else { break };
-            let record = self.record(map, head);
-            let before = record.free();
-            while taken < most
-                && let Some(object) = record.take()
-            {
-                to(head, record, object);
-                taken += 1;
-            }
-            self.free -= u64::from(before - record.free());
-            self.place(map, head, before, record.free());
-        }
-        taken
+    /// The slab that serves the next request: a partial one, else an empty one.
+    pub(crate) fn next(&self, map: &Memmap) -> Option<Open> {
+        let head = self.partial.first().or_else(|| self.empty.first())?;
+        Some(self.open(map, head))
+    }
+
+    /// Opens a slab that is on these lists: objects may be taken from its record and given to it.
+    pub(crate) fn open(&self, map: &Memmap, head: Pfn) -> Open {
+        let view = map.at(head).slab();
+        let record = self.record(map, head);
+        Open { head, colour: view.colour, record, before: record.free() }
+    }
+
+    /// Puts a slab where it belongs after what was taken and given.
+    pub(crate) fn close(&mut self, map: &Memmap, slab: Open) {
+        let (before, after) = (slab.before, slab.record.free());
+        self.free = self.free - u64::from(before) + u64::from(after);
+        self.place(map, slab.head, before, after);
     }
 
     /// Gives an object back to its slab, which is on these lists. Answers `false`, and does nothing,
     /// where the slab has it.
     #[must_use]
     pub(crate) fn give(&mut self, map: &Memmap, head: Pfn, object: u32) -> bool {
-        let record = self.record(map, head);
-        let before = record.free();
-        if !record.give(object) {
-            return false;
-        }
-        self.free += 1;
-        self.place(map, head, before, before + 1);
-        true
+        let slab = self.open(map, head);
+        let given = slab.record.give(object);
+        self.close(map, slab);
+        given
     }
 
     /// Puts a slab on the list of those with `after` free objects, from that of those with `before`.
@@ -152,6 +154,12 @@ impl Lists {
         };
         // SAFETY: by the promise made to `add` it is the record of a slab with so many objects.
         unsafe { Record::new(at, self.objects) }
+    }
+
+    /// All slabs.
+    pub(crate) fn all<'a>(&'a self, map: &'a Memmap) -> impl Iterator<Item = (Pfn, Record)> + 'a {
+        let empty = self.empty.iter(map).map(|head| (head, self.record(map, head)));
+        self.in_use(map).chain(empty)
     }
 
     /// The slabs that have objects in use, for those who look for them.

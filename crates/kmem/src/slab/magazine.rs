@@ -34,38 +34,34 @@ impl Entry {
     }
 }
 
-/// Free objects in an array: the last one put in comes out first, or the first one, by choice.
+/// Free objects in an array: the last one put in comes out first.
 ///
 /// ```text
-///            cold                 hot
-///   [  -  |  -  | 1c0 | 080 | 140 |  -  |  -  |  -  ]       a ring of slots, a power of two
+///   coldest                hottest
+///   [ 1c0 | 080 | 140 | 200 |  -  |  -  |  -  |  -  ]
 /// ```
 ///
 /// # Invariants
 ///
-/// `slots` points to `mask + 1` slots, a power of two, that are this magazine's for as long as it is
-/// used; those of the `len` entries from `cold` on are written. `len <= high <= mask + 1`.
+/// `slots` points to `high` slots that are this magazine's for as long as it is used; the first `len`
+/// are written. `len <= high`.
 pub(crate) struct Magazine {
     slots: NonNull<Entry>,
-    mask: u32,
-    cold: u32,
     len: u32,
     high: u32,
 }
 
 impl Magazine {
     /// A magazine that holds nothing: every push fails.
-    pub(crate) const NONE: Magazine =
-        Magazine { slots: NonNull::dangling(), mask: 0, cold: 0, len: 0, high: 0 };
+    pub(crate) const NONE: Magazine = Magazine { slots: NonNull::dangling(), len: 0, high: 0 };
 
     /// An empty magazine with so many slots.
     ///
     /// # Safety
     ///
-    /// `slots` points to room for `count` entries, a power of two, which is the magazine's for as
-    /// long as it is used.
+    /// `slots` points to room for `count` entries, which is the magazine's for as long as it is used.
     pub(crate) const unsafe fn new(slots: NonNull<Entry>, count: u32) -> Magazine {
-        Magazine { slots, mask: count - 1, cold: 0, len: 0, high: count }
+        Magazine { slots, len: 0, high: count }
     }
 
     /// Where the slots are, for who allocated them; `None` for a magazine without.
@@ -79,10 +75,9 @@ impl Magazine {
         self.len
     }
 
-    /// The coldest object.
-    pub(crate) fn coldest(&self) -> Option<Entry> {
-        // SAFETY: as in `pop_hot`.
-        (self.len > 0).then(|| unsafe { self.slot(self.cold).read() })
+    /// How many there is room for in all.
+    pub(crate) fn high(&self) -> u32 {
+        self.high
     }
 
     /// How many more there is room for.
@@ -91,58 +86,71 @@ impl Magazine {
         self.high - self.len
     }
 
-    #[inline]
-    fn slot(&self, position: u32) -> NonNull<Entry> {
-        // SAFETY: by the invariant there are `mask + 1` slots.
-        unsafe { self.slots.add((position & self.mask) as usize) }
+    #[inline(always)]
+    fn slot(&self, index: u32) -> NonNull<Entry> {
+        // SAFETY: callers pass an index below `high`, and by the invariant there are so many.
+        unsafe { self.slots.add(index as usize) }
+    }
+
+    /// The objects, the coldest first.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        // SAFETY: by the invariant so many slots are written, and they are this magazine's.
+        unsafe { core::slice::from_raw_parts(self.slots.as_ptr(), self.len as usize) }
+    }
+
+    /// The hottest object, which stays.
+    #[inline(always)]
+    pub(crate) fn hottest(&self) -> Option<Entry> {
+        // SAFETY: by the invariant the slot of an entry is written.
+        Some(unsafe { self.slot(self.len.checked_sub(1)?).read() })
     }
 
     /// Takes the hottest object.
-    #[inline]
-    pub(crate) fn pop_hot(&mut self) -> Option<Entry> {
-        if self.len == 0 {
-            return None;
-        }
+    #[inline(always)]
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let hottest = self.hottest()?;
         self.len -= 1;
-        // SAFETY: by the invariant the slot of an entry is written.
-        Some(unsafe { self.slot(self.cold.wrapping_add(self.len)).read() })
-    }
-
-    /// Takes the coldest object.
-    pub(crate) fn pop_cold(&mut self) -> Option<Entry> {
-        if self.len == 0 {
-            return None;
-        }
-        let slot = self.slot(self.cold);
-        self.cold = self.cold.wrapping_add(1);
-        self.len -= 1;
-        // SAFETY: as in `pop_hot`.
-        Some(unsafe { slot.read() })
+        Some(hottest)
     }
 
     /// Puts an object in, to come out first. `false` where there is no room.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub(crate) fn push_hot(&mut self, entry: Entry) -> bool {
+    pub(crate) fn push(&mut self, entry: Entry) -> bool {
         if self.len >= self.high {
             return false;
         }
         // SAFETY: the slot is this magazine's.
-        unsafe { self.slot(self.cold.wrapping_add(self.len)).write(entry) };
+        unsafe { self.slot(self.len).write(entry) };
         self.len += 1;
         true
     }
 
-    /// Puts an object in, to come out last. `false` where there is no room.
-    #[must_use]
-    pub(crate) fn push_cold(&mut self, entry: Entry) -> bool {
-        if self.len >= self.high {
-            return false;
-        }
-        self.cold = self.cold.wrapping_sub(1);
-        self.len += 1;
-        // SAFETY: the slot is this magazine's.
-        unsafe { self.slot(self.cold).write(entry) };
-        true
+    /// Turns the last `count` objects round: of those that were put in one after the other the first
+    /// comes out first.
+    pub(crate) fn reverse(&mut self, count: u32) {
+        let first = self.len.saturating_sub(count);
+        // SAFETY: as in `entries`, and the borrow is a mutable one.
+        let entries =
+            unsafe { core::slice::from_raw_parts_mut(self.slots.as_ptr(), self.len as usize) };
+        entries[first as usize..].reverse();
+    }
+
+    /// Takes the coldest objects out, as many as there are up to `count`.
+    pub(crate) fn drop_coldest(&mut self, count: u32) {
+        let count = count.min(self.len);
+        let left = self.len - count;
+        // SAFETY: both are within the slots that are written.
+        unsafe { self.slots.copy_from(self.slot(count), left as usize) };
+        self.len = left;
+    }
+
+    /// Takes as many objects as there is room for from another magazine, in their order.
+    pub(crate) fn take_all(&mut self, from: &mut Magazine) {
+        let count = from.len.min(self.room());
+        // SAFETY: so many are written there, there is room for so many here, and they are two arrays.
+        unsafe { self.slot(self.len).copy_from_nonoverlapping(from.slots, count as usize) };
+        self.len += count;
+        from.drop_coldest(count);
     }
 }

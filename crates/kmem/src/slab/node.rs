@@ -1,7 +1,7 @@
 //! What the CPUs share of a cache: its slabs on one node, and the depot.
 
 use super::geometry::Geometry;
-use super::lists::{Lists, SlabCounts};
+use super::lists::{Lists, Open, SlabCounts};
 use super::magazine::{Entry, Magazine};
 use super::record::{ObjectState, Record, State};
 use crate::page::{Descriptor, Memmap, PageFlags, SlabView};
@@ -78,7 +78,8 @@ impl<'a, P: Platform> Shared<'a, P> {
     /// The object that begins at an address, in a slab of the cache; `None` where none does.
     #[inline(always)]
     pub(crate) fn find<'r>(&self, head: Pfn, view: SlabView, address: usize) -> Option<At<'r>> {
-        let object = self.geometry.index(address.wrapping_sub(self.first(head, view.colour)))?;
+        let offset = address.wrapping_sub(self.first(head, view.colour));
+        let object = self.geometry.index(offset as u32)?;
         let record = record_of(view, self.geometry.objects)?;
         Some(At { head, object, node: view.node, state: record.state(object) })
     }
@@ -91,10 +92,52 @@ impl<'a, P: Platform> Shared<'a, P> {
         start.map_or(0, VirtAddr::get).wrapping_add(colour as usize)
     }
 
-    fn entry(&self, head: Pfn, record: Record, object: u32) -> Entry {
-        let first = self.first(head, self.map.at(head).slab().colour);
+    /// The objects of a slab, as entries of a magazine.
+    fn entry(&self, first: usize, record: Record, object: u32) -> Entry {
         let address = first + object as usize * self.geometry.stride as usize;
         Entry { object: address, state: record.state(object).into() }
+    }
+}
+
+/// Gives objects back to their slabs. Those that come one after the other often share one, which then
+/// is found, and put on its list, once.
+struct Giver<'l, 'a, P: Platform> {
+    of: Shared<'a, P>,
+    lists: &'l mut Lists,
+    /// The slab of the last object, and the address where it begins.
+    open: Option<(usize, Open)>,
+}
+
+impl<P: Platform> Giver<'_, '_, P> {
+    /// Gives an object back that is of a slab on these lists. Answers `false`, and does nothing, where
+    /// the slab has it.
+    #[must_use]
+    fn give(&mut self, object: usize) -> bool {
+        let bytes = self.of.geometry.bytes(P::PAGE_SHIFT) as usize;
+        if self.open.as_ref().is_none_or(|(start, _)| object.wrapping_sub(*start) >= bytes) {
+            self.close();
+            let head = self.of.at(object).head;
+            let slab = self.lists.open(self.of.map, head);
+            self.open = Some((self.of.first(head, 0), slab));
+        }
+        let Some((start, slab)) = &self.open else { return false };
+        let place = (object - start) as u32;
+        match self.of.geometry.index(place.wrapping_sub(slab.colour)) {
+            Some(index) => slab.record.give(index),
+            None => false,
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((_, slab)) = self.open.take() {
+            self.lists.close(self.of.map, slab);
+        }
+    }
+}
+
+impl<P: Platform> Drop for Giver<'_, '_, P> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -106,7 +149,7 @@ pub(crate) fn slab_of(map: &Memmap, pfn: Pfn) -> Option<(Pfn, &Descriptor)> {
         Some(head) => (head, map.get(head)?),
         None => (pfn, descriptor),
     };
-    descriptor.has(PageFlags::Slab).then_some((head, descriptor))
+    descriptor.has(PageFlags::Objects).then_some((head, descriptor))
 }
 
 /// The record of the slab of which this is said.
@@ -136,16 +179,21 @@ impl NodeSlabs {
         core::mem::replace(&mut inner.depot, depot)
     }
 
-    /// Whether the node has a depot.
-    pub(crate) fn has_depot<P: Platform>(&self, of: Shared<'_, P>) -> bool {
-        self.locked(of).is_some_and(|inner| inner.depot.slots().is_some())
+    /// How many objects the depot has room for in all.
+    pub(crate) fn depot_room<P: Platform>(&self, of: Shared<'_, P>) -> Option<u32> {
+        Some(self.locked(of)?.depot.high())
     }
 
-    /// Gives the node a depot if it has none. Answers what is left over: the depot itself where it
-    /// has one already.
-    pub(crate) fn set_depot<P: Platform>(&self, of: Shared<'_, P>, depot: Magazine) -> Magazine {
+    /// Gives the node another depot, if it has more room. What is in the old one goes to the new one.
+    /// Answers what is left over, which is empty.
+    pub(crate) fn set_depot<P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        mut depot: Magazine,
+    ) -> Magazine {
         match self.locked(of) {
-            Some(mut inner) if inner.depot.slots().is_none() => {
+            Some(mut inner) if inner.depot.high() < depot.high() => {
+                depot.take_all(&mut inner.depot);
                 core::mem::replace(&mut inner.depot, depot)
             }
             _ => depot,
@@ -173,7 +221,7 @@ impl NodeSlabs {
             let descriptor = of.map.at(head);
             // A slab may be named in vain, and be gone since.
             let view = descriptor.slab();
-            if !descriptor.has(PageFlags::Slab) || view.cache != of.cache {
+            if !descriptor.has(PageFlags::Objects) || view.cache != of.cache {
                 return;
             }
             let Some(record) = record_of(view, of.geometry.objects) else { return };
@@ -214,7 +262,7 @@ impl NodeSlabs {
         let most = most.min(magazine.room());
         let mut filled = 0;
         while filled < most
-            && let Some(entry) = depot.pop_hot()
+            && let Some(entry) = depot.pop()
         {
             if entry.get() != State::DEPOT {
                 stray(entry);
@@ -222,20 +270,30 @@ impl NodeSlabs {
             }
             entry.set(state);
             // There is room: see `most`.
-            let _ = magazine.push_cold(entry);
+            let _ = magazine.push(entry);
             filled += 1;
         }
         if filled > 0 {
             return filled;
         }
-        lists.take(of.map, most, |head, record, object| {
-            let entry = of.entry(head, record, object);
-            if record.state(object).leave_slab(state) {
-                let _ = magazine.push_cold(entry);
-            } else {
-                stray(entry);
-            }
-        })
+        while filled < most
+            && let Some(slab) = lists.next(of.map)
+        {
+            let first = of.first(slab.head, slab.colour);
+            slab.record.take(most - filled, |object| {
+                let entry = of.entry(first, slab.record, object);
+                if slab.record.state(object).leave_slab(state) {
+                    let _ = magazine.push(entry);
+                    filled += 1;
+                } else {
+                    stray(entry);
+                }
+            });
+            lists.close(of.map, slab);
+        }
+        // Objects that lie one after the other are handed out so.
+        magazine.reverse(filled);
+        filled
     }
 
     /// Takes an object for a caller, or `None`: one of the depot, or else of a slab.
@@ -246,7 +304,7 @@ impl NodeSlabs {
     ) -> Option<usize> {
         let mut inner = self.locked(of)?;
         let Inner { lists, depot } = &mut *inner;
-        while let Some(entry) = depot.pop_hot() {
+        while let Some(entry) = depot.pop() {
             if entry.get() == State::DEPOT {
                 entry.set(State::HELD);
                 return Some(entry.object);
@@ -255,17 +313,17 @@ impl NodeSlabs {
         }
         let mut taken = None;
         while taken.is_none() {
-            let found = lists.take(of.map, 1, |head, record, object| {
-                let entry = of.entry(head, record, object);
-                if record.state(object).leave_slab(State::HELD) {
+            let slab = lists.next(of.map)?;
+            let first = of.first(slab.head, slab.colour);
+            slab.record.take(1, |object| {
+                let entry = of.entry(first, slab.record, object);
+                if slab.record.state(object).leave_slab(State::HELD) {
                     taken = Some(entry.object);
                 } else {
                     stray(entry);
                 }
             });
-            if found == 0 {
-                break;
-            }
+            lists.close(of.map, slab);
         }
         taken
     }
@@ -304,17 +362,21 @@ impl NodeSlabs {
         self.locked(of)?.lists.remove_empty(of.map)
     }
 
-    /// Gives what is in the depot back to the slabs.
-    pub(crate) fn empty_depot<P: Platform>(&self, of: Shared<'_, P>, mut stray: impl FnMut(Entry)) {
-        let Some(mut inner) = self.locked(of) else { return };
+    /// Gives what is in the depot back to the slabs. Answers the depot itself, which is empty.
+    pub(crate) fn empty_depot<P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        mut stray: impl FnMut(Entry),
+    ) -> Magazine {
+        let Some(mut inner) = self.locked(of) else { return Magazine::NONE };
         let Inner { lists, depot } = &mut *inner;
-        while let Some(entry) = depot.pop_cold() {
-            let at = of.at(entry.object);
-            let free = entry.get() == State::DEPOT;
-            if !free || !lists.give(of.map, at.head, at.object) {
+        let mut giver = Giver { of, lists, open: None };
+        while let Some(entry) = depot.pop() {
+            if entry.get() != State::DEPOT || !giver.give(entry.object) {
                 stray(entry);
             }
         }
+        core::mem::replace(depot, Magazine::NONE)
     }
 
     /// How many slabs and free objects there are, and how many objects are in the depot.
@@ -327,55 +389,67 @@ impl NodeSlabs {
     pub(crate) fn each_held<P: Platform>(&self, of: Shared<'_, P>, mut look: impl FnMut(usize)) {
         let Some(inner) = self.locked(of) else { return };
         for (head, record) in inner.lists.in_use(of.map) {
+            let first = of.first(head, of.map.at(head).slab().colour);
             for object in 0..record.objects() {
                 if record.state(object).get() == State::HELD {
-                    look(of.entry(head, record, object).object);
+                    look(of.entry(first, record, object).object);
                 }
             }
         }
     }
 }
 
-/// Gives up to `most` objects of a CPU's magazine back, from the cold end: to the depot of the CPU's
-/// own node, or to their slabs on whichever node. An entry whose object is not in this magazine any
-/// more is passed to `stray`. Answers how many left the magazine.
+/// What became of a magazine's objects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// The depot had room for all that were for it.
+    ToDepot,
+    /// Some went to slabs because the depot has no room for more.
+    Spilled,
+}
+
+/// Gives up to `most` objects of a CPU's magazine back, the coldest first: to the depot of the CPU's
+/// own node, or to their slabs. An entry whose object is not in this magazine any more is passed to
+/// `stray`.
+///
+/// `home` is the node of all of them, the CPU's own; `None` where they are of others.
 pub(crate) fn flush<P: Platform>(
     of: Shared<'_, P>,
     nodes: &[NodeSlabs],
-    home: NodeId,
+    home: Option<NodeId>,
     state: State,
     magazine: &mut Magazine,
     most: u32,
     mut stray: impl FnMut(Entry),
-) -> u32 {
-    let mut left = 0;
-    while left < most
-        && let Some(coldest) = magazine.coldest()
-    {
-        // One taking of the lock for all that come from this node one after the other.
-        let node = of.at(coldest.object).node;
+) -> Flushed {
+    let entries = &magazine.entries()[..most.min(magazine.len()) as usize];
+    let (mut left, mut flushed) = (0, Flushed::ToDepot);
+    // One taking of the lock for all that come from one node one after the other.
+    while let Some(first) = entries.get(left) {
+        let node = home.unwrap_or_else(|| of.at(first.object).node);
         let Some(mut inner) = nodes.get(node.index()).and_then(|slabs| slabs.locked(of)) else {
-            return left;
+            break;
         };
         let Inner { lists, depot } = &mut *inner;
-        while left < most
-            && let Some(entry) = magazine.coldest()
-        {
-            let at = of.at(entry.object);
-            if at.node != node {
+        let mut giver = Giver { of, lists, open: None };
+        while let Some(entry) = entries.get(left) {
+            if home.is_none() && of.at(entry.object).node != node {
                 break;
             }
-            let _ = magazine.pop_cold();
             left += 1;
             if entry.get() != state {
-                stray(entry);
-            } else if node == home && depot.room() > 0 {
+                stray(*entry);
+            } else if home.is_some() && depot.room() > 0 {
                 entry.set(State::DEPOT);
-                let _ = depot.push_hot(entry);
-            } else if !lists.give(of.map, at.head, at.object) {
-                stray(entry);
+                let _ = depot.push(*entry);
+            } else {
+                flushed = Flushed::Spilled;
+                if !giver.give(entry.object) {
+                    stray(*entry);
+                }
             }
         }
     }
-    left
+    magazine.drop_coldest(left as u32);
+    if home.is_some() { flushed } else { Flushed::ToDepot }
 }

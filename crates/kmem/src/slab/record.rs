@@ -87,11 +87,13 @@ impl ObjectState {
 /// A slab's record: how many objects are free, which, and the state of each.
 ///
 /// ```text
-///   +------+-----+-----------------------------------+------------------+
-///   | free | pad | a bit an object: free in the slab | a byte an object |
-///   +------+-----+-----------------------------------+------------------+
-///   0      2     8                                   8 + 8 * words
+///   +------------------+-----+------+-----+-----------------------------------+
+///   | a byte an object | pad | free | pad | a bit an object: free in the slab |
+///   +------------------+-----+------+-----+-----------------------------------+
+///   0                        8 * n        8 * n + 8
 /// ```
+///
+/// The bytes are first: a free looks at one of them and at nothing else of the record.
 ///
 /// # Invariants
 ///
@@ -109,7 +111,12 @@ const BITS: u32 = u64::BITS;
 impl Record {
     /// How many bytes the record of a slab with so many objects has: a multiple of 8.
     pub(crate) const fn bytes(objects: u32) -> u32 {
-        HEADER as u32 + 8 * objects.div_ceil(BITS) + objects.next_multiple_of(8)
+        Self::header(objects) + HEADER as u32 + 8 * objects.div_ceil(BITS)
+    }
+
+    /// Where the count of free objects is, in bytes.
+    const fn header(objects: u32) -> u32 {
+        objects.next_multiple_of(8)
     }
 
     /// The record of a slab.
@@ -145,18 +152,25 @@ impl Record {
         self.objects
     }
 
-    /// Takes the lowest free object: its number. Under the node's lock.
-    pub(crate) fn take(self) -> Option<u32> {
-        (0..self.words()).find_map(|at| {
+    /// Takes up to `most` free objects, from the lowest up, and passes the number of each to `to`.
+    /// Answers how many. Under the node's lock.
+    pub(crate) fn take(self, most: u32, mut to: impl FnMut(u32)) -> u32 {
+        let mut taken = 0;
+        for at in 0..self.words() {
             let word = self.word(at);
-            let bits = word.load(Relaxed);
-            if bits == 0 {
-                return None;
+            let mut bits = word.load(Relaxed);
+            while bits != 0 && taken < most {
+                to(at * BITS + bits.trailing_zeros());
+                bits &= bits - 1;
+                taken += 1;
             }
-            word.store(bits & (bits - 1), Relaxed);
-            self.free_cell().store(self.free_cell().load(Relaxed) - 1, Relaxed);
-            Some(at * BITS + bits.trailing_zeros())
-        })
+            word.store(bits, Relaxed);
+            if taken == most {
+                break;
+            }
+        }
+        self.free_cell().store(self.free_cell().load(Relaxed) - taken as u16, Relaxed);
+        taken
     }
 
     /// Gives an object back that was taken. Under the node's lock.
@@ -189,10 +203,9 @@ impl Record {
     #[inline(always)]
     pub(crate) fn state<'a>(self, object: u32) -> &'a ObjectState {
         assert!(object < self.objects, "kmem: a slab has {} objects and no {object}", self.objects);
-        let offset = HEADER + 8 * self.words() as usize + object as usize;
         // SAFETY: by the promise made to `new`, within the record, which is read and written as
         // atomics alone.
-        unsafe { self.at.add(offset).cast().as_ref() }
+        unsafe { self.at.add(object as usize).cast().as_ref() }
     }
 
     fn words(self) -> u32 {
@@ -201,13 +214,14 @@ impl Record {
 
     fn word<'a>(self, word: u32) -> &'a AtomicU64 {
         assert!(word < self.words());
+        let offset = Self::header(self.objects) as usize + HEADER + 8 * word as usize;
         // SAFETY: as in `state`; a multiple of 8.
-        unsafe { self.at.add(HEADER + 8 * word as usize).cast().as_ref() }
+        unsafe { self.at.add(offset).cast().as_ref() }
     }
 
     fn free_cell<'a>(self) -> &'a AtomicU16 {
         // SAFETY: as in `state`; a multiple of 8.
-        unsafe { self.at.cast().as_ref() }
+        unsafe { self.at.add(Self::header(self.objects) as usize).cast().as_ref() }
     }
 }
 
@@ -238,9 +252,13 @@ mod tests {
         for objects in COUNTS {
             with(objects, |record| {
                 assert_eq!(record.free(), objects);
-                let taken: Vec<u32> = core::iter::from_fn(|| record.take()).collect();
+                let mut taken = Vec::new();
+                for most in (1..).take_while(|_| record.free() > 0) {
+                    let free = record.free();
+                    assert_eq!(record.take(most, |object| taken.push(object)), most.min(free));
+                }
                 assert!(taken.into_iter().eq(0..objects));
-                assert_eq!((record.free(), record.take()), (0, None));
+                assert_eq!((record.free(), record.take(1, |_| panic!())), (0, 0));
             });
         }
     }
@@ -256,7 +274,9 @@ mod tests {
                     random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
                     let object = (random >> 33) as u32 % objects;
                     if random >> 63 == 0 {
-                        assert_eq!(record.take(), free.pop_first());
+                        let mut taken = None;
+                        record.take(1, |object| taken = Some(object));
+                        assert_eq!(taken, free.pop_first());
                     } else {
                         let was_out = free.insert(object);
                         record.state(object).set(State::HELD);

@@ -23,38 +23,57 @@ fn entry(object: u64) -> Entry {
     Entry { object: object as usize, state: NonNull::dangling() }
 }
 
-/// A174: beside a double-ended queue.
+/// A174: beside a stack whose bottom can be taken away.
 #[test]
-fn magazines_are_double_ended_queues() {
+fn magazines_are_stacks_that_lose_their_bottom() {
     let mut rng = Rng::new();
     for slots in [1, 2, 8, 64] {
-        let mut room = Vec::<Entry>::with_capacity(slots);
-        let first = NonNull::new(room.as_mut_ptr()).unwrap();
-        // SAFETY: the room outlives the magazine.
-        let mut magazine = unsafe { Magazine::new(first, slots as u32) };
+        let room = |slots| {
+            let mut room = Vec::<Entry>::with_capacity(slots);
+            let first = NonNull::new(room.as_mut_ptr()).unwrap();
+            // SAFETY: the room outlives the magazine: both live as long as the loop's body.
+            (room, unsafe { Magazine::new(first, slots as u32) })
+        };
+        let (_room, mut magazine) = room(slots);
+        let (_other_room, mut other) = room(5);
         let mut model = VecDeque::new();
         for step in 0..20_000 {
-            match rng.below(if step / 256 % 2 == 0 { 3 } else { 5 }) {
-                0 => assert_eq!(magazine.pop_hot(), model.pop_back()),
-                1 => assert_eq!(magazine.pop_cold(), model.pop_front()),
-                choice => {
+            match rng.below(if step / 256 % 2 == 0 { 3 } else { 6 }) {
+                0 => {
+                    assert_eq!(magazine.hottest(), model.back().copied());
+                    assert_eq!(magazine.pop(), model.pop_back());
+                }
+                1 => {
+                    let count = rng.below(4) as usize;
+                    magazine.drop_coldest(count as u32);
+                    model.drain(..count.min(model.len()));
+                }
+                2 => {
+                    let count = rng.below(4) as usize;
+                    magazine.reverse(count as u32);
+                    let first = model.len().saturating_sub(count);
+                    model.make_contiguous()[first..].reverse();
+                }
+                3 => {
+                    (0..5).for_each(|_| assert!(other.push(entry(rng.below(u64::MAX)))));
+                    let taken = (slots - model.len()).min(5);
+                    model.extend(&other.entries()[..taken]);
+                    let left = other.entries()[taken..].to_vec();
+                    magazine.take_all(&mut other);
+                    assert_eq!(other.entries(), left);
+                    other.drop_coldest(5);
+                }
+                _ => {
                     let entry = entry(rng.below(u64::MAX));
                     let room = model.len() < slots;
-                    let pushed = if choice == 2 {
-                        magazine.push_cold(entry)
-                    } else {
-                        magazine.push_hot(entry)
-                    };
-                    assert_eq!(pushed, room);
-                    match choice {
-                        2 if pushed => model.push_front(entry),
-                        _ if pushed => model.push_back(entry),
-                        _ => {}
+                    assert_eq!(magazine.push(entry), room);
+                    if room {
+                        model.push_back(entry);
                     }
                 }
             }
+            assert_eq!(magazine.entries(), model.make_contiguous());
             assert_eq!(magazine.len() as usize, model.len());
-            assert_eq!(magazine.coldest(), model.front().copied());
             assert_eq!(magazine.room() as usize, slots - model.len());
         }
     }
@@ -63,8 +82,8 @@ fn magazines_are_double_ended_queues() {
 #[test]
 fn a_magazine_without_slots_holds_nothing() {
     let mut magazine = Magazine::NONE;
-    assert!(!magazine.push_hot(entry(8)));
-    assert_eq!((magazine.pop_hot(), magazine.pop_cold(), magazine.room()), (None, None, 0));
+    assert!(!magazine.push(entry(8)));
+    assert_eq!((magazine.pop(), magazine.entries().len(), magazine.room()), (None, 0, 0));
 }
 
 /// Frames with descriptors, and records for slabs of one page each.
@@ -149,12 +168,20 @@ fn slabs_are_on_the_list_of_what_they_have_free() {
                     };
                     let before = out.clone();
                     let mut first = None;
-                    let taken = lists.take(&world.map, most, |head, record, object| {
-                        first.get_or_insert(head.raw());
-                        assert!(record.state(object).get() == State::FREE);
-                        record.state(object).set(State::HELD);
-                        assert!(out.get_mut(&head.raw()).unwrap().insert(object), "taken twice");
-                    });
+                    let mut taken = 0;
+                    while taken < most
+                        && let Some(slab) = lists.next(&world.map)
+                    {
+                        let head = slab.head.raw();
+                        first.get_or_insert(head);
+                        assert_eq!(slab.colour, 64);
+                        taken += slab.record.take(most - taken, |object| {
+                            assert!(slab.record.state(object).get() == State::FREE);
+                            slab.record.state(object).set(State::HELD);
+                            assert!(out.get_mut(&head).unwrap().insert(object), "taken twice");
+                        });
+                        lists.close(&world.map, slab);
+                    }
                     assert_eq!(taken as usize, spare.min(most as usize));
                     // Partial slabs first.
                     if before.keys().any(|frame| was_partial(frame, &before)) {
@@ -189,6 +216,7 @@ fn slabs_are_on_the_list_of_what_they_have_free() {
             let expected: BTreeSet<u32> =
                 out.iter().filter(|(_, out)| !out.is_empty()).map(|(frame, _)| *frame).collect();
             assert_eq!(in_use, expected);
+            assert_eq!(lists.all(&world.map).count(), out.len());
         }
         for frame in 0..FRAMES {
             let view = world.map.at(pfn(frame)).slab();

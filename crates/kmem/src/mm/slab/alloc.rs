@@ -9,19 +9,11 @@ use super::cpu::{batch, no_object};
 use crate::gfp::GfpError;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CacheFlags, CacheId, Entry, Kind, State};
+use crate::slab::{Cache, CacheFlags, CacheId, Kind, State};
 use crate::{AllocError, Gfp, NodeId};
 
 /// Flags that objects cannot be had with: they lie in the direct map, and do not move.
 const NOT_FOR_OBJECTS: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE).union(Gfp::DMA32);
-
-/// What a CPU's magazine did not have.
-enum Miss {
-    /// An object: it is empty, or there is none, or this code is not alone with it.
-    Nothing,
-    /// An object that is good: this one was freed by two CPUs at one moment.
-    Stray(Entry),
-}
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Takes an object of a cache (A206). Its contents are what the constructor or the last user
@@ -46,10 +38,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn kmem_cache_alloc(&self, id: CacheId, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         if let Some(tables) = self.tables()
-            && tables.cache(id).is_some()
+            && let Some(cache) = tables.cache(id)
             && self.is_plain_for_objects(gfp)
             && !gfp.intersects(Gfp::ZERO | Gfp::DMA)
-            && let Ok(object) = self.take_at_hand(tables, id.number)
+            && let Some(object) = self.take_at_hand(tables, cache)
         {
             return Ok(object);
         }
@@ -113,36 +105,26 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             && !(gfp.may_sleep() && self.platform.in_atomic())
     }
 
-    /// The object at hand: the hottest of the CPU's magazine.
+    /// The object at hand: the hottest of the CPU's magazine. `None` where it is empty, or there is
+    /// none, this code is not alone with it, or the object in it was freed by two CPUs at one moment.
     #[inline(always)]
-    pub(super) fn take_at_hand(&self, tables: &Tables, number: u16) -> Result<NonNull<u8>, ()> {
-        match self.take_from_magazine(tables, number) {
-            Ok(object) => Ok(object),
-            Err(Miss::Nothing) => Err(()),
-            Err(Miss::Stray(entry)) => {
-                self.report_stray_object(entry);
-                Err(())
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn take_from_magazine(&self, tables: &Tables, number: u16) -> Result<NonNull<u8>, Miss> {
+    pub(super) fn take_at_hand(&self, tables: &Tables, cache: &Cache) -> Option<NonNull<u8>> {
         let pinned = Pinned::new(&self.platform);
-        let cpu = pinned.cpu();
-        let own = tables.cpu_cache(cpu, number).ok_or(Miss::Nothing)?;
+        let own = tables.cpu_cache(pinned.cpu(), cache)?;
         // SAFETY: this code is pinned to the CPU that the magazine belongs to.
-        let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Nothing)?;
+        let mut entered = unsafe { own.section.enter() }?;
         if own.section.is_requested() {
-            return Err(Miss::Nothing);
+            return None;
         }
-        let entry = own.own(&mut entered).pop_hot().ok_or(Miss::Nothing)?;
-        if Some(entry.get()) != State::of(cpu) {
-            return Err(Miss::Stray(entry));
+        let magazine = own.own(&mut entered);
+        let entry = magazine.hottest()?;
+        if entry.get() != own.state {
+            return None;
         }
+        let _ = magazine.pop();
         entry.set(State::HELD);
         own.counters().count_allocated();
-        NonNull::new(core::ptr::with_exposed_provenance_mut(entry.object)).ok_or(Miss::Nothing)
+        NonNull::new(core::ptr::with_exposed_provenance_mut(entry.object))
     }
 
     /// Takes an object when there was none at hand, or something about the request is unusual.
@@ -163,7 +145,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let cache = &tables.caches()[usize::from(number)];
         let kind = cache.kind().ok_or(AllocError::NoSuchCache)?;
         let here = node.is_none_or(|node| node == self.local_node(tables));
-        let refilled = if here { self.refill_and_take(tables, cache, number, kind) } else { None };
+        let refilled = if here { self.refill_and_take(tables, cache, kind) } else { None };
         let object = match refilled {
             Some(object) => object,
             None => self.object_shared(tables, number, gfp, node)?,
@@ -178,36 +160,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Fills the CPU's magazine, which it is given first where it has none, and takes an object.
-    fn refill_and_take(
-        &self,
-        tables: &Tables,
-        cache: &Cache,
-        number: u16,
-        kind: &Kind,
-    ) -> Option<usize> {
+    fn refill_and_take(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> Option<usize> {
         if !self.platform.in_nmi() {
-            self.make_cpu_cache(tables, number, kind);
+            self.make_cpu_cache(tables, cache, kind);
         }
         let pinned = Pinned::new(&self.platform);
-        let cpu = pinned.cpu();
-        let own = tables.cpu_cache(cpu, number)?;
-        let state = State::of(cpu)?;
+        let own = tables.cpu_cache(pinned.cpu(), cache)?;
         // SAFETY: this code is pinned to the CPU that the magazine belongs to.
         let mut entered = unsafe { own.section.enter() }?;
         if own.section.take_request() {
-            self.flush_all(tables, cache, kind, cpu, own.own(&mut entered));
-            self.flush_all(tables, cache, kind, cpu, own.away(&mut entered));
+            self.flush_all(tables, cache, kind, own, &mut entered);
         }
         let magazine = own.own(&mut entered);
         if magazine.len() == 0 {
-            let slabs = cache.nodes().get(tables.node_of(cpu).index())?;
+            let slabs = cache.nodes().get(own.home.index())?;
             let stray = |entry| self.report_stray_object(entry);
             let most = batch(kind.geometry.stride);
-            slabs.refill(self.shared(tables, kind), state, magazine, most, stray);
+            slabs.refill(self.shared(tables, kind), own.state, magazine, most, stray);
         }
         loop {
-            let entry = magazine.pop_hot()?;
-            if entry.get() == state {
+            let entry = magazine.pop()?;
+            if entry.get() == own.state {
                 entry.set(State::HELD);
                 own.counters().count_allocated();
                 return Some(entry.object);

@@ -8,8 +8,12 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CpuCache, Entry, Kind, Magazine, State, flush};
-use crate::{AllocError, CpuId, GFP_NOWAIT, Gfp, VirtAddr};
+use crate::slab::{Cache, CpuCache, Entry, Flushed, Kind, Magazine, State, flush};
+use crate::sync::Entered;
+use crate::{AllocError, CpuId, GFP_NOWAIT, Gfp, NodeId, VirtAddr};
+
+/// How many objects a depot holds at most: what its slots take, 256 KiB, is to be had in one block.
+const LARGEST_DEPOT: u32 = 16 << 10;
 
 /// How many objects of other nodes a CPU collects before it brings them home.
 const AWAY: u32 = 16;
@@ -38,72 +42,101 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// one when this returns.
     #[cold]
     #[inline(never)]
-    pub(super) fn make_cpu_cache(&self, tables: &Tables, number: u16, kind: &Kind) {
+    pub(super) fn make_cpu_cache(&self, tables: &Tables, cache: &Cache, kind: &Kind) {
         let cpu = {
             let pinned = Pinned::new(&self.platform);
             pinned.cpu()
         };
         // A machine that wants no lists of pages wants none of objects.
-        if State::of(cpu).is_none() || !self.is_online(cpu) || !tables.has_pagesets() {
+        let Some(state) = State::of(cpu) else { return };
+        if !self.is_online(cpu) || !tables.has_pagesets() {
             return;
         }
-        let Some(cell) = tables.cpu_cache_cell(cpu, number) else { return };
+        let Some(cell) = tables.cpu_cache_cell(cpu, cache) else { return };
         if !cell.load(Ordering::Acquire).is_null() {
             return;
         }
-        self.make_depot(tables, cpu, number, kind);
-        let away = if tables.several_nodes { AWAY } else { 0 };
-        let Some(made) = self.new_cpu_cache(tables, kind.geometry.stride, away) else { return };
+        let made = self.new_cpu_cache(tables, state, tables.node_of(cpu), kind.geometry.stride);
+        let Some(made) = made else { return };
         // Release pairs with the Acquire in `Tables::cpu_cache`.
         let null = core::ptr::null_mut();
         let put = cell.compare_exchange(null, made.as_ptr(), Ordering::Release, Ordering::Relaxed);
         if put.is_err() {
-            // SAFETY: just allocated, and nobody knows of it.
-            unsafe { self.kfree(made.as_ptr().cast()) };
+            self.free_internal(tables, made.as_ptr().expose_provenance());
         }
     }
 
-    /// Gives the node of a CPU a depot for a cache, if it has none: room for what four CPUs put down.
-    fn make_depot(&self, tables: &Tables, cpu: CpuId, number: u16, kind: &Kind) {
-        let cache = &tables.caches()[usize::from(number)];
-        let of = self.shared(tables, kind);
-        let Some(slabs) = cache.nodes().get(tables.node_of(cpu).index()) else { return };
-        let count = 4 * slots(kind.geometry.stride);
-        if tables.cpus < 2 || slabs.has_depot(of) {
+    /// Doubles a node's depot of a cache, which was too small: what CPUs put down goes to its slab,
+    /// and is taken from there, at several times the cost.
+    ///
+    /// A depot's objects come to a 64th of the memory at most; [`Mm::kmem_cache_shrink`] takes it
+    /// away.
+    #[cold]
+    #[inline(never)]
+    pub(in crate::mm) fn grow_depot(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        kind: &Kind,
+        node: NodeId,
+    ) {
+        if self.platform.in_nmi() || !tables.has_pagesets() {
             return;
         }
-        let class = tables.classes.class(count as usize * size_of::<Entry>());
+        let of = self.shared(tables, kind);
+        let Some(slabs) = cache.nodes().get(node.index()) else { return };
+        let Some(room) = slabs.depot_room(of) else { return };
+        let stride = kind.geometry.stride;
+        let pages = self.managed_pages();
+        let share = (pages << P::PAGE_SHIFT) / 64 / u64::from(stride);
+        let least = 4 * slots(stride);
+        let most = (share.min(LARGEST_DEPOT.into()) as u32).max(least);
+        let wanted = (2 * room).clamp(least, most);
+        if wanted <= room {
+            return;
+        }
+        let Some(slots) = self.internal_memory(tables, wanted as usize * size_of::<Entry>()) else {
+            return;
+        };
+        // SAFETY: there is room for so many, and nobody else knows it.
+        let depot = unsafe { Magazine::new(slots.cast(), wanted) };
+        self.free_magazine(tables, slabs.set_depot(of, depot));
+    }
+
+    /// Memory for the slab layer itself: not of a magazine, since it may be for one.
+    fn internal_memory(&self, tables: &Tables, size: usize) -> Option<NonNull<u8>> {
         let gfp = GFP_NOWAIT | Gfp::NOWARN;
-        let room = class.and_then(|class| self.object_shared(tables, class as u16, gfp, None).ok());
-        let room = room.and_then(|room| NonNull::new(core::ptr::with_exposed_provenance_mut(room)));
-        if let Some(room) = room {
-            // SAFETY: the room has so many slots, and nobody else knows it.
-            self.free_magazine(slabs.set_depot(of, unsafe { Magazine::new(room, count) }));
+        match tables.classes.class(size) {
+            Some(class) => {
+                let room = self.object_shared(tables, class as u16, gfp, None).ok()?;
+                NonNull::new(core::ptr::with_exposed_provenance_mut(room))
+            }
+            None => self.large_memory(size, gfp).ok(),
         }
     }
 
     /// Frees the slots of a magazine that nobody uses, and that is empty.
-    pub(super) fn free_magazine(&self, magazine: Magazine) {
+    pub(super) fn free_magazine(&self, tables: &Tables, magazine: Magazine) {
         if let Some(slots) = magazine.slots() {
-            // SAFETY: allocated by `make_depot`.
-            unsafe { self.kfree(slots.as_ptr().cast()) };
+            self.free_internal(tables, slots.as_ptr().expose_provenance());
         }
     }
 
-    fn new_cpu_cache(&self, tables: &Tables, stride: u32, away: u32) -> Option<NonNull<CpuCache>> {
+    fn new_cpu_cache(
+        &self,
+        tables: &Tables,
+        state: State,
+        home: NodeId,
+        stride: u32,
+    ) -> Option<NonNull<CpuCache>> {
+        let away = if tables.several_nodes { AWAY } else { 0 };
         let (layout, own, other) = layout(stride, away)?;
         // A class that is a multiple of a line, at whose multiples its objects lie.
-        let size = layout.size().next_multiple_of(layout.align());
-        let class = tables.classes.class(size)?;
-        // From the shared slabs: a magazine for magazines would want a magazine.
-        let gfp = GFP_NOWAIT | Gfp::NOWARN;
-        let room = self.object_shared(tables, class as u16, gfp, None).ok()?;
-        if !room.is_multiple_of(layout.align()) {
-            // SAFETY: just allocated.
-            unsafe { self.kfree(core::ptr::with_exposed_provenance(room)) };
+        let room = self.internal_memory(tables, layout.size().next_multiple_of(layout.align()))?;
+        if !room.as_ptr().addr().is_multiple_of(layout.align()) {
+            self.free_internal(tables, room.as_ptr().expose_provenance());
             return None;
         }
-        let room: NonNull<u8> = NonNull::new(core::ptr::with_exposed_provenance_mut(room))?;
         // SAFETY: within the room, and aligned, by the layout.
         let (own, other) = unsafe { (room.add(own).cast(), room.add(other).cast()) };
         // SAFETY: the room has so many slots, and nobody else knows it.
@@ -115,7 +148,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         };
         let made = room.cast();
         // SAFETY: room for it, aligned.
-        unsafe { made.write(CpuCache::new(own, other)) };
+        unsafe { made.write(CpuCache::new(state, home, own, other)) };
         Some(made)
     }
 
@@ -124,9 +157,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// The CPU does nothing, or this is the last that it does.
     pub(in crate::mm) fn take_cpu_caches(&self, tables: &Tables, cpu: CpuId) {
         // From the last: what is taken of the others goes back to kmalloc's, which are the first.
-        for number in (0..tables.caches().len() as u16).rev() {
-            let Some(cache) = tables.caches()[usize::from(number)].pin() else { continue };
-            let Some(cell) = tables.cpu_cache_cell(cpu, number) else { continue };
+        for place in tables.caches().iter().rev() {
+            let Some(cache) = place.pin() else { continue };
+            let Some(cell) = tables.cpu_cache_cell(cpu, place) else { continue };
             // Taken away first, so that it is not used for what is given back below.
             let at = cell.swap(core::ptr::null_mut(), Ordering::AcqRel);
             // SAFETY: it lived as long as it was there, and nobody else knows it any more.
@@ -137,57 +170,69 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 cell.store(at, Ordering::Release);
                 continue;
             };
-            self.flush_all(tables, &cache, kind, cpu, own.own(&mut entered));
-            self.flush_all(tables, &cache, kind, cpu, own.away(&mut entered));
+            self.flush_all(tables, &cache, kind, own, &mut entered);
             drop(entered);
             let (allocated, freed) = (own.counters().allocated(), own.counters().freed());
             cache.count_all(allocated, freed);
-            // SAFETY: it was allocated by `new_cpu_cache`, and nobody uses it.
-            unsafe { self.kfree(at.cast()) };
+            self.free_internal(tables, at.expose_provenance());
         }
     }
 
     /// Takes what CPUs have of a cache away from a cache that is closed, and whose magazines are empty.
-    pub(super) fn free_cpu_caches(&self, tables: &Tables, number: u16) {
+    pub(super) fn free_cpu_caches(&self, tables: &Tables, cache: &Cache) {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {
-            let Some(cell) = tables.cpu_cache_cell(cpu, number) else { continue };
+            let Some(cell) = tables.cpu_cache_cell(cpu, cache) else { continue };
             let at = cell.swap(core::ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: it was allocated by `new_cpu_cache`; nobody uses the cache.
-            unsafe { self.kfree(at.cast()) };
+            if !at.is_null() {
+                self.free_internal(tables, at.expose_provenance());
+            }
         }
     }
 
     /// Gives what this CPU has of a cache back: what is in its magazines goes to the slabs and the
     /// depot. In an interrupt handler that arrived while the CPU was at them, later.
-    pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &Cache, number: u16) {
+    pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &Cache) {
         let Some(kind) = cache.kind() else { return };
         let pinned = Pinned::new(&self.platform);
-        let cpu = pinned.cpu();
-        let Some(own) = tables.cpu_cache(cpu, number) else { return };
+        let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         match unsafe { own.section.enter() } {
             Some(mut entered) => {
                 own.section.take_request();
-                self.flush_all(tables, cache, kind, cpu, own.own(&mut entered));
-                self.flush_all(tables, cache, kind, cpu, own.away(&mut entered));
+                self.flush_all(tables, cache, kind, own, &mut entered);
             }
             None => own.section.request(),
         }
     }
 
-    /// Gives all of a magazine back.
+    /// Gives all that a CPU has of a cache back.
     pub(super) fn flush_all(
         &self,
         tables: &Tables,
         cache: &Cache,
         kind: &Kind,
-        cpu: CpuId,
-        magazine: &mut Magazine,
+        own: &CpuCache,
+        entered: &mut Entered<'_>,
     ) {
-        let Some(state) = State::of(cpu) else { return };
-        let of = self.shared(tables, kind);
+        let (state, home, all) = (own.state, Some(own.home), u32::MAX);
+        self.flush(tables, cache, kind, state, home, own.own(entered), all);
+        self.flush(tables, cache, kind, state, None, own.away(entered), all);
+    }
+
+    /// Gives a part of a magazine back: see [`flush`].
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn flush(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        kind: &Kind,
+        state: State,
+        home: Option<NodeId>,
+        magazine: &mut Magazine,
+        most: u32,
+    ) -> Flushed {
         let stray = |entry| self.report_stray_object(entry);
-        flush(of, cache.nodes(), tables.node_of(cpu), state, magazine, u32::MAX, stray);
+        flush(self.shared(tables, kind), cache.nodes(), home, state, magazine, most, stray)
     }
 
     /// An entry whose object is not there: two CPUs freed it at one moment.

@@ -7,8 +7,8 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
+use crate::slab::Shared;
 use crate::slab::{Cache, CacheFlags, CacheId, CacheName, Ctor, Geometry, Kind, Magazine};
-use crate::slab::{Shared, State, flush};
 use crate::{CpuId, GFP_KERNEL};
 
 /// A line of the processor's cache, in bytes.
@@ -192,7 +192,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             node.reset(of, Magazine::NONE);
         }
         // SAFETY: the place is claimed, and its nodes were just made for such slabs.
-        let generation = unsafe { cache.open(kind) };
+        let generation = unsafe { cache.open(kind, P::PAGE_SHIFT) };
         CacheId { number: number as u16, generation }
     }
 
@@ -222,7 +222,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         cache.close(|| self.platform.relax());
         let of = self.shared(tables, &kind);
-        let in_use = self.empty_closed(tables, cache, id.number, of);
+        let in_use = self.empty_closed(tables, cache, &kind);
         if in_use > 0 {
             self.name_leaks(cache, &kind, of, in_use);
             cache.reopen(id.generation);
@@ -232,28 +232,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             while let Some(head) = slabs.remove_empty(of) {
                 self.free_slab(tables, id, &kind, head);
             }
-            self.free_magazine(slabs.reset(of, Magazine::NONE));
+            self.free_magazine(tables, slabs.reset(of, Magazine::NONE));
         }
-        self.free_cpu_caches(tables, id.number);
+        self.free_cpu_caches(tables, cache);
         cache.release();
         Ok(())
     }
 
     /// Gives everything that CPUs and depots have of a closed cache back to its slabs. Answers how
     /// many objects are with callers.
-    fn empty_closed(&self, tables: &Tables, cache: &Cache, number: u16, of: Shared<'_, P>) -> u64 {
+    fn empty_closed(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> u64 {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {
-            let Some(own) = tables.cpu_cache(cpu, number) else { continue };
-            let (Some(state), home) = (State::of(cpu), tables.node_of(cpu)) else { continue };
+            let Some(own) = tables.cpu_cache(cpu, cache) else { continue };
             // SAFETY: the cache is closed, so its CPUs leave it alone, and nobody uses it.
             let Some(mut entered) = (unsafe { own.section.enter() }) else { continue };
-            let stray = |entry| self.report_stray_object(entry);
-            flush(of, cache.nodes(), home, state, own.own(&mut entered), u32::MAX, stray);
-            flush(of, cache.nodes(), home, state, own.away(&mut entered), u32::MAX, stray);
+            self.flush_all(tables, cache, kind, own, &mut entered);
         }
+        let of = self.shared(tables, kind);
         let mut in_use = 0;
         for slabs in cache.nodes() {
-            slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            let depot = slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            self.free_magazine(tables, depot);
             let counts = slabs.counts(of).map(|(counts, _)| counts).unwrap_or_default();
             in_use += counts.slabs() * u64::from(of.geometry.objects) - counts.free;
         }

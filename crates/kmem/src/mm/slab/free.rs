@@ -6,11 +6,11 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use super::super::tables::Tables;
 use super::cpu::batch;
-use crate::VirtAddr;
-use crate::page::Block;
+use crate::page::{Block, PageFlags};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{At, Cache, CacheId, Entry, Kind, State, flush, slab_of};
+use crate::slab::{At, Cache, CacheId, Entry, Flushed, Kind, State, slab_of};
+use crate::{Pfn, VirtAddr};
 
 /// An object that was found, its cache, and that one's number.
 #[derive(Clone, Copy)]
@@ -19,6 +19,14 @@ pub(in crate::mm) struct Found<'t> {
     pub(in crate::mm) cache: &'t Cache,
     pub(in crate::mm) kind: &'t Kind,
     pub(in crate::mm) number: u16,
+}
+
+/// Why an object was not freed at hand.
+enum Miss {
+    /// Its descriptor is not one of those that are found at once.
+    Far,
+    /// Something else.
+    Other,
 }
 
 /// Why no object begins at an address.
@@ -65,30 +73,75 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         id: Option<CacheId>,
         site: &'static Location<'static>,
     ) {
-        if let Some(tables) = self.tables()
-            && let Ok(found) = self.find_object(tables, address)
-            && self.may_free(tables, &found, id)
-            && self.free_at_hand(tables, address, &found)
-        {
-            return;
+        match self.free_at_hand::<false>(address, id) {
+            Ok(()) => {}
+            // A call of its own, so that the common path has none and keeps nothing on the stack.
+            Err(Miss::Far) => self.free_far_object(address, id, site),
+            Err(Miss::Other) => self.free_object_slow(address, id, site),
         }
-        self.free_object_slow(address, id, site);
     }
 
-    /// Whether an object is with a caller and of the cache that it is freed to.
+    /// Frees an object whose descriptor takes a longer way to find.
+    #[inline(never)]
+    fn free_far_object(
+        &self,
+        address: usize,
+        id: Option<CacheId>,
+        site: &'static Location<'static>,
+    ) {
+        if self.free_at_hand::<true>(address, id).is_err() {
+            self.free_object_slow(address, id, site);
+        }
+    }
+
+    /// Puts an object into the CPU's magazine, if all is well with it and there is room.
+    ///
+    /// Whoever frees looks that the object is held, and then says where it is: see
+    /// [`State`](crate::slab::State).
     #[inline(always)]
-    fn may_free(&self, tables: &Tables, found: &Found<'_>, id: Option<CacheId>) -> bool {
-        let right = match id {
-            Some(id) => {
-                id.number == found.number && found.cache.generation() == Some(id.generation)
-            }
-            None => usize::from(found.number) < tables.kmalloc_caches(),
+    fn free_at_hand<const FAR: bool>(
+        &self,
+        address: usize,
+        id: Option<CacheId>,
+    ) -> Result<(), Miss> {
+        let tables = self.tables().ok_or(Miss::Other)?;
+        let virt = VirtAddr::new(address);
+        let physical = self.platform.virt_to_phys(virt).ok_or(Miss::Other)?.get();
+        let frame = physical >> P::PAGE_SHIFT;
+        let descriptor = if FAR {
+            Pfn::new(frame).and_then(|pfn| tables.memmap.get(pfn)).ok_or(Miss::Other)?
+        } else {
+            tables.memmap.near(frame).ok_or(Miss::Far)?
         };
-        right && found.at.state.get() == State::HELD
+        if !descriptor.has(PageFlags::Objects) {
+            return Err(Miss::Other);
+        }
+        let view = descriptor.slab();
+        let cache = cache_for(tables, view.cache, id).ok_or(Miss::Other)?;
+        let state = cache.front().object(physical, view).ok_or(Miss::Other)?;
+        let entry = Entry { object: address, state };
+        if entry.get() != State::HELD {
+            return Err(Miss::Other);
+        }
+        let pinned = Pinned::new(&self.platform);
+        let own = tables.cpu_cache(pinned.cpu(), cache).ok_or(Miss::Other)?;
+        // SAFETY: this code is pinned to the CPU that the magazines belong to.
+        let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Other)?;
+        // Requests are for those who take objects, or who find the magazine full: soon enough.
+        let magazine = if !tables.several_nodes || view.node == own.home {
+            own.own(&mut entered)
+        } else {
+            own.away(&mut entered)
+        };
+        if !magazine.push(entry) {
+            return Err(Miss::Other);
+        }
+        entry.set(own.state);
+        own.counters().count_freed();
+        Ok(())
     }
 
     /// The object that begins at an address.
-    #[inline(always)]
     pub(in crate::mm) fn find_object<'t>(
         &self,
         tables: &'t Tables,
@@ -105,31 +158,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let of = self.shared(tables, kind);
         let at = of.find(head, view, address).ok_or(NotFound::Interior)?;
         Ok(Found { at, cache, kind, number })
-    }
-
-    /// Puts an object into the CPU's magazine, if there is room. Answers whether it did.
-    #[inline(always)]
-    fn free_at_hand(&self, tables: &Tables, address: usize, found: &Found<'_>) -> bool {
-        let pinned = Pinned::new(&self.platform);
-        let cpu = pinned.cpu();
-        let Some(own) = tables.cpu_cache(cpu, found.number) else { return false };
-        let Some(state) = State::of(cpu) else { return false };
-        // SAFETY: this code is pinned to the CPU that the magazine belongs to.
-        let Some(mut entered) = (unsafe { own.section.enter() }) else { return false };
-        if own.section.is_requested() {
-            return false;
-        }
-        let magazine = if tables.is_home(cpu, found.at.node) {
-            own.own(&mut entered)
-        } else {
-            own.away(&mut entered)
-        };
-        let pushed = magazine.push_hot(Entry { object: address, state: found.at.state.into() });
-        if pushed {
-            found.at.state.set(state);
-            own.counters().count_freed();
-        }
-        pushed
     }
 
     /// Frees when it could not be done at hand: makes room, goes to the slab, or finds what is wrong.
@@ -171,51 +199,70 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
         };
         match found.at.state.get() {
-            State::HELD if self.may_free(tables, &found, id) => {}
+            State::HELD if cache_for(tables, found.number, id).is_some() => {}
             State::HELD => return wrong(MisuseKind::WrongCache, there),
             _ => return wrong(MisuseKind::DoubleFree, there),
         }
         self.make_room(tables, &found);
-        if self.free_at_hand(tables, address, &found) {
-            return;
-        }
-        let freed = found
-            .cache
-            .nodes()
-            .get(found.at.node.index())
-            .is_some_and(|slabs| slabs.give(self.shared(tables, found.kind), found.at));
-        if freed {
-            found.cache.count_freed();
-        } else {
+        if self.free_at_hand::<true>(address, id).is_err() && !self.give_shared(tables, &found) {
             wrong(MisuseKind::ConcurrentFree, there);
         }
     }
 
+    /// Gives an object back to its slab. Answers `false`, and does nothing, where it is not held.
+    fn give_shared(&self, tables: &Tables, found: &Found<'_>) -> bool {
+        let slabs = found.cache.nodes().get(found.at.node.index());
+        let freed =
+            slabs.is_some_and(|slabs| slabs.give(self.shared(tables, found.kind), found.at));
+        if freed {
+            found.cache.count_freed();
+        }
+        freed
+    }
+
+    /// Gives memory back that the slab layer has for itself: not to a magazine, since to make room in
+    /// one may take such memory.
+    pub(super) fn free_internal(&self, tables: &Tables, address: usize) {
+        if self.free_large_memory(tables, address) {
+            return;
+        }
+        let given =
+            self.find_object(tables, address).is_ok_and(|found| self.give_shared(tables, &found));
+        debug_assert!(given, "kmem: {address:#x} is memory of the slab layer's");
+    }
+
     /// Gives a part of the magazine back that the object would go to.
     fn make_room(&self, tables: &Tables, found: &Found<'_>) {
-        let Found { cache, kind, number, .. } = *found;
+        let Found { cache, kind, .. } = *found;
         if !self.platform.in_nmi() {
-            self.make_cpu_cache(tables, number, kind);
+            self.make_cpu_cache(tables, cache, kind);
         }
-        let pinned = Pinned::new(&self.platform);
-        let cpu = pinned.cpu();
-        let Some(own) = tables.cpu_cache(cpu, number) else { return };
-        let Some(state) = State::of(cpu) else { return };
-        // SAFETY: this code is pinned to the CPU that the magazine belongs to.
-        let Some(mut entered) = (unsafe { own.section.enter() }) else { return };
-        let of = self.shared(tables, kind);
-        let stray = |entry| self.report_stray_object(entry);
-        let most = if own.section.take_request() { u32::MAX } else { batch(kind.geometry.stride) };
-        let home = tables.node_of(cpu);
-        if tables.is_home(cpu, found.at.node) || most == u32::MAX {
-            let magazine = own.own(&mut entered);
-            if magazine.room() == 0 || most == u32::MAX {
-                flush(of, cache.nodes(), home, state, magazine, most, stray);
+        let flushed = {
+            let pinned = Pinned::new(&self.platform);
+            let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
+            // SAFETY: this code is pinned to the CPU that the magazine belongs to.
+            let Some(mut entered) = (unsafe { own.section.enter() }) else { return };
+            if own.section.take_request() {
+                self.flush_all(tables, cache, kind, own, &mut entered);
+                return;
             }
-        }
-        let away = own.away(&mut entered);
-        if away.len() > 0 && (away.room() == 0 || most == u32::MAX) {
-            flush(of, cache.nodes(), home, state, away, u32::MAX, stray);
+            if found.at.node == own.home {
+                let magazine = own.own(&mut entered);
+                if magazine.room() > 0 {
+                    return;
+                }
+                let most = batch(kind.geometry.stride);
+                self.flush(tables, cache, kind, own.state, Some(own.home), magazine, most)
+            } else {
+                let away = own.away(&mut entered);
+                if away.room() > 0 {
+                    return;
+                }
+                self.flush(tables, cache, kind, own.state, None, away, u32::MAX)
+            }
+        };
+        if flushed == Flushed::Spilled {
+            self.grow_depot(tables, cache, kind, found.at.node);
         }
     }
 
@@ -233,6 +280,19 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return None;
         }
         Some(crate::mm::wrong::what_is_there(&tables.memmap, head, block))
+    }
+}
+
+/// The cache with this number, if it is the one that an object is freed to: one of kmalloc's where
+/// none is named.
+#[inline(always)]
+fn cache_for(tables: &Tables, number: u16, id: Option<CacheId>) -> Option<&Cache> {
+    match id {
+        Some(id) if id.number == number => tables.cache(id),
+        None if usize::from(number) < tables.kmalloc_caches() => {
+            Some(tables.kmalloc_cache(number.into()))
+        }
+        _ => None,
     }
 }
 

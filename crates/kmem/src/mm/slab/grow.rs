@@ -80,8 +80,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             // slab.
             unsafe { Record::new(at, kind.geometry.objects) }.init();
         }
-        tables.memmap.at(page.pfn()).set_slab(view);
         self.set_page_slab(page, kind.flags.contains(CacheFlags::RECLAIM_ACCOUNT));
+        each_frame(page.pfn(), kind, |frame| tables.memmap.at(frame).set_slab(view));
     }
 
     /// Gives the pages of a slab back that is off the lists and has no object in use.
@@ -95,11 +95,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 dtor(object, id, CtorFlags::NONE);
             });
         }
+        each_frame(head, kind, |frame| tables.memmap.at(frame).clear_slab());
         self.clear_page_slab(page);
-        descriptor.clear_slab();
         if kind.geometry.record.is_none() {
-            // SAFETY: the record was allocated with the slab, and nothing refers to it any more.
-            unsafe { self.kfree(core::ptr::with_exposed_provenance_mut(view.record)) };
+            self.free_internal(tables, view.record);
         }
         // SAFETY: no object of the slab is in use, and it is on no list.
         unsafe { self.__free_pages(page, kind.geometry.order.get()) };
@@ -126,6 +125,12 @@ fn page_flags(kind: &Kind, gfp: Gfp) -> Gfp {
         flags |= Gfp::RECLAIMABLE;
     }
     flags
+}
+
+fn each_frame(head: Pfn, kind: &Kind, mut call: impl FnMut(Pfn)) {
+    (0..kind.geometry.order.pages())
+        .filter_map(|frame| head.checked_add(frame))
+        .for_each(&mut call);
 }
 
 fn each_object(kind: &Kind, first: usize, mut call: impl FnMut(NonNull<u8>)) {

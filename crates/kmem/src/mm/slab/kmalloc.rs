@@ -52,11 +52,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         if let Some(tables) = self.tables()
-            && let Some(class) = tables.classes.class(size)
-            && size > 0
+            && let Some(class) = tables.classes.at_hand(size)
             && self.is_plain_for_objects(gfp)
             && !gfp.intersects(Gfp::ZERO | Gfp::DMA)
-            && let Ok(object) = self.take_at_hand(tables, class as u16)
+            && let Some(object) = self.take_at_hand(tables, tables.kmalloc_cache(class))
         {
             return Ok(object);
         }
@@ -210,7 +209,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Memory above the largest size class: as many pages as it takes.
     #[track_caller]
-    fn large_memory(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
+    pub(super) fn large_memory(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         let address = self.alloc_pages_exact(size, gfp)?;
         if let Some(page) = self.virt_to_page(address)
             && let Some(descriptor) = self.descriptor(page)

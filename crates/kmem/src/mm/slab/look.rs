@@ -47,8 +47,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// cache one taking of each node's lock.
     pub fn caches(&self) -> impl Iterator<Item = CacheInfo> {
         let tables = self.tables();
-        let places = tables.map_or(&[][..], |tables| tables.caches()).iter().enumerate();
-        places.filter_map(move |(number, place)| {
+        let places = tables.map_or(&[][..], |tables| tables.caches()).iter();
+        places.filter_map(move |place| {
             let tables = tables?;
             let cache = place.pin()?;
             let kind = cache.kind()?;
@@ -64,7 +64,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
             let (mut allocated, mut freed) = cache.counted();
             for cpu in (0..tables.cpus).filter_map(CpuId::new) {
-                if let Some(own) = tables.cpu_cache(cpu, number as u16) {
+                if let Some(own) = tables.cpu_cache(cpu, place) {
                     allocated += own.counters().allocated();
                     freed += own.counters().freed();
                 }

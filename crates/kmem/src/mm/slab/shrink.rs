@@ -49,7 +49,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let id = CacheId { number, generation };
         let mut pages = 0;
         for slabs in cache.nodes() {
-            slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            let depot = slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            self.free_magazine(tables, depot);
             while let Some(head) = slabs.remove_empty(of) {
                 self.free_slab(tables, id, kind, head);
                 pages += Order::pages(kind.geometry.order);
@@ -83,15 +84,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ) {
         for number in which {
             if let Some(cache) = tables.caches().get(number).and_then(Cache::pin) {
-                self.drain_cpu_cache(tables, &cache, number as u16);
+                self.drain_cpu_cache(tables, &cache);
             }
         }
     }
 
     fn request_drain(&self, tables: &Tables, cpu: CpuId, which: core::ops::Range<usize>) {
         for number in which {
-            let cache = tables.caches().get(number).and_then(Cache::pin);
-            if let Some(own) = cache.and_then(|_| tables.cpu_cache(cpu, number as u16)) {
+            if let Some(cache) = tables.caches().get(number).and_then(Cache::pin)
+                && let Some(own) = tables.cpu_cache(cpu, &cache)
+            {
                 own.section.request();
             }
         }
