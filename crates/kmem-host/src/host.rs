@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use kmem::platform::{
     Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled,
@@ -42,6 +43,8 @@ pub struct Host<const SHIFT: u32 = 12> {
     waits: Waits,
     pub(crate) log: Journal,
     pub(crate) misuses: Journal,
+    /// When the machine was made.
+    start: Instant,
     echo: AtomicBool,
 }
 
@@ -63,6 +66,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
             waits: Waits::new(),
             log: Journal::new(),
             misuses: Journal::new(),
+            start: Instant::now(),
             echo: AtomicBool::new(false),
             cpus,
         })
@@ -217,6 +221,10 @@ impl<const SHIFT: u32> Hooks for Host<SHIFT> {
             Level::Error => "error: ",
         };
         self.record(Line::new(format_args!("{mark}{message}")));
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn misuse(&self, report: &Misuse<'_>) {

@@ -439,6 +439,9 @@ fn setup(description: &Description) -> Setup {
     if let Ok(classes) = kmem::boot::Classes::new(&sizes) {
         setup = setup.kmalloc_sizes(classes);
     }
+    if let Ok(rules) = kmem::boot::SlabDebug::parse(&description.slab_debug) {
+        setup = setup.slab_debug(rules);
+    }
     if let Some(limit) = description.dma_limit {
         setup = setup.dma_limit(PhysAddr::new(limit));
     }

@@ -49,6 +49,7 @@
 extern crate std;
 
 mod addr;
+mod cache_flags;
 #[cfg(not(loom))]
 mod error;
 pub mod gfp;
@@ -82,6 +83,7 @@ pub use addr::{Pfn, PfnRange, PhysAddr, VirtAddr};
 pub use boot::{MapError, MemoryMap, Setup, SetupError};
 #[cfg(not(loom))]
 pub use buddy::Corruption;
+pub use cache_flags::CacheFlags;
 #[cfg(not(loom))]
 pub use error::AllocError;
 pub use gfp::{
@@ -92,7 +94,7 @@ pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
 pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
-    BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owner, Pages, PagesetInfo,
+    BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owned, Owner, Pages, PagesetInfo,
     ReleaseError,
 };
 pub use order::{Order, get_order};
@@ -103,7 +105,7 @@ pub use platform::Platform;
 #[cfg(not(loom))]
 pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest};
 #[cfg(not(loom))]
-pub use slab::{CacheFlags, CacheId};
+pub use slab::CacheId;
 #[cfg(not(loom))]
 pub use zone::Zone;
 

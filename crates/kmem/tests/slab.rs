@@ -205,6 +205,9 @@ fn a_cache_comes_works_and_goes() {
         CacheFlags::HWCACHE_ALIGN,
         CacheFlags::CACHE_DMA,
         CacheFlags::RECLAIM_ACCOUNT | CacheFlags::NO_REAP | CacheFlags::NOTRACK,
+        CacheFlags::DEBUG,
+        CacheFlags::RED_ZONE | CacheFlags::HWCACHE_ALIGN,
+        CacheFlags::QUARANTINE | CacheFlags::CACHE_DMA,
     ];
     for (size, flags) in sizes.iter().flat_map(|size| flags.map(|flags| (*size, flags))) {
         let id = cache(&mm, "inode_cache", size, flags);

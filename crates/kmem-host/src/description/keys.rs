@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use kmem::boot::Classes;
+use kmem::boot::{Classes, SlabDebug};
 use kmem::{MAX_CPUS, MAX_NODES, Order};
 use toml::{Table, Value};
 
@@ -141,6 +141,16 @@ const MACHINE: &[Key<Description>] = &[
             store(&mut d.kmalloc_sizes, list(v, kmalloc_size).filter(|all| are_classes(all)))
         },
         get: |d| list_value(&d.kmalloc_sizes, |size| i64::from(*size).into()),
+    },
+    Key {
+        name: "slab_debug",
+        about: "which caches are debugged, and how",
+        allowed: "letters (P poison, Z red zones, U owners, Q quarantine), then names of caches if \
+                  not all are, such as \"PZ,kmalloc-*;U\"",
+        put: |d, v| {
+            store(&mut d.slab_debug, text(v).filter(|rules| SlabDebug::parse(rules).is_ok()))
+        },
+        get: |d| (!d.slab_debug.is_empty()).then(|| d.slab_debug.clone().into()),
     },
     Key {
         name: "reserved",

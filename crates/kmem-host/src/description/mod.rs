@@ -91,6 +91,8 @@ pub struct Description {
     pub pagesets: bool,
     /// The sizes that kmalloc has, in bytes (A154). Empty: eight for each doubling.
     pub kmalloc_sizes: Vec<u32>,
+    /// Which caches are debugged: see [`SlabDebug`](kmem::boot::SlabDebug). Empty: none.
+    pub slab_debug: String,
     /// What firmware keeps. May lie outside RAM.
     pub reserved: Vec<Range<u64>>,
     /// Where the kernel's image is.
@@ -149,6 +151,7 @@ impl Default for Description {
             whole_reserve_for_atomic: false,
             pagesets: true,
             kmalloc_sizes: Vec::new(),
+            slab_debug: String::new(),
             reserved: Vec::new(),
             kernel: Vec::new(),
             late: Vec::new(),

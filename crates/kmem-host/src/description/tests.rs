@@ -360,3 +360,15 @@ fn kmalloc_sizes_are_a_machines_own() {
     d.set("kmalloc_sizes=none").unwrap();
     assert!(d.kmalloc_sizes.is_empty());
 }
+
+#[test]
+fn which_caches_are_debugged_is_a_machines_own() {
+    let mut d = preset("default");
+    assert_eq!(d.slab_debug, "");
+    d.set("slab_debug=PZ,kmalloc-*;U").unwrap();
+    assert_eq!(d.slab_debug, "PZ,kmalloc-*;U");
+    assert_eq!(Description::from_toml(&d.to_toml()).unwrap().slab_debug, d.slab_debug);
+    for wrong in ["X", "P,", "P,1,2,3,4,5,6,7,8,9"] {
+        assert!(d.set(&format!("slab_debug={wrong}")).is_err(), "{wrong}");
+    }
+}

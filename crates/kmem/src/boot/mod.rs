@@ -10,6 +10,7 @@
 //! * [`early`]: carving the manager's own tables out of it, before there is an allocator.
 //! * [`Setup`]: what else a machine is: limits of zones, largest order, CPUs, nodes.
 //! * [`Classes`]: the sizes that kmalloc has on it.
+//! * [`SlabDebug`]: which of its caches are debugged.
 //!
 //! Everything here is pure and costs nothing for holes: loops run over regions, never over frames.
 //! `mm/` puts the parts together and writes the tables.
@@ -20,6 +21,7 @@ mod classes;
 pub mod early;
 pub mod map;
 mod setup;
+mod slab_debug;
 
 #[cfg(test)]
 pub(crate) use classes::LARGEST_RECORD;
@@ -27,3 +29,4 @@ pub(crate) use classes::SMALL_OBJECT;
 pub use classes::{Classes, ClassesError, LARGEST_OBJECT, MAX_CLASSES};
 pub use map::{MapError, MemoryMap};
 pub use setup::{Setup, SetupError};
+pub use slab_debug::{SlabDebug, SlabDebugError};

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::Classes;
 use super::classes::{LARGEST_RECORD, SMALL_OBJECT};
+use super::{Classes, SlabDebug};
 use crate::gfp::ZoneKind;
 use crate::ids::Distances;
 use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
@@ -37,6 +37,7 @@ pub struct Setup {
     pub(crate) pagesets: bool,
     pub(crate) caches: u32,
     pub(crate) classes: Classes,
+    pub(crate) slab_debug: SlabDebug,
 }
 
 impl Setup {
@@ -60,6 +61,7 @@ impl Setup {
             pagesets: true,
             caches: 256,
             classes: Classes::FINE,
+            slab_debug: SlabDebug::NONE,
         }
     }
 
@@ -151,6 +153,12 @@ impl Setup {
     /// Which sizes kmalloc has (A154).
     pub const fn kmalloc_sizes(mut self, classes: Classes) -> Setup {
         self.classes = classes;
+        self
+    }
+
+    /// Which caches are debugged, kmalloc's included (A195, A196).
+    pub const fn slab_debug(mut self, rules: SlabDebug) -> Setup {
+        self.slab_debug = rules;
         self
     }
 

@@ -456,6 +456,7 @@ fn build<P: Platform>(
             pagesets: setup.pagesets,
             several_nodes: nodes.bits().count_ones() > 1,
             cache_count: setup.caches,
+            slab_debug: setup.slab_debug,
             caches,
         });
     }

@@ -76,7 +76,7 @@ pub use cpu::CpuError;
 pub use frame_allocator::Frames;
 pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
-pub use slab::{CacheError, CacheInfo};
+pub use slab::{CacheError, CacheInfo, Owned};
 use tables::Tables;
 
 /// Not booted.

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::boot::Classes;
+use crate::boot::{Classes, SlabDebug};
 use crate::gfp::ZoneKind;
 use crate::page::Memmap;
 use crate::pcp::{CpuArea, PcpSize};
@@ -35,6 +35,7 @@ pub(super) struct Tables {
     pub(super) zone_at: [[Option<u8>; ZoneKind::COUNT]; MAX_NODES],
     pub(super) metadata_bytes: u64,
     pub(super) classes: Classes,
+    pub(super) slab_debug: SlabDebug,
     pub(super) dma_classes: bool,
     pub(super) kmalloc_caches: u32,
     pub(super) pagesets: bool,

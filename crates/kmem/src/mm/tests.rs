@@ -338,12 +338,13 @@ fn a_slab_takes_no_object_that_is_in_a_magazine() {
     let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
     let of = mm.shared(tables, found.kind);
     let slabs = &found.cache.nodes()[0];
+    let give = |at| slabs.give(of, at, dog.addr().get(), None, |wrong| panic!("{wrong}"));
     found.at.state.set(State::of(CpuId::new(1).unwrap()).unwrap());
-    assert!(!slabs.give(of, found.at));
+    assert!(!give(found.at));
     found.at.state.set(State::HELD);
-    assert!(slabs.give(of, found.at));
+    assert!(give(found.at));
     assert!(found.at.state.get() == State::FREE);
-    assert!(!slabs.give(of, found.at));
+    assert!(!give(found.at));
 }
 
 /// A free that comes so late that the object is in its slab again: the slab does not hand it out too.

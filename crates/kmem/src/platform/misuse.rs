@@ -3,6 +3,7 @@
 use core::fmt;
 use core::panic::Location;
 
+use super::Overwritten;
 use crate::{CpuId, Order, Pfn, VirtAddr};
 
 /// One wrong call. Memory is as it was before the call.
@@ -61,6 +62,8 @@ pub enum MisuseKind {
     NotInUse,
     /// A state of a page was to be changed that only the manager changes.
     ManagersState,
+    /// Bytes of a cache that is debugged were written by somebody whose they were not (A195, A196).
+    Overwritten,
 }
 
 impl MisuseKind {
@@ -84,6 +87,7 @@ impl MisuseKind {
             MisuseKind::StaleCache => "use of a cache that has been destroyed",
             MisuseKind::Shared => "split of a block that has other references",
             MisuseKind::NotInUse => "change to a page that is not in use",
+            MisuseKind::Overwritten => "memory was overwritten",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -143,6 +147,8 @@ pub enum There {
         /// Whether it is free.
         free: bool,
     },
+    /// Bytes that are not what they should be.
+    Overwritten(Overwritten),
     /// Code that must not sleep.
     AtomicContext,
 }
@@ -173,6 +179,7 @@ impl fmt::Display for There {
                 let state = if *free { "a free" } else { "an" };
                 write!(f, "{state} object of cache {cache} at {object}")
             }
+            There::Overwritten(bytes) => bytes.fmt(f),
             There::AtomicContext => f.write_str("a context that must not sleep"),
         }
     }

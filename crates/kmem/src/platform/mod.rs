@@ -42,6 +42,7 @@ pub mod desk;
 mod events;
 mod facility;
 mod misuse;
+mod overwritten;
 
 use core::fmt;
 
@@ -52,6 +53,7 @@ pub use facility::{
     Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, WakeReason,
 };
 pub use misuse::{Misuse, MisuseKind, Passed, There};
+pub use overwritten::{Caller, Overwritten, Where};
 
 /// Which CPU this is.
 ///
@@ -215,6 +217,12 @@ pub trait Hooks {
     /// Takes the report of a wrong free or a wrong call. The manager has left memory as it was:
     /// the hook may stop the kernel, or count and go on.
     fn misuse(&self, report: &Misuse<'_>);
+
+    /// The time, in nanoseconds since some moment: for reports of who had an object when. A kernel
+    /// without a clock leaves it at 0.
+    fn now(&self) -> u64 {
+        0
+    }
 
     /// Takes a trace event. Called only where [`Hooks::TRACE`] is true.
     fn trace(&self, event: &Event) {

@@ -21,6 +21,8 @@
 //! * [`meminfo`] has what zones and slabs hold. It starts with the three lines that every program
 //!   reads; the rest of Linux's is about users of memory, whom the page allocator does not know.
 //! * [`vmstat`] has pages, requests and stalls. `numa_interleave` is left out, as nothing interleaves.
+//! * [`allocinfo`] has the objects of caches that keep owners; a caller is a file and a line, with the
+//!   cache instead of the function's name, which Rust does not tell.
 //! * [`iomem`] has RAM and what the boot loader's map says of it. Devices are their drivers' to say.
 //!
 //! # Which pages are free
@@ -42,6 +44,7 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
+mod allocinfo;
 mod buddyinfo;
 mod iomem;
 mod meminfo;
@@ -53,6 +56,7 @@ mod zoneinfo;
 #[cfg(test)]
 mod tests;
 
+pub use allocinfo::allocinfo;
 pub use buddyinfo::buddyinfo;
 pub use iomem::iomem;
 pub use meminfo::meminfo;

@@ -6,10 +6,11 @@ use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::flags::CacheFlags;
+use super::debug::Debug;
 use super::front::Front;
 use super::geometry::Geometry;
 use super::node::NodeSlabs;
+use crate::CacheFlags;
 
 /// The longest name of a cache, in bytes.
 const NAME: usize = 31;
@@ -135,6 +136,8 @@ pub(crate) struct Kind {
     pub(crate) size: u32,
     pub(crate) flags: CacheFlags,
     pub(crate) geometry: Geometry,
+    /// How it is debugged, if it is.
+    pub(crate) debug: Option<Debug>,
     pub(crate) ctor: Option<Ctor>,
     pub(crate) dtor: Option<Ctor>,
 }

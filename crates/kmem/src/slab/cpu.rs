@@ -50,6 +50,13 @@ impl CpuCounters {
         self.freed.store(self.freed.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
+    /// Counts many of both.
+    #[inline]
+    pub(crate) fn count_many(&self, allocated: u64, freed: u64) {
+        self.allocated.store(self.allocated.load(Relaxed).wrapping_add(allocated), Relaxed);
+        self.freed.store(self.freed.load(Relaxed).wrapping_add(freed), Relaxed);
+    }
+
     /// How many objects callers got.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated.load(Relaxed)

@@ -90,6 +90,18 @@ impl Geometry {
     /// The best geometry for objects of `size` bytes at multiples of `align`, a power of two, in
     /// slabs of at most `largest` order. `None` where not even one object fits.
     pub fn new(size: usize, align: usize, page_shift: u32, largest: Order) -> Option<Geometry> {
+        Self::with_tracks(size, align, 0, page_shift, largest)
+    }
+
+    /// As [`Geometry::new`], where the record has `track` bytes more for each object: then it is on
+    /// the slab.
+    pub(crate) fn with_tracks(
+        size: usize,
+        align: usize,
+        track: u32,
+        page_shift: u32,
+        largest: Order,
+    ) -> Option<Geometry> {
         if size > LARGEST_OBJECT || align > LARGEST_OBJECT {
             return None;
         }
@@ -99,9 +111,12 @@ impl Geometry {
         // Blocks lie at multiples of their size, so an object can be aligned to that at most.
         let least = get_order((stride as usize).max(align), page_shift);
         let most = COMMON_ORDER.max(least).min(largest.get());
+        // With a track even one object may not leave room for the record.
+        let most = if track > 0 { (most + 1).min(largest.get()) } else { most };
         let orders = (least..=most).filter_map(Order::new);
         let mut best: Option<Geometry> = None;
-        for geometry in orders.filter_map(|order| Self::of(stride, align as u32, page_shift, order))
+        for geometry in
+            orders.filter_map(|order| Self::of(stride, align as u32, track, page_shift, order))
         {
             let (slack, bytes) = (geometry.slack(page_shift), geometry.bytes(page_shift));
             if slack <= bytes / 8 {
@@ -120,24 +135,25 @@ impl Geometry {
     }
 
     /// The geometry in slabs of one order.
-    fn of(stride: u32, align: u32, page_shift: u32, order: Order) -> Option<Geometry> {
+    fn of(stride: u32, align: u32, track: u32, page_shift: u32, order: Order) -> Option<Geometry> {
+        let record_of = |objects: u32| Record::bytes(objects) + objects * track;
         let bytes = (order.pages() << page_shift) as u32;
         let without = (bytes / stride).min(MAX_OBJECTS);
         // With the record on the slab: as many as there is room for.
         let mut with = without;
-        while with > 0 && with * stride + Record::bytes(with) > bytes {
+        while with > 0 && with * stride + record_of(with) > bytes {
             // At least one less; each object and its part of the record take more than a stride.
-            let over = with * stride + Record::bytes(with) - bytes;
-            with -= over.div_ceil(stride + 2).max(1);
+            let over = with * stride + record_of(with) - bytes;
+            with -= over.div_ceil(stride + track + 2).max(1);
         }
         // On the slab where that costs no object, or where objects are small (A183).
         let small = stride < ((1 << page_shift) / 8).max(SMALL_OBJECT as u32);
-        let on_slab = with > 0 && (small || with == without);
+        let on_slab = track > 0 || with > 0 && (small || with == without);
         let objects = if on_slab { with } else { without };
         if objects == 0 {
             return None;
         }
-        let record = on_slab.then(|| bytes - Record::bytes(objects));
+        let record = on_slab.then(|| bytes - record_of(objects));
         let slack = record.unwrap_or(bytes) - objects * stride;
         let colour_step = align.max(LINE);
         Some(Geometry {

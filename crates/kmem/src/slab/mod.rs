@@ -19,9 +19,27 @@
 //! ```
 //!
 //! A slab's *record* says how many objects the slab has free, which (a bit each), and where every
-//! object is (a byte each). The descriptor of the slab's first page says which
-//! cache, node and colour it has and where its record is: on the slab, behind the objects, where that
-//! costs no object or objects are small; else an object of kmalloc's (A183).
+//! object is (a byte each). The descriptor of each of the slab's pages says which
+//! cache, node and colour the slab has and where its record is: on the slab, behind the objects, where
+//! that costs no object or objects are small; else an object of kmalloc's (A183).
+//!
+//! # The common way
+//!
+//! An allocation takes the last entry of the CPU's magazine: the object and where its byte is. A free
+//! finds the page's descriptor, there the cache's number and the record, and in the cache's
+//! [`Front`], one line of the processor's cache, what it takes to know the object: a mask, and two
+//! numbers whose product tells which object begins there, or that none does. Neither takes a lock,
+//! masks interrupts, or executes an atomic read-modify-write.
+//!
+//! A depot begins with no room. When a CPU puts down more than it has room for, it is doubled, up to
+//! what a 64th of the memory would be: through it objects move at a few instructions each, through
+//! their slabs at many. It goes when memory is sought.
+//!
+//! # Caches that are debugged
+//!
+//! A cache may keep known bytes in and around its objects, and who had them (`debug.rs`). It has no
+//! magazines, its objects change hands under the node's lock, and its depot is a quarantine: what is
+//! freed last comes out last. The common way of other caches knows nothing of it.
 //!
 //! # An object's byte
 //!
@@ -52,24 +70,28 @@
 
 mod cache;
 mod cpu;
-mod flags;
+mod debug;
 mod front;
 mod geometry;
 mod lists;
 mod magazine;
 mod node;
 mod record;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 pub(crate) use cache::{Cache, Kind};
 pub use cache::{CacheId, CacheName, Ctor, CtorFlags};
 pub(crate) use cpu::CpuCache;
-pub use flags::CacheFlags;
+pub(crate) use debug::{Debug, TRACK};
 pub(crate) use front::Front;
 pub(crate) use geometry::Geometry;
 pub use geometry::SMALLEST_OBJECT;
 pub use lists::SlabCounts;
 pub(crate) use magazine::{Entry, Magazine};
-pub(crate) use node::{At, Flushed, NodeSlabs, Shared, flush, slab_of};
+pub(crate) use node::{Flushed, NodeSlabs, flush};
 pub(crate) use record::{Record, State};
+pub(crate) use shared::{Asked, At, Shared, slab_of};
+pub use validate::Validated;

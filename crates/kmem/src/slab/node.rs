@@ -1,13 +1,14 @@
 //! What the CPUs share of a cache: its slabs on one node, and the depot.
 
-use super::geometry::Geometry;
-use super::lists::{Lists, Open, SlabCounts};
+use super::debug::Debug;
+use super::lists::{Lists, SlabCounts};
 use super::magazine::{Entry, Magazine};
-use super::record::{ObjectState, Record, State};
-use crate::page::{Descriptor, Memmap, PageFlags, SlabView};
-use crate::platform::Platform;
+use super::record::{Record, State};
+use super::shared::{Asked, At, Giver, Shared, record_of};
+use crate::page::PageFlags;
+use crate::platform::{Caller, Overwritten, Platform};
 use crate::sync::{Aside, CacheLevel, SpinGuard, SpinLock};
-use crate::{NodeId, Pfn, VirtAddr};
+use crate::{NodeId, Pfn};
 
 /// How many slabs with objects that were put aside are found at once.
 const ASIDE: usize = 4;
@@ -23,145 +24,11 @@ pub(crate) struct NodeSlabs {
 
 /// What the node's lock guards.
 pub(crate) struct Inner {
-    lists: Lists,
+    pub(super) lists: Lists,
     depot: Magazine,
 }
 
-/// Where an object lies: the first frame of its slab, its number there, the slab's node, and the
-/// object's byte.
-#[derive(Clone, Copy)]
-pub(crate) struct At<'m> {
-    pub(crate) head: Pfn,
-    pub(crate) object: u32,
-    /// The node that the object lies on.
-    pub(crate) node: NodeId,
-    /// The object's byte.
-    pub(crate) state: &'m ObjectState,
-}
-
-/// A node of a cache, for one operation: what the cache's objects look like, and where.
-pub(crate) struct Shared<'a, P> {
-    pub(crate) platform: &'a P,
-    pub(crate) map: &'a Memmap,
-    pub(crate) geometry: &'a Geometry,
-    /// The number of the cache.
-    pub(crate) cache: u16,
-}
-
-// Not derived: that would ask the platform to be `Copy`.
-impl<P> Clone for Shared<'_, P> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P> Copy for Shared<'_, P> {}
-
-impl<'a, P: Platform> Shared<'a, P> {
-    /// Where an object lies that is known to be one of the cache's: an entry of a magazine.
-    ///
-    /// # Panics
-    ///
-    /// Where it is none: the magazine is corrupt.
-    fn at(&self, object: usize) -> At<'a> {
-        let found = || {
-            let phys = self.platform.virt_to_phys(VirtAddr::new(object))?;
-            let (head, descriptor) = slab_of(self.map, phys.frame(P::PAGE_SHIFT)?)?;
-            self.find(head, descriptor.slab(), object)
-        };
-        match found() {
-            Some(at) => at,
-            None => panic!("kmem: {object:#x} in a magazine is no object: the magazine is corrupt"),
-        }
-    }
-
-    /// The object that begins at an address, in a slab of the cache; `None` where none does.
-    #[inline(always)]
-    pub(crate) fn find<'r>(&self, head: Pfn, view: SlabView, address: usize) -> Option<At<'r>> {
-        let offset = address.wrapping_sub(self.first(head, view.colour));
-        let object = self.geometry.index(offset as u32)?;
-        let record = record_of(view, self.geometry.objects)?;
-        Some(At { head, object, node: view.node, state: record.state(object) })
-    }
-
-    /// The address of a slab's first object.
-    #[inline(always)]
-    fn first(&self, head: Pfn, colour: u32) -> usize {
-        let start = self.platform.phys_to_virt(head.start(P::PAGE_SHIFT));
-        // Slabs are of the direct map: the cache's flags never ask for high memory.
-        start.map_or(0, VirtAddr::get).wrapping_add(colour as usize)
-    }
-
-    /// The objects of a slab, as entries of a magazine.
-    fn entry(&self, first: usize, record: Record, object: u32) -> Entry {
-        let address = first + object as usize * self.geometry.stride as usize;
-        Entry { object: address, state: record.state(object).into() }
-    }
-}
-
-/// Gives objects back to their slabs. Those that come one after the other often share one, which then
-/// is found, and put on its list, once.
-struct Giver<'l, 'a, P: Platform> {
-    of: Shared<'a, P>,
-    lists: &'l mut Lists,
-    /// The slab of the last object, and the address where it begins.
-    open: Option<(usize, Open)>,
-}
-
-impl<P: Platform> Giver<'_, '_, P> {
-    /// Gives an object back that is of a slab on these lists. Answers `false`, and does nothing, where
-    /// the slab has it.
-    #[must_use]
-    fn give(&mut self, object: usize) -> bool {
-        let bytes = self.of.geometry.bytes(P::PAGE_SHIFT) as usize;
-        if self.open.as_ref().is_none_or(|(start, _)| object.wrapping_sub(*start) >= bytes) {
-            self.close();
-            let head = self.of.at(object).head;
-            let slab = self.lists.open(self.of.map, head);
-            self.open = Some((self.of.first(head, 0), slab));
-        }
-        let Some((start, slab)) = &self.open else { return false };
-        let place = (object - start) as u32;
-        match self.of.geometry.index(place.wrapping_sub(slab.colour)) {
-            Some(index) => slab.record.give(index),
-            None => false,
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some((_, slab)) = self.open.take() {
-            self.lists.close(self.of.map, slab);
-        }
-    }
-}
-
-impl<P: Platform> Drop for Giver<'_, '_, P> {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-/// The first frame of the slab that a frame is part of, and its descriptor.
-#[inline]
-pub(crate) fn slab_of(map: &Memmap, pfn: Pfn) -> Option<(Pfn, &Descriptor)> {
-    let descriptor = map.get(pfn)?;
-    let (head, descriptor) = match descriptor.compound_head() {
-        Some(head) => (head, map.get(head)?),
-        None => (pfn, descriptor),
-    };
-    descriptor.has(PageFlags::Objects).then_some((head, descriptor))
-}
-
-/// The record of the slab of which this is said.
-#[inline(always)]
-pub(crate) fn record_of(view: SlabView, objects: u32) -> Option<Record> {
-    let address = core::ptr::with_exposed_provenance_mut(view.record);
-    // SAFETY: a frame that is marked as a slab's has the address of its record, of as many objects as
-    // its cache's geometry says, until it is no slab's any more.
-    core::ptr::NonNull::new(address).map(|at| unsafe { Record::new(at, objects) })
-}
-
-type Locked<'a, P> = SpinGuard<'a, CacheLevel, Inner, P>;
+pub(super) type Locked<'a, P> = SpinGuard<'a, CacheLevel, Inner, P>;
 
 impl NodeSlabs {
     /// No slabs.
@@ -202,7 +69,7 @@ impl NodeSlabs {
 
     /// Waits for the lock, and frees what was put aside meanwhile; `None` in an NMI handler where the
     /// lock is taken.
-    fn locked<'a, P: Platform>(&'a self, of: Shared<'a, P>) -> Option<Locked<'a, P>> {
+    pub(super) fn locked<'a, P: Platform>(&'a self, of: Shared<'a, P>) -> Option<Locked<'a, P>> {
         let mut inner = if of.platform.in_nmi() {
             self.inner.try_lock(of.platform)?
         } else {
@@ -300,11 +167,16 @@ impl NodeSlabs {
     pub(crate) fn take<P: Platform>(
         &self,
         of: Shared<'_, P>,
+        asked: Asked,
         mut stray: impl FnMut(Entry),
+        mut wrong: impl FnMut(Overwritten),
     ) -> Option<usize> {
         let mut inner = self.locked(of)?;
         let Inner { lists, depot } = &mut *inner;
-        while let Some(entry) = depot.pop() {
+        // The depot of a cache that is debugged is its quarantine.
+        while of.debug.is_none()
+            && let Some(entry) = depot.pop()
+        {
             if entry.get() == State::DEPOT {
                 entry.set(State::HELD);
                 return Some(entry.object);
@@ -318,6 +190,7 @@ impl NodeSlabs {
             slab.record.take(1, |object| {
                 let entry = of.entry(first, slab.record, object);
                 if slab.record.state(object).leave_slab(State::HELD) {
+                    of.hand_out(slab.record, object, entry.object, asked, &mut wrong);
                     taken = Some(entry.object);
                 } else {
                     stray(entry);
@@ -328,22 +201,47 @@ impl NodeSlabs {
         taken
     }
 
-    /// Gives an object of this node back to its slab. `false`, and nothing is done, where it is not
-    /// held any more. In an NMI handler that meets the lock taken it is put aside.
+    /// Gives an object of this node, which begins at an address, back to its slab, or to the
+    /// quarantine. `false`, and nothing is done, where it is not held any more. In an NMI handler that
+    /// meets the lock taken it is put aside.
     #[must_use]
-    pub(crate) fn give<P: Platform>(&self, of: Shared<'_, P>, at: At<'_>) -> bool {
-        match self.locked(of) {
-            Some(mut inner) => {
-                at.state.get() == State::HELD && inner.lists.give(of.map, at.head, at.object)
+    pub(crate) fn give<P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        at: At<'_>,
+        address: usize,
+        owner: Option<Caller>,
+        mut wrong: impl FnMut(Overwritten),
+    ) -> bool {
+        let Some(record) = record_of(of.map.at(at.head).slab(), of.geometry.objects) else {
+            return false;
+        };
+        let Some(mut inner) = self.locked(of) else {
+            if !at.state.change(State::HELD, State::ASIDE) {
+                return false;
             }
-            None => {
-                if !at.state.change(State::HELD, State::ASIDE) {
-                    return false;
-                }
-                self.put_aside.put(at.head.raw());
-                true
-            }
+            of.take_back(record, at.object, address, owner, &mut wrong);
+            self.put_aside.put(at.head.raw());
+            return true;
+        };
+        if at.state.get() != State::HELD {
+            return false;
         }
+        of.take_back(record, at.object, address, owner, &mut wrong);
+        let Inner { lists, depot } = &mut *inner;
+        if !of.debug.is_some_and(Debug::has_quarantine) || depot.high() == 0 {
+            return lists.give(of.map, at.head, at.object);
+        }
+        if depot.room() == 0 {
+            // The half that has been there the longest goes.
+            let half = depot.len().div_ceil(2);
+            for entry in &depot.entries()[..half as usize] {
+                let _ = of.leave_quarantine(lists, entry.object, &mut wrong);
+            }
+            depot.drop_coldest(half);
+        }
+        at.state.set(State::DEPOT);
+        depot.push(Entry { object: address, state: at.state.into() })
     }
 
     /// Adds a slab whose objects are all free.
@@ -367,10 +265,16 @@ impl NodeSlabs {
         &self,
         of: Shared<'_, P>,
         mut stray: impl FnMut(Entry),
+        mut wrong: impl FnMut(Overwritten),
     ) -> Magazine {
         let Some(mut inner) = self.locked(of) else { return Magazine::NONE };
         let Inner { lists, depot } = &mut *inner;
-        let mut giver = Giver { of, lists, open: None };
+        if of.debug.is_some() {
+            while let Some(entry) = depot.pop() {
+                let _ = of.leave_quarantine(lists, entry.object, &mut wrong);
+            }
+        }
+        let mut giver = Giver::new(of, lists);
         while let Some(entry) = depot.pop() {
             if entry.get() != State::DEPOT || !giver.give(entry.object) {
                 stray(entry);
@@ -431,7 +335,7 @@ pub(crate) fn flush<P: Platform>(
             break;
         };
         let Inner { lists, depot } = &mut *inner;
-        let mut giver = Giver { of, lists, open: None };
+        let mut giver = Giver::new(of, lists);
         while let Some(entry) = entries.get(left) {
             if home.is_none() && of.at(entry.object).node != node {
                 break;

@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use super::debug::{TRACK, Track};
 use crate::CpuId;
 use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 
@@ -206,6 +207,36 @@ impl Record {
         // SAFETY: by the promise made to `new`, within the record, which is read and written as
         // atomics alone.
         unsafe { self.at.add(object as usize).cast().as_ref() }
+    }
+
+    /// Who had an object, for a record with tracks.
+    ///
+    /// # Safety
+    ///
+    /// Behind the record there is a track for each object, whose bytes have been written.
+    pub(crate) unsafe fn track<'a>(self, object: u32) -> &'a Track {
+        debug_assert!(object < self.objects);
+        let offset = Self::bytes(self.objects) + object * TRACK;
+        // SAFETY: the caller's promise; a multiple of 8.
+        unsafe { self.at.add(offset as usize).cast().as_ref() }
+    }
+
+    /// Forgets who had the objects, for a record with room for tracks.
+    ///
+    /// # Safety
+    ///
+    /// Behind the record there is room for a track for each object.
+    pub(crate) unsafe fn init_tracks(self) {
+        let tracks = self.objects as usize * TRACK as usize;
+        // SAFETY: the caller's promise.
+        unsafe { self.at.add(Self::bytes(self.objects) as usize).write_bytes(0, tracks) };
+    }
+
+    /// Whether the count of free objects is that of the bits.
+    pub(crate) fn is_consistent(self) -> bool {
+        let bits: u32 =
+            (0..self.words()).map(|word| self.word(word).load(Relaxed).count_ones()).sum();
+        bits == self.free()
     }
 
     fn words(self) -> u32 {

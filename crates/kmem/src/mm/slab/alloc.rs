@@ -9,8 +9,8 @@ use super::cpu::{batch, no_object};
 use crate::gfp::GfpError;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CacheFlags, CacheId, Kind, State};
-use crate::{AllocError, Gfp, NodeId};
+use crate::slab::{Asked, Cache, CacheId, Kind, State};
+use crate::{AllocError, CacheFlags, Gfp, NodeId};
 
 /// Flags that objects cannot be had with: they lie in the direct map, and do not move.
 const NOT_FOR_OBJECTS: Gfp = Gfp::HIGHMEM.union(Gfp::MOVABLE).union(Gfp::DMA32);
@@ -148,7 +148,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let refilled = if here { self.refill_and_take(tables, cache, kind) } else { None };
         let object = match refilled {
             Some(object) => object,
-            None => self.object_shared(tables, number, gfp, node)?,
+            None => {
+                let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
+                let owner = keeps.then(|| self.caller(site));
+                self.object_shared(tables, number, gfp, node, Asked { bytes: size, owner })?
+            }
         };
         let object = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(object))
             .ok_or(AllocError::NoSuchCache)?;
@@ -197,6 +201,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         number: u16,
         gfp: Gfp,
         node: Option<NodeId>,
+        asked: Asked,
     ) -> Result<usize, AllocError> {
         let cache = &tables.caches()[usize::from(number)];
         let (Some(kind), Some(generation)) = (cache.kind(), cache.generation()) else {
@@ -206,7 +211,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let take = |node: NodeId| {
             let slabs = cache.nodes().get(node.index())?;
             let stray = |entry| self.report_stray_object(entry);
-            let object = slabs.take(self.shared(tables, kind), stray)?;
+            let wrong = |wrong| self.report_overwritten(wrong, Location::caller());
+            let object = slabs.take(self.shared(tables, kind), asked, stray, wrong)?;
             cache.count_allocated();
             Some(object)
         };

@@ -8,12 +8,17 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CpuCache, Entry, Flushed, Kind, Magazine, State, flush};
+use crate::slab::{
+    Asked, Cache, CpuCache, Entry, Flushed, Kind, Magazine, NodeSlabs, Shared, State, flush,
+};
 use crate::sync::Entered;
 use crate::{AllocError, CpuId, GFP_NOWAIT, Gfp, NodeId, VirtAddr};
 
 /// How many objects a depot holds at most: what its slots take, 256 KiB, is to be had in one block.
 const LARGEST_DEPOT: u32 = 16 << 10;
+
+/// How many objects a node's quarantine of a cache holds to begin with.
+const QUARANTINE: u32 = 256;
 
 /// How many objects of other nodes a CPU collects before it brings them home.
 const AWAY: u32 = 16;
@@ -47,9 +52,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let pinned = Pinned::new(&self.platform);
             pinned.cpu()
         };
-        // A machine that wants no lists of pages wants none of objects.
+        // A machine that wants no lists of pages wants none of objects. Where objects are looked at
+        // one by one, they do not go through magazines.
         let Some(state) = State::of(cpu) else { return };
-        if !self.is_online(cpu) || !tables.has_pagesets() {
+        if !self.is_online(cpu) || !tables.has_pagesets() || kind.debug.is_some() {
             return;
         }
         let Some(cell) = tables.cpu_cache_cell(cpu, cache) else { return };
@@ -89,7 +95,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let stride = kind.geometry.stride;
         let pages = self.managed_pages();
         let share = (pages << P::PAGE_SHIFT) / 64 / u64::from(stride);
-        let least = 4 * slots(stride);
+        let quarantine = kind.debug.is_some_and(|debug| debug.has_quarantine());
+        let least = if quarantine { QUARANTINE } else { 4 * slots(stride) };
         let most = (share.min(LARGEST_DEPOT.into()) as u32).max(least);
         let wanted = (2 * room).clamp(least, most);
         if wanted <= room {
@@ -103,12 +110,29 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.free_magazine(tables, slabs.set_depot(of, depot));
     }
 
+    /// Gives a node the quarantine of a cache, if it has none and there is memory for it.
+    pub(super) fn make_quarantine(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        kind: &Kind,
+        node: NodeId,
+    ) {
+        let of = self.shared(tables, kind);
+        let slabs = cache.nodes().get(node.index());
+        // kmalloc's own may be what its memory would come from.
+        if slabs.is_some_and(|slabs| slabs.depot_room(of) == Some(0)) {
+            self.grow_depot(tables, cache, kind, node);
+        }
+    }
+
     /// Memory for the slab layer itself: not of a magazine, since it may be for one.
     fn internal_memory(&self, tables: &Tables, size: usize) -> Option<NonNull<u8>> {
         let gfp = GFP_NOWAIT | Gfp::NOWARN;
         match tables.classes.class(size) {
             Some(class) => {
-                let room = self.object_shared(tables, class as u16, gfp, None).ok()?;
+                let asked = Asked { bytes: size, owner: None };
+                let room = self.object_shared(tables, class as u16, gfp, None, asked).ok()?;
                 NonNull::new(core::ptr::with_exposed_provenance_mut(room))
             }
             None => self.large_memory(size, gfp).ok(),
@@ -233,6 +257,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ) -> Flushed {
         let stray = |entry| self.report_stray_object(entry);
         flush(self.shared(tables, kind), cache.nodes(), home, state, magazine, most, stray)
+    }
+
+    /// Gives what is in a node's depot back to the slabs. Answers the depot itself.
+    pub(super) fn empty_depot(&self, slabs: &NodeSlabs, of: Shared<'_, P>) -> Magazine {
+        let stray = |entry| self.report_stray_object(entry);
+        let site = core::panic::Location::caller();
+        slabs.empty_depot(of, stray, |wrong| self.report_overwritten(wrong, site))
     }
 
     /// An entry whose object is not there: two CPUs freed it at one moment.

@@ -7,9 +7,10 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::Shared;
-use crate::slab::{Cache, CacheFlags, CacheId, CacheName, Ctor, Geometry, Kind, Magazine};
-use crate::{CpuId, GFP_KERNEL};
+use crate::slab::{
+    Cache, CacheId, CacheName, Ctor, Debug, Geometry, Kind, Magazine, Shared, TRACK,
+};
+use crate::{CacheFlags, CpuId, GFP_KERNEL};
 
 /// A line of the processor's cache, in bytes.
 const LINE: usize = 64;
@@ -133,13 +134,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(CacheError::DtorWithoutCtor);
         }
         let align = alignment(size, align, flags)?;
-        let geometry = Geometry::new(size, align, P::PAGE_SHIFT, tables.largest)
-            .filter(|_| size > 0)
-            .ok_or(CacheError::Size { size, align })?;
-        self.open_cache(
-            tables,
-            Kind { number: 0, name, size: size as u32, flags, geometry, ctor, dtor },
-        )
+        let kind = self.kind(tables, name, size, align, flags, false).filter(|_| size > 0);
+        let mut kind = kind.ok_or(CacheError::Size { size, align })?;
+        if ctor.is_some() {
+            (kind.ctor, kind.dtor) = (ctor, dtor);
+            kind.debug = kind.debug.map(Debug::without_poison);
+        }
+        self.open_cache(tables, kind)
     }
 
     /// Makes the caches of kmalloc. At boot.
@@ -156,14 +157,41 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let Some(name) = CacheName::of_size(prefix, size) else { return };
             // Powers of two lie at multiples of themselves; others at what divides them.
             let align = 1 << size.trailing_zeros();
-            let geometry = Geometry::new(size, align, P::PAGE_SHIFT, tables.largest);
-            let Some(geometry) = geometry else { return };
-            let (ctor, dtor) = (None, None);
-            let kind = Kind { number: 0, name, size: size as u32, flags, geometry, ctor, dtor };
+            let Some(kind) = self.kind(tables, name, size, align, flags, true) else { return };
             if tables.caches()[number].claim() {
                 self.open_at(tables, number, kind);
             }
         }
+    }
+
+    /// What a cache is like whose objects have such a size and alignment; `None` where no slab holds
+    /// one. It is debugged as its flags and the machine say, if a slab holds an object with what that
+    /// takes.
+    fn kind(
+        &self,
+        tables: &Tables,
+        name: CacheName,
+        size: usize,
+        align: usize,
+        flags: CacheFlags,
+        has_slack: bool,
+    ) -> Option<Kind> {
+        let flags = flags | tables.slab_debug.flags_for(name.as_str());
+        let plain = Geometry::new(size, align, P::PAGE_SHIFT, tables.largest)?;
+        let size = size as u32;
+        let debugged = Debug::new(flags, size, align as u32, has_slack).and_then(|debug| {
+            let (stride, align) = (debug.stride() as usize, align);
+            let with = Geometry::with_tracks(stride, align, TRACK, P::PAGE_SHIFT, tables.largest);
+            if with.is_none() {
+                let message =
+                    format_args!("cache {name}: its objects are too large to be debugged");
+                self.platform.log(Level::Warning, message);
+            }
+            Some((debug, with?))
+        });
+        let (debug, geometry) = debugged.map_or((None, plain), |(debug, with)| (Some(debug), with));
+        let flags = if debug.is_some() { flags } else { flags.without(CacheFlags::DEBUG) };
+        Some(Kind { number: 0, name, size, flags, geometry, debug, ctor: None, dtor: None })
     }
 
     /// Puts a cache in the first free place.
@@ -251,7 +279,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let of = self.shared(tables, kind);
         let mut in_use = 0;
         for slabs in cache.nodes() {
-            let depot = slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            let depot = self.empty_depot(slabs, of);
             self.free_magazine(tables, depot);
             let counts = slabs.counts(of).map(|(counts, _)| counts).unwrap_or_default();
             in_use += counts.slabs() * u64::from(of.geometry.objects) - counts.free;

@@ -10,7 +10,7 @@ use crate::page::{Block, PageFlags};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::slab::{At, Cache, CacheId, Entry, Flushed, Kind, State, slab_of};
-use crate::{Pfn, VirtAddr};
+use crate::{NodeId, Pfn, VirtAddr};
 
 /// An object that was found, its cache, and that one's number.
 #[derive(Clone, Copy)]
@@ -22,7 +22,7 @@ pub(in crate::mm) struct Found<'t> {
 }
 
 /// Why an object was not freed at hand.
-enum Miss {
+pub(super) enum Miss {
     /// Its descriptor is not one of those that are found at once.
     Far,
     /// Something else.
@@ -94,17 +94,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    /// Puts an object into the CPU's magazine, if all is well with it and there is room.
-    ///
-    /// Whoever frees looks that the object is held, and then says where it is: see
-    /// [`State`](crate::slab::State).
+    /// The object that begins at an address, its cache and its node, if it is with a caller and of the
+    /// cache that it is freed to.
     #[inline(always)]
-    fn free_at_hand<const FAR: bool>(
+    pub(super) fn held_object<'t, const FAR: bool>(
         &self,
+        tables: &'t Tables,
         address: usize,
         id: Option<CacheId>,
-    ) -> Result<(), Miss> {
-        let tables = self.tables().ok_or(Miss::Other)?;
+    ) -> Result<(Entry, &'t Cache, NodeId), Miss> {
         let virt = VirtAddr::new(address);
         let physical = self.platform.virt_to_phys(virt).ok_or(Miss::Other)?.get();
         let frame = physical >> P::PAGE_SHIFT;
@@ -120,15 +118,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let cache = cache_for(tables, view.cache, id).ok_or(Miss::Other)?;
         let state = cache.front().object(physical, view).ok_or(Miss::Other)?;
         let entry = Entry { object: address, state };
-        if entry.get() != State::HELD {
-            return Err(Miss::Other);
-        }
+        if entry.get() == State::HELD { Ok((entry, cache, view.node)) } else { Err(Miss::Other) }
+    }
+
+    /// Puts an object into the CPU's magazine, if all is well with it and there is room.
+    ///
+    /// Whoever frees looks that the object is held, and then says where it is: see
+    /// [`State`](crate::slab::State).
+    #[inline(always)]
+    fn free_at_hand<const FAR: bool>(
+        &self,
+        address: usize,
+        id: Option<CacheId>,
+    ) -> Result<(), Miss> {
+        let tables = self.tables().ok_or(Miss::Other)?;
+        let (entry, cache, node) = self.held_object::<FAR>(tables, address, id)?;
         let pinned = Pinned::new(&self.platform);
         let own = tables.cpu_cache(pinned.cpu(), cache).ok_or(Miss::Other)?;
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Other)?;
         // Requests are for those who take objects, or who find the magazine full: soon enough.
-        let magazine = if !tables.several_nodes || view.node == own.home {
+        let magazine = if !tables.several_nodes || node == own.home {
             own.own(&mut entered)
         } else {
             own.away(&mut entered)
@@ -172,6 +182,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let wrong = |kind, there| {
             let passed = Passed::Object(VirtAddr::new(address));
             self.report(&Misuse { kind, passed, there, site });
+            if let Some(tables) = self.tables() {
+                self.log_owners(tables, address);
+            }
         };
         let Some(tables) = self.tables() else {
             return wrong(MisuseKind::Foreign, There::Nothing);
@@ -204,18 +217,34 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             _ => return wrong(MisuseKind::DoubleFree, there),
         }
         self.make_room(tables, &found);
-        if self.free_at_hand::<true>(address, id).is_err() && !self.give_shared(tables, &found) {
+        if self.free_at_hand::<true>(address, id).is_err()
+            && !self.give_shared(tables, &found, address, Some(site))
+        {
             wrong(MisuseKind::ConcurrentFree, there);
         }
     }
 
     /// Gives an object back to its slab. Answers `false`, and does nothing, where it is not held.
-    fn give_shared(&self, tables: &Tables, found: &Found<'_>) -> bool {
-        let slabs = found.cache.nodes().get(found.at.node.index());
-        let freed =
-            slabs.is_some_and(|slabs| slabs.give(self.shared(tables, found.kind), found.at));
+    fn give_shared(
+        &self,
+        tables: &Tables,
+        found: &Found<'_>,
+        address: usize,
+        site: Option<&'static Location<'static>>,
+    ) -> bool {
+        let Found { at, cache, kind, .. } = *found;
+        let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
+        let owner = site.filter(|_| keeps).map(|site| self.caller(site));
+        if kind.debug.is_some_and(|debug| debug.has_quarantine()) {
+            self.make_quarantine(tables, cache, kind, at.node);
+        }
+        let freed = cache.nodes().get(at.node.index()).is_some_and(|slabs| {
+            let site = site.unwrap_or(Location::caller());
+            let wrong = |wrong| self.report_overwritten(wrong, site);
+            slabs.give(self.shared(tables, kind), at, address, owner, wrong)
+        });
         if freed {
-            found.cache.count_freed();
+            cache.count_freed();
         }
         freed
     }
@@ -226,8 +255,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if self.free_large_memory(tables, address) {
             return;
         }
-        let given =
-            self.find_object(tables, address).is_ok_and(|found| self.give_shared(tables, &found));
+        let found = self.find_object(tables, address);
+        let given = found.is_ok_and(|found| self.give_shared(tables, &found, address, None));
         debug_assert!(given, "kmem: {address:#x} is memory of the slab layer's");
     }
 

@@ -7,8 +7,8 @@ use super::super::tables::Tables;
 use crate::page::{Page, SlabView};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CacheFlags, CacheId, CtorFlags, Kind, Record, Shared};
-use crate::{AllocError, Gfp, NodeId, Order, Pfn, VirtAddr};
+use crate::slab::{Asked, Cache, CacheId, CtorFlags, Kind, Record, Shared};
+use crate::{AllocError, CacheFlags, Gfp, NodeId, Order, Pfn, VirtAddr};
 
 /// What of an allocation's flags is not for the pages of a slab.
 const NOT_FOR_PAGES: Gfp = Gfp::ZERO.union(Gfp::MOVABLE).union(Gfp::RECLAIMABLE).union(Gfp::DMA);
@@ -47,8 +47,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             },
         };
         let node = self.page_zone(page).map_or(node, |zone| zone.node());
-        let colour = geometry.colour(cache.next_colour());
+        let zone = kind.debug.map_or(0, |debug| debug.zone());
+        let colour = geometry.colour(cache.next_colour()) + zone;
         self.begin_slab(tables, page, SlabView { cache: id.number, node, colour, record }, kind);
+        if let Some(debug) = &kind.debug {
+            each_object(kind, start.get() + colour as usize, |object| {
+                // SAFETY: an object of the slab, which nobody uses yet.
+                unsafe { debug.free(object) };
+            });
+        }
         if let Some(ctor) = kind.ctor {
             let sleeping = if gfp.may_sleep() { CtorFlags::NONE } else { CtorFlags::ATOMIC };
             each_object(kind, start.get() + colour as usize, |object| {
@@ -69,7 +76,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let size = Record::bytes(objects) as usize;
         let class = tables.classes.class(size).ok_or(AllocError::ZeroSize)?;
         // From the shared slabs: a magazine would want room itself.
-        self.object_shared(tables, class as u16, gfp, None)
+        self.object_shared(tables, class as u16, gfp, None, Asked { bytes: size, owner: None })
     }
 
     /// Makes a block of pages a slab with nothing in use.
@@ -78,7 +85,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Some(at) = at {
             // SAFETY: the room for the record was just allocated, of this size, or is the end of the
             // slab.
-            unsafe { Record::new(at, kind.geometry.objects) }.init();
+            let record = unsafe { Record::new(at, kind.geometry.objects) };
+            record.init();
+            if kind.debug.is_some() {
+                // SAFETY: the records of caches that are debugged have room for tracks.
+                unsafe { record.init_tracks() };
+            }
         }
         self.set_page_slab(page, kind.flags.contains(CacheFlags::RECLAIM_ACCOUNT));
         each_frame(page.pfn(), kind, |frame| tables.memmap.at(frame).set_slab(view));
@@ -107,7 +119,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// What an operation on a node of a cache needs.
     pub(in crate::mm) fn shared<'a>(&'a self, tables: &'a Tables, kind: &'a Kind) -> Shared<'a, P> {
         let (geometry, cache) = (&kind.geometry, kind.number);
-        Shared { platform: &self.platform, map: &tables.memmap, geometry, cache }
+        let debug = kind.debug.as_ref();
+        Shared { platform: &self.platform, map: &tables.memmap, geometry, debug, cache }
     }
 }
 

@@ -144,13 +144,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    /// How many bytes memory has that kmalloc handed out: all of them may be used (A153). 0, and a
+    /// How many bytes memory has that kmalloc handed out: all of them may be used (A153). Where the
+    /// cache has red zones, those that were asked for. 0, and a
     /// report, for anything else. Any context.
     #[track_caller]
     pub fn ksize(&self, memory: *const u8) -> usize {
         let (Some(address), Some(tables)) = (address_of(memory), self.tables()) else { return 0 };
         if let Ok(found) = self.find_object(tables, address) {
-            return found.kind.size as usize;
+            let asked = self.shared(tables, found.kind).asked(found.at);
+            return asked.unwrap_or(found.kind.size as usize);
         }
         if let Some((_, size)) = self.large(tables, address) {
             return size.next_multiple_of(1 << P::PAGE_SHIFT);

@@ -3,8 +3,8 @@
 use super::super::Mm;
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{CacheFlags, CacheName, SlabCounts};
-use crate::{CpuId, Order};
+use crate::slab::{CacheName, SlabCounts};
+use crate::{CacheFlags, CpuId, Order};
 
 /// What there is of a cache (A213).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

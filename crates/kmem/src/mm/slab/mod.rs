@@ -24,8 +24,10 @@
 //! was made (create.rs). What a CPU has of a cache comes when the CPU needs it (cpu.rs).
 
 mod alloc;
+mod bulk;
 mod cpu;
 mod create;
+mod debug;
 mod free;
 mod grow;
 mod kmalloc;
@@ -33,4 +35,5 @@ mod look;
 mod shrink;
 
 pub use create::CacheError;
+pub use debug::Owned;
 pub use look::CacheInfo;

@@ -4,8 +4,8 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Pinned, Platform};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CacheFlags, CacheId};
-use crate::{CpuId, Order};
+use crate::slab::{Cache, CacheId};
+use crate::{CacheFlags, CpuId, Order};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Gives the pages of a cache's empty slabs back (A186). Answers how many pages.
@@ -49,7 +49,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let id = CacheId { number, generation };
         let mut pages = 0;
         for slabs in cache.nodes() {
-            let depot = slabs.empty_depot(of, |entry| self.report_stray_object(entry));
+            let depot = self.empty_depot(slabs, of);
             self.free_magazine(tables, depot);
             while let Some(head) = slabs.remove_empty(of) {
                 self.free_slab(tables, id, kind, head);

@@ -24,19 +24,50 @@ impl CacheFlags {
     /// Accepted and without effect: the checker that it turned off is no more (A198).
     pub const NOTRACK: CacheFlags = CacheFlags(1 << 5);
 
-    const NAMES: [(CacheFlags, &'static str); 6] = [
+    /// Objects have known bytes while they are free, and others when they are handed out (A195): a
+    /// write to a free object is found, and a read of what nobody wrote is seen. Not with a
+    /// constructor.
+    pub const POISON: CacheFlags = CacheFlags(1 << 6);
+    /// Objects lie between zones of known bytes: a write beside an object is found (A196).
+    pub const RED_ZONE: CacheFlags = CacheFlags(1 << 7);
+    /// Who allocated and who freed each object is kept: caller, CPU and time.
+    pub const STORE_USER: CacheFlags = CacheFlags(1 << 8);
+    /// Freed objects are kept out of use for a while, so that a late write, or a second free, finds
+    /// them free.
+    pub const QUARANTINE: CacheFlags = CacheFlags(1 << 9);
+
+    /// The flags that make a cache one that is debugged. It has no magazines, and each of its objects
+    /// costs a lock taken and its bytes written and looked at.
+    pub const DEBUG: CacheFlags =
+        Self::POISON.union(Self::RED_ZONE).union(Self::STORE_USER).union(Self::QUARANTINE);
+
+    const NAMES: [(CacheFlags, &'static str); 10] = [
         (Self::HWCACHE_ALIGN, "SLAB_HWCACHE_ALIGN"),
         (Self::CACHE_DMA, "SLAB_CACHE_DMA"),
         (Self::RECLAIM_ACCOUNT, "SLAB_RECLAIM_ACCOUNT"),
         (Self::NO_REAP, "SLAB_NO_REAP"),
         (Self::PANIC, "SLAB_PANIC"),
         (Self::NOTRACK, "SLAB_NOTRACK"),
+        (Self::POISON, "SLAB_POISON"),
+        (Self::RED_ZONE, "SLAB_RED_ZONE"),
+        (Self::STORE_USER, "SLAB_STORE_USER"),
+        (Self::QUARANTINE, "SLAB_QUARANTINE"),
     ];
 
     /// Whether all flags of `other` are set.
     #[inline]
     pub const fn contains(self, other: CacheFlags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The flags without those of `other`.
+    pub const fn without(self, other: CacheFlags) -> CacheFlags {
+        CacheFlags(self.0 & !other.0)
+    }
+
+    /// Whether a cache with these is debugged.
+    pub const fn is_debugging(self) -> bool {
+        self.0 & Self::DEBUG.0 != 0
     }
 
     /// The flags of both.

@@ -1,0 +1,292 @@
+//! What an operation on a node of a cache needs, and where an object lies.
+
+use core::ptr::NonNull;
+
+use super::debug::{Bytes, Debug};
+use super::geometry::Geometry;
+use super::lists::{Lists, Open};
+use super::magazine::Entry;
+use super::record::{ObjectState, Record, State};
+use crate::page::{Descriptor, Memmap, PageFlags, SlabView};
+use crate::platform::{Caller, Overwritten, Platform, Where};
+use crate::{NodeId, Pfn, VirtAddr};
+
+/// Where an object lies: the first frame of its slab, its number there, the slab's node, and the
+/// object's byte.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'m> {
+    pub(crate) head: Pfn,
+    pub(crate) object: u32,
+    /// The node that the object lies on.
+    pub(crate) node: NodeId,
+    /// The object's byte.
+    pub(crate) state: &'m ObjectState,
+}
+
+/// A node of a cache, for one operation: what the cache's objects look like, and where.
+pub(crate) struct Shared<'a, P> {
+    pub(crate) platform: &'a P,
+    pub(crate) map: &'a Memmap,
+    pub(crate) geometry: &'a Geometry,
+    /// How the cache is debugged, if it is.
+    pub(crate) debug: Option<&'a Debug>,
+    /// The number of the cache.
+    pub(crate) cache: u16,
+}
+
+/// What a caller asked for, and who it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) bytes: usize,
+    /// `None` for the manager itself.
+    pub(crate) owner: Option<Caller>,
+}
+
+// Not derived: that would ask the platform to be `Copy`.
+impl<P> Clone for Shared<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Shared<'_, P> {}
+
+impl<'a, P: Platform> Shared<'a, P> {
+    /// Where an object lies that is known to be one of the cache's: an entry of a magazine.
+    ///
+    /// # Panics
+    ///
+    /// Where it is none: the magazine is corrupt.
+    pub(super) fn at(&self, object: usize) -> At<'a> {
+        let found = || {
+            let phys = self.platform.virt_to_phys(VirtAddr::new(object))?;
+            let (head, descriptor) = slab_of(self.map, phys.frame(P::PAGE_SHIFT)?)?;
+            self.find(head, descriptor.slab(), object)
+        };
+        match found() {
+            Some(at) => at,
+            None => panic!("kmem: {object:#x} in a magazine is no object: the magazine is corrupt"),
+        }
+    }
+
+    /// The object that begins at an address, in a slab of the cache; `None` where none does.
+    #[inline(always)]
+    pub(crate) fn find<'r>(&self, head: Pfn, view: SlabView, address: usize) -> Option<At<'r>> {
+        let offset = address.wrapping_sub(self.first(head, view.colour));
+        let object = self.geometry.index(offset as u32)?;
+        let record = record_of(view, self.geometry.objects)?;
+        Some(At { head, object, node: view.node, state: record.state(object) })
+    }
+
+    /// The address of a slab's first object.
+    #[inline(always)]
+    pub(super) fn first(&self, head: Pfn, colour: u32) -> usize {
+        let start = self.platform.phys_to_virt(head.start(P::PAGE_SHIFT));
+        // Slabs are of the direct map: the cache's flags never ask for high memory.
+        start.map_or(0, VirtAddr::get).wrapping_add(colour as usize)
+    }
+
+    /// The objects of a slab, as entries of a magazine.
+    pub(super) fn entry(&self, first: usize, record: Record, object: u32) -> Entry {
+        let address = first + object as usize * self.geometry.stride as usize;
+        Entry { object: address, state: record.state(object).into() }
+    }
+}
+
+impl<P: Platform> Shared<'_, P> {
+    /// An object leaves its slab for a caller: where the cache is debugged, its bytes are looked at
+    /// and written. Under the node's lock, like the next two.
+    pub(super) fn hand_out(
+        &self,
+        record: Record,
+        object: u32,
+        address: usize,
+        asked: Asked,
+        wrong: &mut impl FnMut(Overwritten),
+    ) {
+        let Some((debug, at)) = self.debugged(address) else { return };
+        self.look_at_free(record, object, address, wrong);
+        let bytes = asked.bytes.min(u32::MAX as usize) as u32;
+        // SAFETY: the object was just taken out of its slab; records of such caches have tracks.
+        unsafe {
+            debug.hand_out(at, bytes);
+            record.track(object).allocated(asked.owner, bytes);
+        }
+    }
+
+    /// A caller gives an object back.
+    pub(super) fn take_back(
+        &self,
+        record: Record,
+        object: u32,
+        address: usize,
+        owner: Option<Caller>,
+        wrong: &mut impl FnMut(Overwritten),
+    ) {
+        let Some((debug, at)) = self.debugged(address) else { return };
+        self.look_at_held(record, object, address, wrong);
+        // SAFETY: the object was just given back; records of such caches have tracks.
+        unsafe {
+            debug.free(at);
+            record.track(object).freed(owner);
+        }
+    }
+
+    /// Whether the bytes of a free object are as they were left; answers `false`, and puts them right,
+    /// where they are not.
+    pub(super) fn look_at_free(
+        &self,
+        record: Record,
+        object: u32,
+        address: usize,
+        wrong: &mut impl FnMut(Overwritten),
+    ) -> bool {
+        let Some((debug, at)) = self.debugged(address) else { return true };
+        // SAFETY: an object of the cache, which is free.
+        let found = unsafe { debug.check_free(at) };
+        let Some((place, offset, bytes)) = found else { return true };
+        wrong(self.overwritten(record, object, address, place, offset, bytes));
+        // SAFETY: as above.
+        unsafe { debug.free(at) };
+        false
+    }
+
+    /// Whether the bytes around an object that is with a caller are as they were left; answers
+    /// `false`, and puts them right, where they are not.
+    pub(super) fn look_at_held(
+        &self,
+        record: Record,
+        object: u32,
+        address: usize,
+        wrong: &mut impl FnMut(Overwritten),
+    ) -> bool {
+        let Some((debug, at)) = self.debugged(address) else { return true };
+        // SAFETY: records of such caches have tracks.
+        let asked = unsafe { record.track(object) }.asked();
+        // SAFETY: an object of the cache: what is looked at is not its holder's.
+        let found = unsafe { debug.check_held(at, asked) };
+        let Some((place, offset, bytes)) = found else { return true };
+        wrong(self.overwritten(record, object, address, place, offset, bytes));
+        // SAFETY: as above.
+        unsafe { debug.mend_held(at, asked) };
+        false
+    }
+
+    fn overwritten(
+        &self,
+        record: Record,
+        object: u32,
+        address: usize,
+        place: Where,
+        offset: i32,
+        bytes: Bytes,
+    ) -> Overwritten {
+        // SAFETY: records of caches that are debugged have tracks.
+        let (allocated, freed) = unsafe { record.track(object) }.owners();
+        let Bytes { expected, found, length } = bytes;
+        let (object, cache) = (VirtAddr::new(address), self.cache);
+        Overwritten { object, cache, place, offset, length, expected, found, allocated, freed }
+    }
+
+    /// An object goes back to its slab that was kept out of use.
+    pub(super) fn leave_quarantine(
+        &self,
+        lists: &mut Lists,
+        address: usize,
+        wrong: &mut impl FnMut(Overwritten),
+    ) -> bool {
+        let at = self.at(address);
+        if let Some(record) = record_of(self.map.at(at.head).slab(), self.geometry.objects) {
+            self.look_at_free(record, at.object, address, wrong);
+        }
+        at.state.get() == State::DEPOT && lists.give(self.map, at.head, at.object)
+    }
+
+    /// Who allocated, and who freed, an object of a cache that keeps owners.
+    pub(crate) fn owners(&self, at: At<'_>) -> (Option<Caller>, Option<Caller>) {
+        let view = self.map.at(at.head).slab();
+        match record_of(view, self.geometry.objects).filter(|_| self.debug.is_some()) {
+            // SAFETY: records of caches that are debugged have tracks.
+            Some(record) => unsafe { record.track(at.object) }.owners(),
+            None => (None, None),
+        }
+    }
+
+    /// How many bytes were asked for of an object, where that bounds what its caller may use.
+    pub(crate) fn asked(&self, at: At<'_>) -> Option<usize> {
+        self.debug.filter(|debug| debug.has_slack())?;
+        let record = record_of(self.map.at(at.head).slab(), self.geometry.objects)?;
+        // SAFETY: records of caches that are debugged have tracks.
+        Some(unsafe { record.track(at.object) }.asked() as usize)
+    }
+
+    fn debugged(&self, address: usize) -> Option<(&Debug, NonNull<u8>)> {
+        Some((self.debug?, NonNull::new(core::ptr::with_exposed_provenance_mut(address))?))
+    }
+}
+
+/// Gives objects back to their slabs. Those that come one after the other often share one, which then
+/// is found, and put on its list, once.
+pub(super) struct Giver<'l, 'a, P: Platform> {
+    of: Shared<'a, P>,
+    lists: &'l mut Lists,
+    /// The slab of the last object, and the address where it begins.
+    open: Option<(usize, Open)>,
+}
+
+impl<'l, 'a, P: Platform> Giver<'l, 'a, P> {
+    pub(super) fn new(of: Shared<'a, P>, lists: &'l mut Lists) -> Self {
+        Giver { of, lists, open: None }
+    }
+
+    /// Gives an object back that is of a slab on these lists. Answers `false`, and does nothing, where
+    /// the slab has it.
+    #[must_use]
+    pub(super) fn give(&mut self, object: usize) -> bool {
+        let bytes = self.of.geometry.bytes(P::PAGE_SHIFT) as usize;
+        if self.open.as_ref().is_none_or(|(start, _)| object.wrapping_sub(*start) >= bytes) {
+            self.close();
+            let head = self.of.at(object).head;
+            let slab = self.lists.open(self.of.map, head);
+            self.open = Some((self.of.first(head, 0), slab));
+        }
+        let Some((start, slab)) = &self.open else { return false };
+        let place = (object - start) as u32;
+        match self.of.geometry.index(place.wrapping_sub(slab.colour)) {
+            Some(index) => slab.record.give(index),
+            None => false,
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((_, slab)) = self.open.take() {
+            self.lists.close(self.of.map, slab);
+        }
+    }
+}
+
+impl<P: Platform> Drop for Giver<'_, '_, P> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The first frame of the slab that a frame is part of, and its descriptor.
+#[inline]
+pub(crate) fn slab_of(map: &Memmap, pfn: Pfn) -> Option<(Pfn, &Descriptor)> {
+    let descriptor = map.get(pfn)?;
+    let (head, descriptor) = match descriptor.compound_head() {
+        Some(head) => (head, map.get(head)?),
+        None => (pfn, descriptor),
+    };
+    descriptor.has(PageFlags::Objects).then_some((head, descriptor))
+}
+
+/// The record of the slab of which this is said.
+#[inline(always)]
+pub(crate) fn record_of(view: SlabView, objects: u32) -> Option<Record> {
+    let address = core::ptr::with_exposed_provenance_mut(view.record);
+    // SAFETY: a frame that is marked as a slab's has the address of its record, of as many objects as
+    // its cache's geometry says, until it is no slab's any more.
+    core::ptr::NonNull::new(address).map(|at| unsafe { Record::new(at, objects) })
+}
