@@ -439,6 +439,7 @@ fn setup(description: &Description) -> Setup {
     if let Ok(classes) = kmem::boot::Classes::new(&sizes) {
         setup = setup.kmalloc_sizes(classes);
     }
+    setup = setup.cache_name_limit(description.cache_name_limit as usize);
     if let Ok(rules) = kmem::boot::SlabDebug::parse(&description.slab_debug) {
         setup = setup.slab_debug(rules);
     }

@@ -103,7 +103,7 @@ pub use page::MigrateType;
 pub use page::Page;
 pub use platform::Platform;
 #[cfg(not(loom))]
-pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest};
+pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest, Shrinker};
 #[cfg(not(loom))]
 pub use slab::CacheId;
 #[cfg(not(loom))]

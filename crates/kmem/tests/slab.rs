@@ -433,7 +433,7 @@ fn caches_that_cannot_be_are_refused() {
         mm.kmem_cache_create(name, size, align, CacheFlags::NONE, None, None)
     };
     for name in ["", "two words", "tab\t", &"x".repeat(32)] {
-        assert_eq!(make(name, 8, 0), Err(CacheError::Name), "{name:?}");
+        assert_eq!(make(name, 8, 0), Err(CacheError::Name(31)), "{name:?}");
     }
     assert!(matches!(make("kmalloc-64", 8, 0), Err(CacheError::NameTaken(_))));
     assert_eq!(make("x", 8, 3), Err(CacheError::Align(3)));
@@ -555,6 +555,51 @@ fn wrong_frees_of_objects_are_found_and_harm_nothing() {
     destroy(&mm, dogs).unwrap();
     destroy(&mm, cats).unwrap();
     let _ = There::Nothing;
+}
+
+/// A reclaimer asks the caches for so many pages, and is given about as many and not all.
+///
+/// A168, A192, A216
+#[test]
+fn caches_give_back_as_much_as_they_are_asked_for() {
+    let mm = machine();
+    let ids = ["first", "second", "kept"].map(|name| {
+        let flags = if name == "kept" { CacheFlags::NO_REAP } else { CacheFlags::NONE };
+        let id = cache(&mm, name, 1000, flags);
+        let held: Vec<_> = (0..400).map(|_| take(&mm, id)).collect();
+        held.into_iter().for_each(|object| free(&mm, id, object));
+        id
+    });
+    let caches = PageSource::caches(&mm);
+    let before = caches.count();
+    assert!((200..240).contains(&before), "{before}");
+    let free_pages = mm.free_page_count();
+    let given = caches.shrink(10);
+    assert!((10..=110).contains(&given), "{given}");
+    assert_eq!(mm.free_page_count(), free_pages + given);
+    let left = caches.count();
+    assert!(left <= before - given + 5, "{left} of {before}");
+    let rest = caches.shrink(u64::MAX);
+    assert!(rest + 5 >= left, "{rest} of {left}");
+    assert_eq!(caches.count(), 0);
+    let kept = mm.caches().find(|cache| cache.name.as_str() == "kept").unwrap();
+    assert_eq!(kept.slabs.slabs(), 100);
+    ids.into_iter().for_each(|id| destroy(&mm, id).unwrap());
+}
+
+/// A189: the kernels of the second edition had names of 19 bytes at most.
+#[test]
+fn names_are_as_long_as_the_machine_says() {
+    let make = |mm: &Machine, name: &str| {
+        mm.kmem_cache_create(name, 8, 0, CacheFlags::NONE, None, None).map(|_| ())
+    };
+    let old = boot(Setup::new().cache_name_limit(19));
+    assert_eq!(make(&old, "nineteen_bytes_long"), Ok(()));
+    assert_eq!(make(&old, "as_many_as_20_bytes_"), Err(CacheError::Name(19)));
+    let new = machine();
+    assert_eq!(make(&new, "as_many_as_20_bytes_"), Ok(()));
+    assert_eq!(make(&new, &"n".repeat(31)), Ok(()));
+    assert_eq!(make(&new, &"n".repeat(32)), Err(CacheError::Name(31)));
 }
 
 /// What the descriptors of the slab layer's pages say is its own: whoever changed it could have a free

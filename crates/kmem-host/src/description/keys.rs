@@ -143,6 +143,13 @@ const MACHINE: &[Key<Description>] = &[
         get: |d| list_value(&d.kmalloc_sizes, |size| i64::from(*size).into()),
     },
     Key {
+        name: "cache_name_limit",
+        about: "how long the name of a cache may be, in bytes",
+        allowed: "a number from 16 to 31",
+        put: |d, v| store(&mut d.cache_name_limit, count(v, 16, 31)),
+        get: |d| Some(i64::from(d.cache_name_limit).into()),
+    },
+    Key {
         name: "slab_debug",
         about: "which caches are debugged, and how",
         allowed: "letters (P poison, Z red zones, U owners, Q quarantine), then names of caches if \

@@ -91,6 +91,8 @@ pub struct Description {
     pub pagesets: bool,
     /// The sizes that kmalloc has, in bytes (A154). Empty: eight for each doubling.
     pub kmalloc_sizes: Vec<u32>,
+    /// How long the name of a cache may be, in bytes (A189).
+    pub cache_name_limit: u32,
     /// Which caches are debugged: see [`SlabDebug`](kmem::boot::SlabDebug). Empty: none.
     pub slab_debug: String,
     /// What firmware keeps. May lie outside RAM.
@@ -151,6 +153,7 @@ impl Default for Description {
             whole_reserve_for_atomic: false,
             pagesets: true,
             kmalloc_sizes: Vec::new(),
+            cache_name_limit: 31,
             slab_debug: String::new(),
             reserved: Vec::new(),
             kernel: Vec::new(),

@@ -38,6 +38,7 @@ pub struct Setup {
     pub(crate) caches: u32,
     pub(crate) classes: Classes,
     pub(crate) slab_debug: SlabDebug,
+    pub(crate) cache_name_limit: usize,
 }
 
 impl Setup {
@@ -62,6 +63,7 @@ impl Setup {
             caches: 256,
             classes: Classes::FINE,
             slab_debug: SlabDebug::NONE,
+            cache_name_limit: usize::MAX,
         }
     }
 
@@ -159,6 +161,13 @@ impl Setup {
     /// Which caches are debugged, kmalloc's included (A195, A196).
     pub const fn slab_debug(mut self, rules: SlabDebug) -> Setup {
         self.slab_debug = rules;
+        self
+    }
+
+    /// How long the name of a cache may be, in bytes; 31 at most. In the kernels of Linux Device
+    /// Drivers' second edition it was 19 (A189).
+    pub const fn cache_name_limit(mut self, bytes: usize) -> Setup {
+        self.cache_name_limit = bytes;
         self
     }
 

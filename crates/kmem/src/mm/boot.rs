@@ -15,7 +15,7 @@ use crate::page::{Block, Descriptor, Memmap, PageFlags};
 use crate::pcp::{CpuArea, PcpSize, SetSlot};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CpuCache, Front, NodeSlabs};
+use crate::slab::{Cache, CacheName, CpuCache, Front, NodeSlabs};
 use crate::zone::{
     MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes,
 };
@@ -457,6 +457,7 @@ fn build<P: Platform>(
             several_nodes: nodes.bits().count_ones() > 1,
             cache_count: setup.caches,
             slab_debug: setup.slab_debug,
+            cache_name_limit: setup.cache_name_limit.min(CacheName::LONGEST),
             caches,
         });
     }

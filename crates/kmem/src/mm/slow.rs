@@ -8,9 +8,13 @@ use super::{Mm, compound};
 use crate::page::{MigrateType, Page};
 use crate::pcp::PCP_LARGEST;
 use crate::platform::{Level, Misuse, MisuseKind, Passed, Pinned, Platform, There};
-use crate::reclaim::{PageSource, Reclaim, ReclaimRequest};
+use crate::reclaim::{PageSource, Reclaim, ReclaimRequest, Shrinker};
 use crate::zone::{Floor, Met, Priority, Zone, ZoneEvent};
 use crate::{AllocError, Gfp, NodeId, NodeMask, Order, Pfn};
+
+/// How many pages caches give back at least when they are asked to: less would hardly be worth the
+/// drain of all CPUs' magazines that it takes.
+const REAP: u64 = 64;
 
 /// How often an allocation goes into reclaim without anything being freed before it gives up. One
 /// more try than the first, because another CPU may have been freeing meanwhile.
@@ -171,8 +175,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let freed = if request.frees_memory() {
                 0
             } else {
-                // What caches keep and nobody uses is had before anything in use is.
-                self.shrink_caches() + self.reclaim.reclaim(self, &asked)
+                // What caches keep and nobody uses is had before anything in use is. For a large
+                // block all of it: it has to merge.
+                let some = attempt == 0 && order.pages() < REAP;
+                let wanted = if some { REAP } else { u64::MAX };
+                self.shrink(wanted) + self.reclaim.reclaim(self, &asked)
             };
             // What was freed, here or by others, may be on lists.
             self.drain_all_pages();
@@ -299,5 +306,9 @@ impl<P: Platform, R: Reclaim> PageSource for Mm<P, R> {
 
     fn free_page_count(&self) -> u64 {
         Mm::free_page_count(self)
+    }
+
+    fn caches(&self) -> &dyn Shrinker {
+        self
     }
 }

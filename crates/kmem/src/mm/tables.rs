@@ -36,6 +36,7 @@ pub(super) struct Tables {
     pub(super) metadata_bytes: u64,
     pub(super) classes: Classes,
     pub(super) slab_debug: SlabDebug,
+    pub(super) cache_name_limit: usize,
     pub(super) dma_classes: bool,
     pub(super) kmalloc_caches: u32,
     pub(super) pagesets: bool,

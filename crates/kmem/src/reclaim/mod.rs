@@ -1,9 +1,10 @@
 //! What the allocator asks of reclaim when memory is low.
 //!
 //! The page allocator calls reclaim, and reclaim frees and allocates pages: the true cycle of every
-//! kernel. It is cut here by two traits that this folder names: [`Reclaim`] is what the slow path
-//! calls, [`PageSource`] what a reclaimer is given to free into. `mm/` supplies the second and
-//! calls the first, in one file.
+//! kernel. It is cut here by traits that this folder names: [`Reclaim`] is what the slow path calls,
+//! [`PageSource`] what a reclaimer is given to free into, and [`Shrinker`] what keeps memory that it
+//! can do without, such as the slab layer's caches. `mm/` supplies the last two and calls the first,
+//! in one file.
 //!
 //! # Rules for a reclaimer
 //!
@@ -15,7 +16,10 @@
 //! * It may allocate only with `__GFP_MEMALLOC`; the slow path does not call it for such requests,
 //!   so the recursion ends.
 //!
-//! Linux: `try_to_free_pages` and `wakeup_kswapd`.
+//! Before it calls the reclaimer the slow path has the slab layer give back what no object is in
+//! (A168, A216): that costs nobody anything.
+//!
+//! Linux: `try_to_free_pages`, `wakeup_kswapd` and `struct shrinker`.
 
 use crate::page::Page;
 use crate::{Gfp, Order};
@@ -31,6 +35,19 @@ pub trait PageSource {
 
     /// How many pages are free, per-CPU lists included.
     fn free_page_count(&self) -> u64;
+
+    /// The slab layer's caches.
+    fn caches(&self) -> &dyn Shrinker;
+}
+
+/// What keeps memory that it can do without.
+pub trait Shrinker {
+    /// About how many pages [`Shrinker::shrink`] would give back now. Any context but NMI.
+    fn count(&self) -> u64;
+
+    /// Gives about so many pages back, or as many as there are, and answers how many. It does not
+    /// allocate and does not sleep. Any context but NMI.
+    fn shrink(&self, pages: u64) -> u64;
 }
 
 /// What an allocation that found no memory asks for.

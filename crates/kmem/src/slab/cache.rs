@@ -23,6 +23,9 @@ pub struct CacheName {
 }
 
 impl CacheName {
+    /// The longest name, in bytes.
+    pub const LONGEST: usize = NAME;
+
     /// A name of 1 to 31 bytes, without blanks and control characters: it is a word of a report.
     pub const fn new(name: &str) -> Option<CacheName> {
         let from = name.as_bytes();

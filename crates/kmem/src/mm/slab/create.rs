@@ -28,8 +28,8 @@ pub enum CacheError {
     NotBooted,
     /// The call was made where sleeping is forbidden (A188, A210).
     Atomic,
-    /// The name is empty, too long, or has blanks or control characters.
-    Name,
+    /// The name is empty, longer than so many bytes, or has blanks or control characters.
+    Name(usize),
     /// A cache has that name already.
     NameTaken(CacheName),
     /// Objects of that size and alignment do not fit into a slab.
@@ -58,8 +58,9 @@ impl fmt::Display for CacheError {
         match self {
             CacheError::NotBooted => f.write_str("the manager is not booted"),
             CacheError::Atomic => f.write_str("caches are made and destroyed where one may sleep"),
-            CacheError::Name => f.write_str(
-                "a cache's name has 1 to 31 bytes, without blanks or control characters",
+            CacheError::Name(most) => write!(
+                f,
+                "a cache's name has 1 to {most} bytes, without blanks or control characters"
             ),
             CacheError::NameTaken(name) => write!(f, "there is a cache {name} already"),
             CacheError::Size { size, align } => {
@@ -129,7 +130,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ) -> Result<CacheId, CacheError> {
         let tables = self.tables().ok_or(CacheError::NotBooted)?;
         self.cache_may_sleep(site)?;
-        let name = CacheName::new(name).ok_or(CacheError::Name)?;
+        let most = tables.cache_name_limit;
+        let name = CacheName::new(name).filter(|_| name.len() <= most);
+        let name = name.ok_or(CacheError::Name(most))?;
         if dtor.is_some() && ctor.is_none() {
             return Err(CacheError::DtorWithoutCtor);
         }

@@ -1,9 +1,10 @@
 //! Giving back what caches do not use.
 
 use super::super::Mm;
+use super::look::CacheInfo;
 use super::super::tables::Tables;
 use crate::platform::{Pinned, Platform};
-use crate::reclaim::Reclaim;
+use crate::reclaim::{Reclaim, Shrinker};
 use crate::slab::{Cache, CacheId};
 use crate::{CacheFlags, CpuId, Order};
 
@@ -26,20 +27,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// Context as [`Mm::kmem_cache_shrink`]. Cost: all caches.
     pub fn shrink_caches(&self) -> u64 {
-        let Some(tables) = self.tables() else { return 0 };
-        self.drain_caches(tables, 0..tables.caches().len());
-        // From the last: a slab that goes may give its record back to a cache of kmalloc's, and those
-        // are the first.
-        (0..tables.caches().len() as u16)
-            .rev()
-            .map(|number| {
-                let cache = tables.caches()[usize::from(number)].pin();
-                let keep = cache.is_none_or(|cache| {
-                    cache.kind().is_some_and(|kind| kind.flags.contains(CacheFlags::NO_REAP))
-                });
-                if keep { 0 } else { self.shrink_place(tables, number) }
-            })
-            .sum()
+        self.shrink(u64::MAX)
     }
 
     fn shrink_place(&self, tables: &Tables, number: u16) -> u64 {
@@ -97,5 +85,35 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 own.section.request();
             }
         }
+    }
+}
+
+/// The caches, but for those that are not to be shrunk ([`CacheFlags::NO_REAP`]).
+impl<P: Platform, R: Reclaim> Shrinker for Mm<P, R> {
+    /// The pages of empty slabs, and as many as what is in magazines and depots would fill.
+    fn count(&self) -> u64 {
+        let reaped = self.caches().filter(|cache| !cache.flags.contains(CacheFlags::NO_REAP));
+        let of = |cache: CacheInfo| {
+            let slabs = cache.slabs.empty + cache.at_hand / u64::from(cache.objects_per_slab);
+            slabs * cache.order.pages()
+        };
+        reaped.map(of).sum()
+    }
+
+    fn shrink(&self, pages: u64) -> u64 {
+        let Some(tables) = self.tables() else { return 0 };
+        self.drain_caches(tables, 0..tables.caches().len());
+        let mut freed = 0;
+        // From the last: a slab that goes may give its record back to a cache of kmalloc's, and those
+        // are the first.
+        for (number, place) in tables.caches().iter().enumerate().rev() {
+            let reaped = place.pin().is_some_and(|cache| {
+                cache.kind().is_some_and(|kind| !kind.flags.contains(CacheFlags::NO_REAP))
+            });
+            if reaped && freed < pages {
+                freed += self.shrink_place(tables, number as u16);
+            }
+        }
+        freed
     }
 }
