@@ -1,38 +1,129 @@
-//! G16: scullp, the sample device whose quanta are pages.
+//! G16: the sample devices scull, scullc and scullp.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `quanta.rs` | where each device's quanta come from |
+//! | `contents.rs` | what is written is there, and `/proc` says where |
+//! | `exhaustion.rs` | memory that runs out, and quotas |
+//! | `density.rs` | 4 MB copied through each: how much work, how much memory |
 
-use core::fmt::Write;
+mod contents;
+mod density;
+mod exhaustion;
+mod quanta;
 
-use kmem::GFP_KERNEL;
-use scull::{Mode, Parameters, Scullp};
+use scull::{Module, Parameters, Source};
 
-use crate::failure::{check, equal, some};
 use crate::pages::anywhere;
-use crate::text::{Lines, Text};
-use crate::{Case, Facts, Failure, Machine, Snapshot};
+use crate::{Case, Facts, Failure, FreeOnDemand, Machine};
 
 pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
     const {
         &[
             Case::new(
+                "scull grows by quanta from kmalloc, whose 4000 bytes fit under 4 KB",
+                &["A303"],
+                anywhere,
+                quanta::scull,
+            )
+            .objects(),
+            Case::new(
+                "scull's quantum may change; a device takes the new one over when it is trimmed",
+                &["A303"],
+                anywhere,
+                quanta::change,
+            )
+            .objects(),
+            Case::new(
+                "scullc's quanta are objects of the cache scullc, which is there while it is loaded",
+                &["A304", "A307"],
+                anywhere,
+                quanta::scullc,
+            )
+            .objects(),
+            Case::new(
+                "scullc's quantum is set at load time, not at run time",
+                &["A305"],
+                anywhere,
+                quanta::load_time,
+            )
+            .objects(),
+            Case::new(
+                "scullc is not loaded, with ENOMEM, where its cache cannot be made",
+                &["A306"],
+                anywhere,
+                quanta::no_cache,
+            )
+            .objects(),
+            Case::new(
                 "scullp's quanta are 2^order pages, cleared, and freed with their order",
                 &["A310"],
                 anywhere,
-                quanta,
-            ),
+                quanta::scullp,
+            )
+            .objects(),
             Case::new(
-                "/proc/scullpmem has the text's shape, and its sizes for a file of 1 MB",
-                &["A315"],
-                small_pages,
-                memory_file,
-            ),
+                "every new quantum is cleared",
+                &["A306", "A310"],
+                anywhere,
+                contents::cleared,
+            )
+            .objects(),
             Case::new(
                 "what was written stays until the device is trimmed or unloaded",
                 &["A317"],
                 anywhere,
-                persistence,
-            ),
+                contents::persistence,
+            )
+            .objects(),
+            Case::new(
+                "/proc/scullpmem has the text's shape, and its sizes for a file of 1 MB",
+                &["A315"],
+                small_pages,
+                contents::memory_file,
+            )
+            .objects(),
+            Case::new(
+                "wherever memory runs out, load and write fail with ENOMEM and lose nothing",
+                &["A162", "A306"],
+                anywhere,
+                exhaustion::at_any_point,
+            )
+            .objects(),
+            Case::new(
+                "a device takes all memory there is; with a quota it does not, and others have some",
+                &["A165", "A319"],
+                anywhere,
+                exhaustion::quota,
+            )
+            .objects(),
+            Case::new(
+                "scullc holds as much as scull in fewer pages",
+                &["A309"],
+                anywhere,
+                density::scullc_against_scull,
+            )
+            .objects(),
+            Case::new(
+                "4 MB fill scullp's pages; through scull they take more calls and more pages",
+                &["A311"],
+                anywhere,
+                density::scullp_against_scull,
+            )
+            .objects(),
         ]
     }
+}
+
+/// A module that is loaded on a case's machine.
+type Loaded<'m, M, S> = Module<'m, S, <M as Machine>::P, FreeOnDemand>;
+
+fn load<M: Machine, S: Source>(
+    machine: &M,
+    size: u64,
+    qset: u64,
+) -> Result<Loaded<'_, M, S>, Failure> {
+    Ok(Module::load(machine.mm(), Parameters { size, qset, ..S::KIND.defaults })?)
 }
 
 fn small_pages(facts: &Facts) -> Result<(), &'static str> {
@@ -46,135 +137,7 @@ impl From<scull::ScullError> for Failure {
     }
 }
 
-fn quanta<M: Machine>(machine: &M) -> Result<(), Failure> {
-    let mm = machine.mm();
-    let before = Snapshot::take(machine);
-    equal(Parameters::DEFAULT.order.into(), 0, "the default order")?;
-    // What a first byte costs, by order: the quantum and, each time the same, list and set.
-    let mut costs = [0; 4];
-    for (order, cost) in (0..).zip(&mut costs) {
-        // The pages that the quanta get were written to before.
-        for order in [order, order, 0, 0, 0, 0] {
-            mm.pages(GFP_KERNEL, order)?.bytes_mut().fill(0xa5);
-        }
-        let scullp = Scullp::load(mm, Parameters { order, ..Parameters::DEFAULT })?;
-        let free = mm.free_page_count();
-        let quantum = machine.facts().page_bytes() << order;
-        let mut file = scullp.open(0, Mode::ReadWrite)?;
-        file.seek(quantum - 1);
-        file.write_all(&[1])?;
-        *cost = free - mm.free_page_count();
-
-        // All that lies before it is of the same quantum, and reads as zeroes.
-        let mut buffer = [0xff; 512];
-        file.seek(0);
-        let mut read = 0;
-        while read + 1 < quantum {
-            let most = buffer.len().min((quantum - 1 - read) as usize);
-            let count = file.read(&mut buffer[..most])?;
-            check(count > 0, "the device has bytes to its end")?;
-            check(buffer[..count].iter().all(|byte| *byte == 0), "a quantum is cleared")?;
-            read += count as u64;
-        }
-        let free = mm.free_page_count();
-        file.seek(quantum);
-        file.write_all(&[2])?;
-        equal(free - mm.free_page_count(), 1 << order, "one quantum more is 2^order pages more")?;
-        drop(file);
-        // Trimming frees each with its order: another one would be reported.
-        drop(scullp.open(0, Mode::Write)?);
-        equal(scullp.size(0)?, 0, "a device that is trimmed is empty")?;
-    }
-    for (order, cost) in costs.into_iter().enumerate() {
-        equal(cost - costs[0], (1 << order) - 1, "only the quantum grows with the order")?;
-    }
-    before.same(&Snapshot::take(machine))
-}
-
-fn memory_file<M: Machine>(machine: &M) -> Result<(), Failure> {
-    const SIZE: u64 = 1 << 20;
-    const QUANTA: u64 = SIZE >> 12;
-    let mm = machine.mm();
-    let scullp = Scullp::load(mm, Parameters::DEFAULT)?;
-    let mut file = scullp.open(0, Mode::Write)?;
-    for _ in 0..SIZE / 4096 {
-        file.write_all(&[7; 4096])?;
-    }
-    drop(file);
-    const DIGITS: usize = size_of::<usize>() * 2;
-    let address = |text: &str| -> Result<usize, Failure> {
-        equal(text.len() as u64, DIGITS as u64, "an address has all its digits")?;
-        let value = some(usize::from_str_radix(text, 16).ok(), "in hexadecimal")?;
-        let page = mm.virt_to_page(kmem::VirtAddr::new(value));
-        check(page.is_some_and(|page| mm.page_count(page) > 0), "of memory that is in use")?;
-        Ok(value)
-    };
-    // Each device begins with an empty line; the first has one item, the others none.
-    let last = 2 + 1 + QUANTA - 1;
-    let mut lines = Lines::new(|number, line| match number {
-        0 => check(line.is_empty(), "a line between devices"),
-        1 => check(line == "Device 0: qset 500, order 0, sz 1048576", "the device's line"),
-        2 => {
-            let rest = some(line.strip_prefix("  item at "), "the item's line")?;
-            let (item, set) = some(rest.split_once(", qset at "), "with its set")?;
-            check(address(item)? != address(set)?, "which are two places")
-        }
-        number if number <= last => {
-            let (index, quantum) = some(line.split_once(':'), "a quantum's line")?;
-            let mut wanted = Text::new();
-            write!(wanted, "{:>8}", number - 3)?;
-            check(index == wanted.as_str(), "its index, in eight columns")?;
-            equal(address(quantum)? as u64 % 4096, 0, "its address: a page")
-        }
-        number => {
-            let device = (number - last).div_ceil(2);
-            let mut wanted = Text::new();
-            if (number - last).is_multiple_of(2) {
-                write!(wanted, "Device {device}: qset 500, order 0, sz 0")?;
-            }
-            check(line == wanted.as_str(), "the empty devices' lines")
-        }
-    });
-    scullp.write_mem(&mut lines)?;
-    equal(lines.finish()?, last + 1 + 2 * 3, "there are no other lines")
-}
-
-fn persistence<M: Machine>(machine: &M) -> Result<(), Failure> {
-    let mm = machine.mm();
-    let before = Snapshot::take(machine);
-    let scullp = Scullp::load(mm, Parameters::DEFAULT)?;
-    let pattern = |at: u64| (at % 253) as u8 ^ 0x3c;
-    const SIZE: u64 = 100_000;
-    let mut file = scullp.open(1, Mode::Write)?;
-    for at in 0..SIZE {
-        file.write_all(&[pattern(at)])?;
-    }
-    drop(file);
-    for _ in 0..2 {
-        let mut file = scullp.open(1, Mode::Read)?;
-        let (mut at, mut buffer) = (0, [0; 777]);
-        loop {
-            let count = file.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            for byte in &buffer[..count] {
-                equal(
-                    (*byte).into(),
-                    pattern(at).into(),
-                    "a byte that was written is still there",
-                )?;
-                at += 1;
-            }
-        }
-        equal(at, SIZE, "all of them, after the file was closed")?;
-    }
-    equal(scullp.size(0)?, 0, "and only in the device that they were written to")?;
-    drop(scullp.open(1, Mode::Write)?);
-    equal(scullp.size(1)?, 0, "opening for writing trims the device")?;
-    let mut byte = [0];
-    equal(scullp.open(1, Mode::Read)?.read(&mut byte)? as u64, 0, "nothing is left to read")?;
-    scullp.open(2, Mode::Write)?.write_all(&[1; 10_000])?;
-    drop(scullp);
-    before.same(&Snapshot::take(machine))
+/// The bytes of a quantum of a size.
+fn quantum_bytes<M: Machine, S: Source>(machine: &M, size: u64) -> u64 {
+    if S::KIND.size == "order" { machine.facts().page_bytes() << size } else { size }
 }

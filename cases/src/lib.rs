@@ -17,7 +17,8 @@
 //! | --- | --- |
 //! | `machine.rs` | what a machine offers to cases |
 //! | `failure.rs`, `run.rs`, `snapshot.rs` | how a case is judged |
-//! | `hold.rs`, `elsewhere.rs`, `pressure.rs`, `text.rs` | what cases are written with |
+//! | `hold.rs`, `objects.rs`, `elsewhere.rs`, `pressure.rs`, `text.rs` | what cases are written with |
+//! | `warm.rs` | what CPUs keep of kmalloc, taken before a case begins |
 //! | `reclaimer.rs` | a reclaimer that frees what a case hands it |
 //! | the others | the cases, a file a group of statements |
 //!
@@ -28,6 +29,7 @@
 
 mod behaviour;
 mod buddy;
+mod caches;
 mod calls;
 mod contexts;
 mod devices;
@@ -37,17 +39,21 @@ mod files;
 mod frees;
 mod gfp;
 mod hold;
+mod kmalloc;
 mod machine;
 mod modifiers;
 mod numa;
+mod objects;
 mod pages;
 mod pagesets;
 mod pressure;
 mod reclaimer;
 mod run;
+mod slabs;
 mod snapshot;
 mod text;
 mod types;
+mod warm;
 mod zones;
 
 pub use failure::Failure;
@@ -64,6 +70,8 @@ pub struct Case<M> {
     pub ids: &'static [&'static str],
     /// How many reports of misuse it provokes. They are what it is about.
     pub reports: u64,
+    /// Whether kmalloc is used: what CPUs keep of it then is there before the case begins.
+    pub objects: bool,
     /// Whether it says anything on such a machine; if not, what it needs.
     pub needs: fn(&Facts) -> Result<(), &'static str>,
     /// The experiment. A task of the boot CPU runs it.
@@ -77,18 +85,23 @@ impl<M> Case<M> {
         needs: fn(&Facts) -> Result<(), &'static str>,
         run: fn(&M) -> Result<(), Failure>,
     ) -> Self {
-        Case { name, ids, reports: 0, needs, run }
+        Case { name, ids, reports: 0, objects: false, needs, run }
     }
 
     const fn reports(mut self, reports: u64) -> Self {
         self.reports = reports;
         self
     }
+
+    const fn objects(mut self) -> Self {
+        self.objects = true;
+        self
+    }
 }
 
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
-    let groups: [&'static [Case<M>]; 14] = [
+    let groups: [&'static [Case<M>]; 17] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),
@@ -101,6 +114,9 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         types::cases(),
         contexts::cases(),
         behaviour::cases(),
+        kmalloc::cases(),
+        slabs::cases(),
+        caches::cases(),
         devices::cases(),
         files::cases(),
     ];

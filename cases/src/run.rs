@@ -1,6 +1,7 @@
 //! Running a case, and judging what it leaves behind.
 
 use crate::failure::{check, equal};
+use crate::warm::warm_up;
 use crate::{Case, Failure, Machine, Snapshot};
 
 /// What became of a case on a machine.
@@ -26,6 +27,9 @@ pub fn run<M: Machine>(case: &Case<M>, machine: &M) -> Outcome {
 }
 
 fn judge<M: Machine>(case: &Case<M>, machine: &M) -> Result<(), Failure> {
+    if case.objects {
+        warm_up(machine)?;
+    }
     let before = Snapshot::take(machine);
     let reports = machine.misuses();
     (case.run)(machine)?;

@@ -6,7 +6,8 @@ use kmem::zone::MAX_ZONES;
 use crate::failure::equal;
 use crate::{Failure, Machine};
 
-/// How many free blocks of each order each zone has, with all CPUs' lists drained.
+/// How many free blocks of each order each zone has, with all caches shrunk and all CPUs' lists
+/// drained.
 ///
 /// Blocks merge as far as they can, so that the same pages being free means the same counts.
 pub struct Snapshot {
@@ -15,10 +16,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Drains all CPUs' lists, and looks. It means something only while nothing else allocates or
-    /// frees.
+    /// Shrinks all caches, drains all CPUs' lists, and looks. It means something only while nothing
+    /// else allocates or frees.
     pub fn take<M: Machine>(machine: &M) -> Snapshot {
         let mm = machine.mm();
+        // A slab that goes gives its record back, which may have been the last of another slab.
+        while mm.shrink_caches() > 0 {}
         mm.drain_all_pages();
         let mut blocks = [[0; Order::COUNT]; MAX_ZONES];
         for (zone, row) in mm.zones().iter().zip(&mut blocks) {

@@ -4,18 +4,20 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::commands::{self, Command, Fill, Held};
+use crate::commands::{self, Command, Fill, Held, Objects};
 use crate::files::{self, Modules};
 use crate::{Error, Failure, Invocation, Sink, System, parse};
 
 /// A shell: what it runs on, and what its user holds.
 pub struct Shell<'m, S: System> {
     pub(crate) system: &'m S,
-    pub(crate) modules: Modules<'m, S>,
+    pub(crate) modules: Modules<'m>,
     /// What `alloc_pages` gave out, by ID.
     pub(crate) held: Vec<Held>,
     /// The ID that the next block gets.
     pub(crate) next_id: u64,
+    /// What `kmalloc` and `cache` gave out.
+    pub(crate) objects: Objects,
     /// What `fill` took.
     pub(crate) fill: Fill,
     /// Whether `exit` was run.
@@ -30,6 +32,7 @@ impl<'m, S: System> Shell<'m, S> {
             modules: Modules::new(),
             held: Vec::new(),
             next_id: 1,
+            objects: Objects::new(),
             fill: Fill::new(),
             ended: false,
         }
@@ -95,19 +98,25 @@ impl<'m, S: System> Shell<'m, S> {
         Ok(out.finish()?)
     }
 
-    /// Gives back all that the user still holds: loaded modules, blocks, what `fill` took.
+    /// Gives back all that the user still holds: loaded modules, blocks, objects and caches, what `fill`
+    /// took.
     ///
     /// # Errors
     ///
-    /// What `fill` took no longer has the contents that it was given.
+    /// What `fill` took no longer has the contents that it was given, or a cache cannot be destroyed.
     pub fn finish(mut self) -> Result<(), Error> {
         self.modules.unload_all();
         for held in core::mem::take(&mut self.held) {
             held.free(self.system.mm());
         }
+        let freed = self.objects.free_all(self.system.mm());
         let drained = self.fill.drain(self.system.mm());
-        let failed = |message| Error { command: "drain".into(), failure: Failure::Failed(message) };
-        drained.map(|_| ()).map_err(failed)
+        let failed = |command: &str, message| Error {
+            command: command.into(),
+            failure: Failure::Failed(message),
+        };
+        drained.map_err(|message| failed("drain", message))?;
+        freed.map_err(|message| failed("cache", message))
     }
 }
 

@@ -7,6 +7,8 @@
 //! and never panic when there are none.
 //!
 //! ```text
+//!   KBox, KVec, Cache<T>      values that own their memory                            own
+//!             |
 //!     kmalloc, caches         objects of a size or kind, many to a page                    slab
 //!             |
 //!        alloc_pages          a kernel's calls, under the names of the texts          mm
@@ -39,6 +41,7 @@
 //!
 //! # Features
 //!
+//! * `allocator-api2`: `Kmalloc`, kmalloc as an allocator of that crate, for collections of others.
 //! * `x86_64`: `mm::Frames`, the page allocator as a frame allocator of the `x86_64` crate.
 #![no_std]
 #![deny(missing_docs)]
@@ -64,6 +67,8 @@ pub mod boot;
 mod buddy;
 #[cfg(not(loom))]
 pub mod mm;
+#[cfg(not(loom))]
+pub mod own;
 pub mod page;
 #[cfg(not(loom))]
 mod pcp;
@@ -98,6 +103,13 @@ pub use mm::{
     ReleaseError,
 };
 pub use order::{Order, get_order};
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+pub use own::Kmalloc;
+#[cfg(not(loom))]
+pub use own::{
+    Cache, CacheBox, CacheOptions, Construct, Constructed, ConstructedCache, DestroyError,
+    GlobalKmalloc, Handle, InsertError, KBox, KString, KVec, PushError, WriteError, Zeroable,
+};
 #[cfg(not(loom))]
 pub use page::MigrateType;
 pub use page::Page;

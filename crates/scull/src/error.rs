@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use kmem::AllocError;
+use kmem::{AllocError, CacheError};
 
 /// The error numbers that the drivers' calls give, by Linux's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub enum Errno {
     Ebadf,
     /// The offset is too large.
     Efbig,
+    /// No space left on the device.
+    Enospc,
+    /// Permission denied.
+    Eacces,
 }
 
 impl Errno {
@@ -28,6 +32,8 @@ impl Errno {
             Errno::Einval => "EINVAL",
             Errno::Ebadf => "EBADF",
             Errno::Efbig => "EFBIG",
+            Errno::Enospc => "ENOSPC",
+            Errno::Eacces => "EACCES",
         }
     }
 
@@ -39,6 +45,8 @@ impl Errno {
             Errno::Einval => 22,
             Errno::Ebadf => 9,
             Errno::Efbig => 27,
+            Errno::Enospc => 28,
+            Errno::Eacces => 13,
         }
     }
 }
@@ -46,25 +54,43 @@ impl Errno {
 /// Why a call of a driver failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScullError {
-    /// The page allocator has no memory. What the device held before the call is as it was.
+    /// There is no memory. What the device held before the call is as it was.
     NoMemory(AllocError),
+    /// The cache that quanta were to come from cannot be made (A306).
+    NoCache(CacheError),
+    /// The device may not hold so much (A165). It is as it was.
+    OverQuota {
+        /// The bytes that it holds.
+        held: u64,
+        /// The bytes that the call would have added.
+        needed: u64,
+        /// The bytes that it may hold.
+        quota: u64,
+    },
     /// There is no device with that number.
     NoSuchDevice {
         /// The number that was asked for.
-        device: u32,
+        device: u64,
         /// How many devices there are, from 0 on.
-        devices: u32,
+        devices: u64,
     },
-    /// A load parameter is out of its range.
+    /// The parameter is set when the module is loaded, and not afterwards (A305).
+    ReadOnly {
+        /// The module.
+        module: &'static str,
+        /// The parameter.
+        name: &'static str,
+    },
+    /// A parameter is out of its range.
     BadParameter {
         /// The parameter.
         name: &'static str,
         /// The value that was given.
-        value: u32,
+        value: u64,
         /// The smallest value.
-        smallest: u32,
+        smallest: u64,
         /// The largest value.
-        largest: u32,
+        largest: u64,
     },
     /// The file is not open for reading, or not for writing.
     NotOpenFor(&'static str),
@@ -79,7 +105,9 @@ impl ScullError {
     /// The error number that a driver of Linux would return.
     pub const fn errno(&self) -> Errno {
         match self {
-            ScullError::NoMemory(_) => Errno::Enomem,
+            ScullError::NoMemory(_) | ScullError::NoCache(_) => Errno::Enomem,
+            ScullError::OverQuota { .. } => Errno::Enospc,
+            ScullError::ReadOnly { .. } => Errno::Eacces,
             ScullError::NoSuchDevice { .. } => Errno::Enodev,
             ScullError::BadParameter { .. } => Errno::Einval,
             ScullError::NotOpenFor(_) => Errno::Ebadf,
@@ -92,6 +120,14 @@ impl fmt::Display for ScullError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ScullError::NoMemory(error) => error.fmt(f)?,
+            ScullError::NoCache(error) => write!(f, "the cache cannot be made: {error}")?,
+            ScullError::OverQuota { held, needed, quota } => write!(
+                f,
+                "over the device's quota of {quota} bytes: it holds {held} and needs {needed} more"
+            )?,
+            ScullError::ReadOnly { module, name } => {
+                write!(f, "{name} is set when {module} is loaded, not later")?
+            }
             ScullError::NoSuchDevice { device, devices } => {
                 let last = devices.saturating_sub(1);
                 write!(f, "there is no device {device}: the last is {last}")?

@@ -3,10 +3,11 @@
 //! A scull device keeps what is written to it, grows with it and forgets it when it is opened for
 //! writing anew. The devices differ in where their memory comes from; that is their point:
 //!
-//! | device | a quantum is | |
-//! | --- | --- | --- |
-//! | [`Scullp`] | `2^order` pages from `__get_free_pages` | here |
-//! | scull, scullc, scullv | from `kmalloc`, a slab cache, `vmalloc` | when kmem has them |
+//! | module | a quantum is |
+//! | --- | --- |
+//! | [`Scull`] | from kmalloc: 4000 bytes, or another number (A303) |
+//! | [`Scullc`] | an object of the slab cache `scullc` (A304) |
+//! | [`Scullp`] | `2^order` pages from `__get_free_pages` (A310) |
 //!
 //! ```text
 //!  device ──► item ──► item ──► ...        a list; each item has a quantum set
@@ -15,29 +16,52 @@
 //!           quantum set: an array of `qset` places
 //!              │ │ │
 //!              ▼ ▼ ▼
-//!           quantum quantum quantum        cleared, 2^order pages each
+//!           quantum quantum quantum        cleared, all of one size
 //! ```
 //!
+//! Items, sets and the table of devices come from kmalloc in all of them.
+//!
 //! The drivers know [`kmem`] and nothing else, so they run wherever it does. They are the samples
-//! that the texts make of them: one user at a time is what they are for, and nothing limits how
-//! much a device takes (A319). Running out of memory is an error and harms nothing.
+//! that the texts make of them: one user at a time is what they are for, and unless a quota is set
+//! nothing limits how much a device takes (A165, A319). Running out of memory is an error and harms
+//! nothing.
 //!
 //! | file | what is in it |
 //! | --- | --- |
 //! | `error.rs` | what can fail, and its errno |
 //! | `lock.rs` | a lock whose holder may sleep |
 //! | `memory.rs` | where the drivers' own small structures come from |
+//! | `source/` | where quanta come from: a file a kind of module |
+//! | `parameters.rs` | what is set when a module is loaded |
+//! | `quota.rs` | how much a device may hold |
 //! | `store.rs` | the list of quantum sets |
-//! | `scullp.rs` | the module: devices, open files, `/proc/scullpmem` |
+//! | `module.rs` | the module: devices, open files, its file in `/proc` |
+//! | `driver.rs` | modules of all kinds behind one face |
 
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod driver;
 mod error;
 mod lock;
 mod memory;
-mod scullp;
+mod module;
+mod parameters;
+mod quota;
+mod source;
 mod store;
 
+pub use driver::Driver;
 pub use error::{Errno, ScullError};
-pub use scullp::{File, Mode, Parameters, Scullp};
+pub use module::{File, Mode, Module};
+pub use parameters::Parameters;
+pub use source::{Kind, Kmalloc, Pages, SlabCache, Source};
+
+/// scull: quanta from kmalloc (A303).
+pub type Scull<'m, P, R> = Module<'m, Kmalloc, P, R>;
+
+/// scullc: quanta from a slab cache of its own (A304).
+pub type Scullc<'m, P, R> = Module<'m, SlabCache, P, R>;
+
+/// scullp: quanta that are whole pages (A310).
+pub type Scullp<'m, P, R> = Module<'m, Pages, P, R>;

@@ -4,10 +4,11 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::slice;
 
-use kmem::{AllocError, GFP_KERNEL, Mm, Platform, Reclaim, VirtAddr};
+use kmem::{AllocError, Mm, Platform, Reclaim};
 
-use crate::ScullError;
 use crate::memory::Small;
+use crate::quota::Account;
+use crate::{ScullError, Source};
 
 /// Owns one quantum. It does not know its size: the store does.
 struct Quantum(NonNull<u8>);
@@ -18,24 +19,32 @@ struct Item {
     set: Option<Small<Option<Quantum>>>,
 }
 
+/// How a device cuts its bytes up.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape<S> {
+    /// Where its quanta come from.
+    pub(crate) source: S,
+    /// How many quanta a set has.
+    pub(crate) qset: usize,
+}
+
 /// The bytes of one device.
 ///
 /// # Invariants
 ///
-/// - Items, sets and quanta come from `mm`, and each is in the list once.
-/// - Every set has `qset` places.
-/// - Every quantum has `2^order` pages, was cleared, and is not used by anything else. `order` does
-///   not change.
-pub(crate) struct Store<'m, P, R> {
+/// - Items and sets come from `mm`, quanta from `shape.source` with it; each is in the list once.
+/// - Every set has `shape.qset` places.
+/// - Every quantum was cleared. `shape` does not change while there is one.
+pub(crate) struct Store<'m, S, P, R> {
     mm: &'m Mm<P, R>,
     first: Option<Small<Item>>,
     size: u64,
-    order: u32,
-    qset: usize,
+    shape: Shape<S>,
+    account: Account,
 }
 
 // SAFETY: a store owns its quanta; the manager it refers to is shared by all CPUs.
-unsafe impl<'m, P, R> Send for Store<'m, P, R> where &'m Mm<P, R>: Send {}
+unsafe impl<'m, S: Send, P, R> Send for Store<'m, S, P, R> where &'m Mm<P, R>: Send {}
 
 /// Where a position falls.
 struct Place {
@@ -44,15 +53,20 @@ struct Place {
     offset: usize,
 }
 
-impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
-    /// An empty one, whose quanta will have `2^order` pages.
-    pub(crate) fn new(mm: &'m Mm<P, R>, order: u32, qset: usize) -> Self {
-        Store { mm, first: None, size: 0, order, qset }
+impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
+    /// An empty one.
+    pub(crate) fn new(mm: &'m Mm<P, R>, shape: Shape<S>, account: Account) -> Self {
+        Store { mm, first: None, size: 0, shape, account }
     }
 
     /// The number of bytes up to the end of what was written farthest.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The bytes that its quanta, sets and items have.
+    pub(crate) fn held(&self) -> u64 {
+        self.account.held()
     }
 
     /// Copies bytes from `position` on and answers how many: at most to the end of a quantum, and
@@ -82,7 +96,8 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
     ///
     /// # Errors
     ///
-    /// Without memory the store is left as it was: what this call had allocated is given back.
+    /// Without memory, and beyond the quota, the store is left as it was: what this call had
+    /// allocated is given back.
     pub(crate) fn write(&mut self, position: u64, data: &[u8]) -> Result<usize, ScullError> {
         if data.is_empty() {
             return Ok(0);
@@ -99,17 +114,23 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
         Ok(count)
     }
 
-    /// Gives all memory back.
-    pub(crate) fn trim(&mut self) {
+    /// Gives all memory back, and has another shape from now on.
+    pub(crate) fn trim(&mut self, shape: Shape<S>) {
         let first = self.first.take();
         self.free_items(first);
         self.size = 0;
+        self.account.clear();
+        self.shape = shape;
     }
 
-    /// Writes where the items are, and where the quanta of the last one are: a list of all would
-    /// be too long to read, and the last item is the one that grows.
-    pub(crate) fn write_layout(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+    /// Writes what `/proc` shows of the device with this number: its shape and size, where its items
+    /// are, and where the quanta of the last one are. A list of all would be too long to read, and
+    /// the last item is the one that grows.
+    pub(crate) fn write_mem(&self, number: usize, out: &mut dyn fmt::Write) -> fmt::Result {
         const DIGITS: usize = size_of::<usize>() * 2;
+        let Shape { source, qset } = &self.shape;
+        let (label, quantum, size) = (S::KIND.label, source.size(), self.size);
+        writeln!(out, "\nDevice {number}: qset {qset}, {label} {quantum}, sz {size}")?;
         let mut link = &self.first;
         while let Some(row) = link {
             let item = &row[0];
@@ -129,15 +150,15 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
     }
 
     fn quantum_bytes(&self) -> usize {
-        1 << (P::PAGE_SHIFT + self.order)
+        self.shape.source.bytes()
     }
 
     fn place(&self, position: u64) -> Place {
-        let quantum = self.quantum_bytes() as u64;
+        let (quantum, qset) = (self.quantum_bytes() as u64, self.shape.qset as u64);
         let number = position / quantum;
         Place {
-            item: number / self.qset as u64,
-            slot: (number % self.qset as u64) as usize,
+            item: number / qset,
+            slot: (number % qset) as usize,
             offset: (position % quantum) as usize,
         }
     }
@@ -157,35 +178,45 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
         unsafe { slice::from_raw_parts(quantum.0.as_ptr(), self.quantum_bytes()) }
     }
 
-    fn find_or_allocate(&mut self, place: &Place) -> Result<NonNull<u8>, AllocError> {
+    fn find_or_allocate(&mut self, place: &Place) -> Result<NonNull<u8>, ScullError> {
         // The usual case: only the quantum, or nothing at all, is missing.
         if let Some(Item { set: Some(set), .. }) = item_mut(&mut self.first, place.item) {
             let slot = &mut set[place.slot];
             if let Some(quantum) = slot {
                 return Ok(quantum.0);
             }
-            let quantum = allocate_quantum(self.mm, self.order)?;
+            let bytes = self.shape.source.bytes() as u64;
+            self.account.allows(bytes)?;
+            let quantum = allocate_quantum(self.mm, &self.shape.source)?;
             let address = quantum.0;
             *slot = Some(quantum);
+            self.account.add(bytes);
             return Ok(address);
         }
-        self.allocate_set(place)
+        let items = (place.item + 1).saturating_sub(self.items().count() as u64);
+        let small = Small::<Option<Quantum>>::bytes_of(self.shape.qset) + self.quantum_bytes();
+        let bytes = items.saturating_mul(size_of::<Item>() as u64).saturating_add(small as u64);
+        self.account.allows(bytes)?;
+        let address = self.allocate_set(place, items)?;
+        self.account.add(bytes);
+        Ok(address)
     }
 
-    /// Allocates quantum, set and items, in this order, and puts them in the list when all are
-    /// there, so that a failure finds the list untouched.
-    fn allocate_set(&mut self, place: &Place) -> Result<NonNull<u8>, AllocError> {
+    /// Allocates quantum, set and so many items, in this order, and puts them in the list when all
+    /// are there, so that a failure finds the list untouched.
+    fn allocate_set(&mut self, place: &Place, items: u64) -> Result<NonNull<u8>, AllocError> {
         let mm = self.mm;
-        let quantum = allocate_quantum(mm, self.order)?;
+        let quantum = allocate_quantum(mm, &self.shape.source)?;
         let address = quantum.0;
         let mut quantum = Some(quantum);
-        let set = Small::new(
-            mm,
-            self.qset,
-            |slot| {
-                if slot == place.slot { quantum.take() } else { None }
-            },
-        );
+        let set =
+            Small::new(
+                mm,
+                self.shape.qset,
+                |slot| {
+                    if slot == place.slot { quantum.take() } else { None }
+                },
+            );
         let set = match set {
             Ok(set) => set,
             Err(error) => {
@@ -201,7 +232,7 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
         }
         let mut set = Some(set);
         let mut chain: Option<Small<Item>> = None;
-        for _ in self.items().count() as u64..=place.item {
+        for _ in 0..items {
             // The chain grows at its head, so the first item made is the last of the list.
             let (mut held_set, mut next) = (set.take(), chain.take());
             let made = Small::new(mm, 1, |_| Item { next: next.take(), set: held_set.take() });
@@ -236,6 +267,7 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
         }
     }
 
+    /// Frees each quantum, and then the set (A307).
     fn free_set(&self, mut set: Small<Option<Quantum>>) {
         for slot in set.iter_mut() {
             if let Some(quantum) = slot.take() {
@@ -247,23 +279,20 @@ impl<'m, P: Platform, R: Reclaim> Store<'m, P, R> {
     }
 
     fn free_quantum(&self, quantum: Quantum) {
-        // SAFETY: by the invariants the quantum is from this manager, of this order, and nothing
-        // else uses it (A310).
-        unsafe { self.mm.free_pages(VirtAddr::from_ptr(quantum.0.as_ptr()), self.order) };
+        // SAFETY: by the invariants the quantum is from this source, and nothing else uses it.
+        unsafe { self.shape.source.free(self.mm, quantum.0) };
     }
 }
 
-/// A quantum as the texts allocate it: pages, then cleared (A310).
-fn allocate_quantum<P: Platform, R: Reclaim>(
+/// A quantum as the texts allocate it: memory, then cleared (A306, A310).
+fn allocate_quantum<S: Source, P: Platform, R: Reclaim>(
     mm: &Mm<P, R>,
-    order: u32,
+    source: &S,
 ) -> Result<Quantum, AllocError> {
-    let address = mm.__get_free_pages(GFP_KERNEL, order)?;
-    let bytes: *mut u8 = address.as_ptr();
-    // SAFETY: the block is ours and has this many bytes.
-    unsafe { bytes.write_bytes(0, 1 << (P::PAGE_SHIFT + order)) };
-    // SAFETY: a block of memory does not start at address 0.
-    Ok(Quantum(unsafe { NonNull::new_unchecked(bytes) }))
+    let quantum = source.allocate(mm)?;
+    // SAFETY: the quantum is ours and has this many bytes.
+    unsafe { quantum.write_bytes(0, source.bytes()) };
+    Ok(Quantum(quantum))
 }
 
 fn item_mut(first: &mut Option<Small<Item>>, number: u64) -> Option<&mut Item> {
@@ -274,7 +303,7 @@ fn item_mut(first: &mut Option<Small<Item>>, number: u64) -> Option<&mut Item> {
     Some(&mut link.as_mut()?[0])
 }
 
-impl<P, R> Drop for Store<'_, P, R> {
+impl<S, P, R> Drop for Store<'_, S, P, R> {
     fn drop(&mut self) {
         // The module trims before it lets go; a store cannot do it here without the bounds.
         debug_assert!(self.first.is_none(), "a store is trimmed before it is dropped");

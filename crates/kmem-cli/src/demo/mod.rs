@@ -1,5 +1,7 @@
 //! `kmem demo`: a tour of what the memory manager does, with each thing checked.
 
+mod density;
+mod guide;
 mod sample;
 mod tour;
 

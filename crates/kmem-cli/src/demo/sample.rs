@@ -33,22 +33,18 @@ impl Sample {
     pub fn make() -> Result<Self, Exit> {
         let folder = folder()?;
         let sample = Sample { file: folder.join("sample"), bytes: BYTES, folder };
-        let written = File::create(&sample.file).and_then(|file| {
-            let mut out = BufWriter::new(file);
-            let mut x = 1u64;
-            for _ in 0..BYTES / 8 {
-                // Knuth's linear congruential generator for 64 bits.
-                x = x
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
-                out.write_all(&x.to_le_bytes())?;
-            }
-            out.flush()
-        });
-        written.map_err(|error| {
-            Exit::Failed(format!("cannot write {}: {error}", sample.file.display()))
-        })?;
+        write(&sample.file, BYTES)?;
         Ok(sample)
+    }
+
+    /// How many bytes the texts copied from one device to another.
+    pub const FOUR_MEGABYTES: u64 = 4 << 20;
+
+    /// A file of so many bytes.
+    pub fn four_megabytes(&self) -> Result<PathBuf, Exit> {
+        let file = self.folder.join("4MB");
+        write(&file, Self::FOUR_MEGABYTES)?;
+        Ok(file)
     }
 
     /// Where the copy goes.
@@ -62,6 +58,21 @@ impl Drop for Sample {
         // What cannot be removed is in the folder for temporary files, where it does no harm.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Writes a file of bytes that no page repeats.
+fn write(path: &Path, bytes: u64) -> Result<(), Exit> {
+    let written = File::create(path).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        let mut x = 1u64;
+        for _ in 0..bytes / 8 {
+            // Knuth's linear congruential generator for 64 bits.
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            out.write_all(&x.to_le_bytes())?;
+        }
+        out.flush()
+    });
+    written.map_err(|error| Exit::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
 fn folder() -> Result<PathBuf, Exit> {

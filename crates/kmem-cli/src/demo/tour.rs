@@ -1,13 +1,14 @@
 //! The stops of the tour.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use kmem_shell::{Count, FreeLists, Shell, System};
+use kmem_shell::{Count, System};
 
+use super::density::{HEADING, copy};
+use super::guide::{Guide, say};
 use super::sample::Sample;
-use crate::console::{COMMAND, GOOD, REMARK, printable, seconds};
+use crate::console::{COMMAND, GOOD, seconds};
 use crate::exit::Exit;
 use crate::hosted::{Hosted, Visit};
 
@@ -25,12 +26,11 @@ impl<'s> Tour<'s> {
 
 impl Visit for Tour<'_> {
     fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
-        let mut guide = Guide { machine, shell: Shell::new(machine), held: 0 };
+        let mut guide = Guide::new(machine);
         let walked = self.walk(&mut guide);
-        let Guide { shell, held, .. } = guide;
-        let finished = machine.run(|| shell.finish());
+        let finished = guide.finish();
         walked?;
-        finished.map_err(|error| Exit::Lost(error.to_string()))?;
+        let held = finished?;
         let time = seconds(self.begun.elapsed());
         say(format_args!("\n{GOOD}All {held} checks held{GOOD:#}, in {time}. Your turn: kmem boot"))
     }
@@ -52,11 +52,12 @@ impl Tour<'_> {
         guide.remark(
             "How many blocks of 1, 2, 4 ... 1024 free pages each zone has. Each CPU keeps some more \
              on lists\nof its own; `drain` empties them, and then free pages lie in the largest \
-             blocks that they can form.",
+             blocks that they can form.\nWhat each CPU keeps of kmalloc's sizes for its next requests has \
+             been taken before.",
         )?;
-        guide.command("drain")?;
-        guide.command("cat /proc/buddyinfo")?;
-        let before = guide.lists();
+        guide.warm_up()?;
+        let before = guide.show_lists()?;
+        let slabs = guide.slab_pages();
 
         guide.remark(
             "A driver of Linux Device Drivers: /dev/scullp0 to 3 keep in whole pages what is \
@@ -79,18 +80,17 @@ impl Tour<'_> {
         guide.command(&format!("head -{} /proc/scullpmem", sets + 5))?;
 
         guide.remark("The same table as above, now that the file lies in the machine's memory.")?;
-        guide.command("drain")?;
-        guide.command("cat /proc/buddyinfo")?;
-        let taken = before.pages().saturating_sub(guide.lists().pages());
-        let tables = 1 + 2 * sets;
+        let taken = before.pages().saturating_sub(guide.show_lists()?.pages());
+        let slabs = guide.slab_pages().saturating_sub(slabs);
         guide.remark(format_args!(
-            "{} fewer are free. Of them {file_pages} for the file, {} and {} that point\nto them, \
-             and one for the table of devices. Larger blocks were split to get single pages.",
+            "{} fewer are free: {file_pages} for the file, and {slabs} that kmalloc has cut up for\n\
+             {}, {} that point to them, and the table of devices. Larger\n\
+             blocks were split to get single pages.",
             Count(taken, "page"),
-            Count(sets, "quantum set"),
             Count(sets, "list item"),
+            Count(sets, "quantum set"),
         ))?;
-        guide.check("every page is accounted for", taken == file_pages + tables)?;
+        guide.check("every page is accounted for", taken == file_pages + slabs)?;
 
         guide.remark(
             "A bug, on purpose: a page is freed twice. It is caught at the call, and memory stays \
@@ -100,6 +100,8 @@ impl Tour<'_> {
         guide.command("wrong_free double")?;
         guide.check("the double free was reported", guide.machine.misuses() == reports + 1)?;
 
+        self.compare_devices(guide)?;
+
         guide.remark(
             "Both CPUs and interrupt handlers allocate and free at random; what lies in every block \
              is verified.",
@@ -107,51 +109,46 @@ impl Tour<'_> {
         guide.command("stress 50000")?;
         guide.held("nothing was lost, handed out twice or overwritten")?;
 
-        guide.remark("Unloading the driver gives every page back, and the blocks merge again.")?;
-        guide.command("rmmod scullp")?;
-        guide.command("drain")?;
-        guide.command("cat /proc/buddyinfo")?;
-        let after = guide.lists();
+        guide.remark(
+            "All drivers are unloaded: every page is back, and the blocks have merged again.",
+        )?;
+        let after = guide.show_lists()?;
         guide.check("the free lists are as at the start", before.difference(&after).is_none())
     }
-}
 
-/// Shows and runs commands, and counts what held.
-struct Guide<'m, const SHIFT: u32> {
-    machine: &'m Hosted<SHIFT>,
-    shell: Shell<'m, Hosted<SHIFT>>,
-    held: u32,
-}
+    /// scull, scullc and scullp beside each other.
+    fn compare_devices<const SHIFT: u32>(&self, guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+        let bytes = Sample::FOUR_MEGABYTES;
+        let file = quoted(&self.sample.four_megabytes()?);
+        guide.remark(
+            "The drivers of the book differ in where their memory comes from: scull's from kmalloc, 4000 \
+             bytes\na piece, scullc's from a slab cache of its own, scullp's are pages. The book copies \
+             4 MB from one\ndevice to another and looks at the clock. Here the work and the memory are \
+             counted.",
+        )?;
+        guide.command("rmmod scullp")?;
+        let scull = copy(guide, "scull", &file, bytes)?;
+        let scullp = copy(guide, "scullp", &file, bytes)?;
+        say(format_args!("{HEADING}\n{scull}\n{scullp}"))?;
+        guide.check(
+            "scullp asks less often, its pages hold nothing but the file, and it takes fewer",
+            scullp.calls < scull.calls
+                && scullp.whole == 2 * (bytes >> SHIFT)
+                && scullp.pages < scull.pages,
+        )?;
 
-impl<const SHIFT: u32> Guide<'_, SHIFT> {
-    fn remark(&self, text: impl std::fmt::Display) -> Result<(), Exit> {
-        say(format_args!("\n{REMARK}{text}{REMARK:#}"))
+        guide.remark(
+            "4000 bytes were chosen to fit kmalloc's sizes. Where a piece does not, a cache of its own \
+             has\nmore of them to a page.",
+        )?;
+        let scull = copy(guide, "scull quantum=2600", &file, bytes)?;
+        let scullc = copy(guide, "scullc quantum=2600", &file, bytes)?;
+        say(format_args!("{HEADING}\n{scull}\n{scullc}"))?;
+        guide.check(
+            "scullc has as many pieces as scull in fewer pages",
+            scullc.calls == scull.calls && scullc.pages < scull.pages,
+        )
     }
-
-    fn command(&mut self, line: &str) -> Result<(), Exit> {
-        say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(line)))?;
-        let result = self.machine.run(|| self.shell.run(line));
-        self.machine.settle();
-        result.map_err(|error| self.machine.exit_of(error))
-    }
-
-    fn check(&mut self, what: &str, held: bool) -> Result<(), Exit> {
-        if held { self.held(what) } else { Err(Exit::Failed(format!("this did not hold: {what}"))) }
-    }
-
-    /// Tells what held: a command that has just gone well would have failed otherwise.
-    fn held(&mut self, what: &str) -> Result<(), Exit> {
-        self.held += 1;
-        say(format_args!("{GOOD}held:{GOOD:#} {what}"))
-    }
-
-    fn lists(&self) -> FreeLists {
-        self.machine.run(|| FreeLists::take(self.machine.mm()))
-    }
-}
-
-fn say(text: std::fmt::Arguments<'_>) -> Result<(), Exit> {
-    writeln!(anstream::stdout(), "{text}").map_err(Exit::not_printed)
 }
 
 /// A path as one word of the shell.

@@ -1,10 +1,14 @@
 //! The commands: a file a group, and one table of all.
 
+mod caches;
+mod echo;
 mod files;
 mod general;
 mod mistakes;
 mod modules;
+mod objects;
 mod pages;
+mod slabtop;
 
 use alloc::format;
 use alloc::string::String;
@@ -13,6 +17,7 @@ use core::str::FromStr;
 
 use crate::{Failure, Shell, Sink, System};
 
+pub(crate) use objects::Objects;
 pub(crate) use pages::{Fill, Held};
 
 /// What runs a command: the shell, the words after the command's name, where output goes.
@@ -45,10 +50,16 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             files::head(),
             files::cmp(),
             files::ls(),
+            echo::echo(),
             pages::alloc_pages(),
             pages::free(),
             pages::fill(),
             pages::drain(),
+            objects::kmalloc(),
+            objects::krealloc(),
+            objects::kfree(),
+            caches::cache(),
+            slabtop::slabtop(),
             mistakes::wrong_free(),
             mistakes::leak(),
             general::stress(),

@@ -9,7 +9,16 @@ pub(super) const fn insmod<S: System>() -> Command<S> {
     Command {
         name: "insmod",
         usage: "insmod MODULE [PARAMETER=VALUE]...",
-        about: "load a module; scullp has order=0, qset=500 and devices=4",
+        about: "load a module: scull, scullc or scullp\n\
+                scull keeps what is written to /dev/scull0 in memory from kmalloc, scullc in\n\
+                objects of a slab cache, scullp in pages.\n\
+                devices=4     how many devices there are\n\
+                quantum=4000  bytes of each piece of memory; scull and scullc have it\n\
+                order=0       scullp has it instead: 2^order pages\n\
+                qset=500      how many pieces a list item has; scull: 1000\n\
+                quota=0       how many bytes a device may hold; 0: any number\n\
+                /sys/module/scull/parameters shows them; what is written to quantum and qset\n\
+                there holds for a device from when it is emptied.",
         example: "insmod scullp order=2",
         run: run_insmod,
     }
@@ -40,7 +49,7 @@ fn run_rmmod<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [name] = exactly(&rmmod::<S>(), arguments)?;
-    Ok(shell.modules.unload(name)?)
+    Ok(shell.modules.unload::<S>(name)?)
 }
 
 pub(super) const fn lsmod<S: System>() -> Command<S> {

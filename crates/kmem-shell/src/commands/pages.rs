@@ -260,7 +260,7 @@ fn read_head(bytes: &[u8]) -> [u64; 3] {
 }
 
 /// Reads flags; what they mean together is for the allocation to judge.
-fn gfp(text: &str) -> Result<Gfp, Failure> {
+pub(super) fn gfp(text: &str) -> Result<Gfp, Failure> {
     let flags: Gfp = text.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
     // The shell is the one that could free what such a request waits for.
     if flags.contains(Gfp::NOFAIL) {

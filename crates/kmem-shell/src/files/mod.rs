@@ -1,8 +1,9 @@
-//! Paths as streams: devices, `/proc` files, files of the host.
+//! Paths as streams: devices, `/proc` and `/sys` files, files of the host.
 
 mod device;
 mod modules;
 mod proc;
+mod sys;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -22,6 +23,7 @@ pub(crate) const CHUNK: usize = 64 << 10;
 enum Place {
     Device(String),
     Proc(String),
+    Sys(String),
     /// To the host, which is given the path as it was written: it alone can follow links.
     Host,
 }
@@ -41,6 +43,7 @@ fn place(path: &str) -> Place {
     match names.split_first() {
         Some((&"dev", names)) if path.starts_with('/') => Place::Device(names.join("/")),
         Some((&"proc", names)) if path.starts_with('/') => Place::Proc(names.join("/")),
+        Some((&"sys", names)) if path.starts_with('/') => Place::Sys(names.join("/")),
         _ => Place::Host,
     }
 }
@@ -49,7 +52,7 @@ fn place(path: &str) -> Place {
 fn file(path: &str) -> Result<Place, String> {
     match place(path) {
         Place::Host if path.is_empty() => Err("the path is empty: give a file".into()),
-        Place::Device(name) | Place::Proc(name) if name.is_empty() => {
+        Place::Device(name) | Place::Proc(name) | Place::Sys(name) if name.is_empty() => {
             Err(format!("{path} is a directory: give a file"))
         }
         place => Ok(place),
@@ -68,8 +71,9 @@ pub(crate) fn open<'m, S: System>(
     path: &str,
 ) -> Result<Box<dyn Source + 'm>, String> {
     match file(path)? {
-        Place::Device(name) => device::open(&shell.modules, &name),
+        Place::Device(name) => device::open::<S>(&shell.modules, &name),
         Place::Proc(name) => proc::open(shell, &name),
+        Place::Sys(path) => sys::open(&shell.modules, &path),
         Place::Host => shell.system.open(path).map(|source| source as Box<dyn Source>),
     }
 }
@@ -92,8 +96,9 @@ pub(crate) fn create<'m, S: System>(
     path: &str,
 ) -> Result<Box<dyn Sink + 'm>, String> {
     match file(path)? {
-        Place::Device(name) => device::create(&shell.modules, &name),
+        Place::Device(name) => device::create::<S>(&shell.modules, &name),
         Place::Proc(name) => Err(format!("/proc/{name} cannot be written")),
+        Place::Sys(path) => sys::create(&shell.modules, &path),
         Place::Host => shell.system.create(path).map(|sink| sink as Box<dyn Sink>),
     }
 }
@@ -108,6 +113,9 @@ pub(crate) fn list<S: System>(shell: &Shell<'_, S>, path: &str) -> Result<Vec<St
         Place::Device(name) if name.is_empty() => Ok(device::names(&shell.modules)),
         Place::Proc(name) if name.is_empty() => Ok(proc::names(shell)),
         Place::Host => shell.system.list(path),
+        Place::Sys(name) => {
+            Ok(sys::names(&shell.modules, &name)?.unwrap_or_else(|| Vec::from([path.into()])))
+        }
         Place::Device(_) | Place::Proc(_) => open(shell, path).map(|_| Vec::from([path.into()])),
     }
 }
@@ -158,6 +166,9 @@ mod tests {
         }
         for path in ["/proc/a", "//proc/a", "/dev/../proc/a", "/tmp/../proc/a", "/proc/b/../a"] {
             assert_eq!(place(path), Place::Proc("a".into()), "{path}");
+        }
+        for path in ["/sys/a", "//sys/a", "/dev/../sys/./a"] {
+            assert_eq!(place(path), Place::Sys("a".into()), "{path}");
         }
         for path in ["/dev", "/dev/", "//dev/.", "/dev/zero/.."] {
             assert_eq!(place(path), Place::Device(String::new()), "{path}");

@@ -3,70 +3,86 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 
-use scull::{Parameters, Scullp};
+use kmem::Mm;
+use scull::{Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError, SlabCache};
 
 use crate::System;
 
-/// The scullp of a machine.
-pub(crate) type MachineScullp<'m, S> = Scullp<'m, <S as System>::Platform, <S as System>::Reclaim>;
+/// A loaded module, which a file that is open on one of its devices shares.
+pub(crate) type Loaded<'m> = Arc<dyn Driver + 'm>;
 
-/// What is loaded. A file that is open on a module's device shares the module, so it cannot go
-/// away below it.
-pub(crate) struct Modules<'m, S: System> {
-    scullp: Option<Arc<MachineScullp<'m, S>>>,
+/// What is loaded, the latest first, as Linux lists it.
+pub(crate) struct Modules<'m> {
+    loaded: Vec<Loaded<'m>>,
 }
 
-impl<'m, S: System> Modules<'m, S> {
+/// What loads a module.
+type Load<'m, S> = fn(
+    &'m Mm<<S as System>::Platform, <S as System>::Reclaim>,
+    Parameters,
+) -> Result<Loaded<'m>, ScullError>;
+
+/// The modules that there are, loaded or not.
+fn available<'m, S: System>() -> [(&'static Kind, Load<'m, S>); 3] {
+    fn of<'m, S: System, Q: scull::Source>() -> (&'static Kind, Load<'m, S>) {
+        (const { &Q::KIND }, |mm, parameters| {
+            Ok(Arc::new(Module::<Q, _, _>::load(mm, parameters)?))
+        })
+    }
+    [of::<S, Kmalloc>(), of::<S, SlabCache>(), of::<S, Pages>()]
+}
+
+impl<'m> Modules<'m> {
     pub(crate) const fn new() -> Self {
-        Modules { scullp: None }
+        Modules { loaded: Vec::new() }
     }
 
-    pub(crate) fn scullp(&self) -> Option<&Arc<MachineScullp<'m, S>>> {
-        self.scullp.as_ref()
+    /// A module, if it is loaded.
+    pub(crate) fn find(&self, name: &str) -> Option<&Loaded<'m>> {
+        self.loaded.iter().find(|module| module.kind().name == name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Loaded<'m>> {
+        self.loaded.iter()
     }
 
     /// Loads a module with parameters of the form `order=2`.
-    pub(crate) fn load(
+    pub(crate) fn load<S: System>(
         &mut self,
         system: &'m S,
         name: &str,
         settings: &[String],
     ) -> Result<(), String> {
-        known(name)?;
-        if self.scullp.is_some() {
+        let (kind, load) = known::<S>(name)?;
+        if self.find(name).is_some() {
             return Err(format!("{name} is loaded already; `rmmod {name}` unloads it"));
         }
-        let mut parameters = Parameters::DEFAULT;
+        let mut parameters = kind.defaults;
         for setting in settings {
-            set(&mut parameters, setting)?;
+            set(kind, &mut parameters, setting)?;
         }
-        let module = Scullp::load(system.mm(), parameters).map_err(|e| format!("{name}: {e}"))?;
-        self.scullp = Some(Arc::new(module));
+        let module = load(system.mm(), parameters).map_err(|e| format!("{name}: {e}"))?;
+        self.loaded.insert(0, module);
         Ok(())
     }
 
     /// Unloads a module; its memory goes back.
-    pub(crate) fn unload(&mut self, name: &str) -> Result<(), String> {
-        known(name)?;
-        match self.scullp.take() {
-            None => Err(format!("{name} is not loaded; `lsmod` lists what is")),
-            Some(module) => match Arc::try_unwrap(module) {
-                Ok(module) => {
-                    drop(module);
-                    Ok(())
-                }
-                Err(shared) => {
-                    self.scullp = Some(shared);
-                    Err(format!("{name} is in use: a file is open on one of its devices"))
-                }
-            },
+    pub(crate) fn unload<S: System>(&mut self, name: &str) -> Result<(), String> {
+        known::<S>(name)?;
+        let at = self.loaded.iter().position(|module| module.kind().name == name);
+        let at = at.ok_or_else(|| format!("{name} is not loaded; `lsmod` lists what is"))?;
+        if Arc::strong_count(&self.loaded[at]) > 1 {
+            return Err(format!("{name} is in use: a file is open on one of its devices"));
         }
+        self.loaded.remove(at);
+        Ok(())
     }
 
     pub(crate) fn unload_all(&mut self) {
-        self.scullp = None;
+        self.loaded.clear();
     }
 
     /// Writes `/proc/modules`, in Linux's columns: name, bytes of the module's own tables, how
@@ -84,33 +100,37 @@ impl<'m, S: System> Modules<'m, S> {
     }
 
     fn each(&self, mut row: impl FnMut(&str, usize, usize, usize) -> fmt::Result) -> fmt::Result {
-        self.scullp.iter().try_for_each(|module| {
+        self.loaded.iter().try_for_each(|module| {
             let (address, bytes) = module.table_memory();
-            row(MachineScullp::<S>::NAME, bytes, Arc::strong_count(module) - 1, address)
+            row(module.kind().name, bytes, Arc::strong_count(module) - 1, address)
         })
     }
 }
 
-fn known(name: &str) -> Result<(), String> {
-    match name {
-        "scullp" => Ok(()),
-        _ => Err(format!("there is no module {name}; there is scullp")),
-    }
+/// The kinds of modules that there are.
+pub(crate) fn kinds<S: System>() -> impl Iterator<Item = &'static Kind> {
+    available::<S>().into_iter().map(|(kind, _)| kind)
 }
 
-fn set(parameters: &mut Parameters, setting: &str) -> Result<(), String> {
-    let explain =
-        || format!("{setting} is no parameter of scullp; give devices=N, order=N or qset=N");
-    let (key, value) = setting.split_once('=').ok_or_else(explain)?;
-    if !matches!(key, "devices" | "order" | "qset") {
-        return Err(explain());
-    }
-    let value = value.parse().map_err(|_| format!("{setting} is out of range: give a number"))?;
-    match key {
-        "devices" => parameters.devices = value,
-        "order" => parameters.order = value,
-        "qset" => parameters.qset = value,
-        _ => return Err(explain()),
-    }
+fn known<'m, S: System>(name: &str) -> Result<(&'static Kind, Load<'m, S>), String> {
+    available::<S>().into_iter().find(|(kind, _)| kind.name == name).ok_or_else(|| {
+        let names: Vec<_> = kinds::<S>().map(|kind| kind.name).collect();
+        format!("there is no module {name}; there are {}", names.join(", "))
+    })
+}
+
+fn set(kind: &Kind, parameters: &mut Parameters, setting: &str) -> Result<(), String> {
+    let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+    let place = parameters.by_name(kind, name).filter(|_| setting.contains('='));
+    let place = place.ok_or_else(|| {
+        let names = kind.defaults.named(kind).map(|(name, _)| format!("{name}=N"));
+        format!("{setting} is no parameter of {}; give {}", kind.name, names.join(", "))
+    })?;
+    *place = number(setting, value)?;
     Ok(())
+}
+
+/// Reads a parameter's value; `written` is how it was given.
+pub(super) fn number(written: &str, value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{written} is out of range: give a number"))
 }

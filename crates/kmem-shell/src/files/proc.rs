@@ -9,6 +9,7 @@ use core::fmt;
 use kmem::report;
 
 use super::Text;
+use super::modules::kinds;
 use crate::{Shell, Source, System};
 
 /// Writes a file's text, or answers that there is no such file now.
@@ -20,30 +21,25 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
         "meminfo" => report::meminfo(mm, out),
         "modules" => shell.modules.write(out),
         "pagetypeinfo" => report::pagetypeinfo(mm, out),
-        "scullpmem" => shell.modules.scullp()?.write_mem(out),
         "slabinfo" => report::slabinfo(mm, out),
         "vmstat" => report::vmstat(mm, out),
         "zoneinfo" => report::zoneinfo(mm, out),
-        _ => return None,
+        name => shell.modules.find(name.strip_suffix(MEM)?)?.write_mem(out),
     })
 }
 
-const NAMES: [&str; 9] = [
-    "buddyinfo",
-    "iomem",
-    "meminfo",
-    "modules",
-    "pagetypeinfo",
-    "scullpmem",
-    "slabinfo",
-    "vmstat",
-    "zoneinfo",
-];
+/// What a module's file is called after its name: `scullpmem`.
+const MEM: &str = "mem";
+
+const NAMES: [&str; 8] =
+    ["buddyinfo", "iomem", "meminfo", "modules", "pagetypeinfo", "slabinfo", "vmstat", "zoneinfo"];
 
 /// The names in `/proc`.
 pub(super) fn names<S: System>(shell: &Shell<'_, S>) -> Vec<String> {
-    let there = |name: &&str| *name != "scullpmem" || shell.modules.scullp().is_some();
-    NAMES.into_iter().filter(there).map(String::from).collect()
+    let modules = shell.modules.iter().map(|module| format!("{}{MEM}", module.kind().name));
+    let mut names: Vec<_> = NAMES.map(String::from).into_iter().chain(modules).collect();
+    names.sort();
+    names
 }
 
 /// The text as it is now: what changes later is not in it.
@@ -55,8 +51,9 @@ pub(super) fn open<'m, S: System>(
     match write(shell, name, &mut text) {
         Some(Ok(())) => Ok(Box::new(Text { text, at: 0 })),
         Some(Err(fmt::Error)) => Err(format!("/proc/{name} could not be written")),
-        None if name == "scullpmem" => {
-            Err(format!("/proc/{name} needs the module scullp: `insmod scullp` first"))
+        None if kinds::<S>().any(|kind| name.strip_suffix(MEM) == Some(kind.name)) => {
+            let module = name.trim_end_matches(MEM);
+            Err(format!("/proc/{name} needs the module {module}: `insmod {module}` first"))
         }
         None => Err(format!("there is no /proc/{name}; `ls /proc` lists what there is")),
     }

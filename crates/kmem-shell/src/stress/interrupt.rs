@@ -5,8 +5,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kmem::{CpuId, GFP_ATOMIC, Gfp, Mm, Page, Platform, Reclaim};
 
 use super::held::{Held, Kind};
+use super::object::Object;
 use super::random::Random;
-use super::{Shared, free_verified, stamp};
+use super::{Shared, free_verified, objects, stamp};
 
 /// Larger blocks would keep the interrupted code waiting for too long.
 const LARGEST_ORDER: u32 = 3;
@@ -17,13 +18,18 @@ const BULK: usize = 4;
 /// Makes each interrupt's numbers its own.
 static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 
-/// Frees a block that a worker left in the mailbox, and leaves a new one there.
+/// The largest request for an object, as a power of two: with the contents looked at, it is as much
+/// work as a block.
+const LARGEST_OBJECT: u32 = 13;
+
+/// Frees what workers left in the mailboxes, and leaves new blocks and objects there.
 pub(super) fn handle<P: Platform, R: Reclaim>(mm: &Mm<P, R>, shared: &Shared, cpu: CpuId) {
     if shared.stopped() {
         return;
     }
     let number = INTERRUPTS.fetch_add(1, Ordering::Relaxed);
     let mut random = Random::new(shared.seed ^ u64::from(cpu.get()) << 56 ^ number << 8);
+    objects(mm, shared, &mut random);
     if let Some(held) = shared.mailbox.take(random.any()) {
         if held.pages <= 1 << LARGEST_ORDER && held.kind != Kind::Contiguous {
             shared.counts.freed_elsewhere();
@@ -48,6 +54,34 @@ pub(super) fn handle<P: Platform, R: Reclaim>(mm: &Mm<P, R>, shared: &Shared, cp
             // SAFETY: the mailbox did not take it.
             unsafe { free_verified(mm, shared, held) };
         }
+    }
+}
+
+/// Frees an object that was left, and leaves another (A163).
+fn objects<P: Platform, R: Reclaim>(mm: &Mm<P, R>, shared: &Shared, random: &mut Random) {
+    let free = |object: Object| {
+        // SAFETY: the mailbox had the object alone, or did not take it.
+        if let Err(problem) = unsafe { object.free(mm) } {
+            shared.fail(problem);
+        }
+    };
+    if let Some(object) = shared.objects.take(random.any()) {
+        shared.counts.freed_elsewhere();
+        free(object);
+    }
+    let gfp = GFP_ATOMIC | Gfp::NOWARN;
+    let taken = if random.one_in(2) {
+        Object::of_cache(mm, shared.any_cache(random), gfp, random)
+    } else {
+        Object::kmalloc(mm, objects::size(random, LARGEST_OBJECT), gfp, None, random)
+    };
+    let Ok(object) = taken else { return shared.counts.refused() };
+    shared.counts.took_object();
+    // SAFETY: it was just taken.
+    if let Err(problem) = unsafe { object.begin(gfp) } {
+        shared.fail(problem);
+    } else if let Err(object) = shared.objects.post(random.any(), object) {
+        free(object);
     }
 }
 

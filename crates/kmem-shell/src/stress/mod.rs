@@ -3,16 +3,24 @@
 //! Each CPU runs a [`worker`] that allocates blocks in all the ways there are, writes a [`stamp`]
 //! into each, and frees them in random order after having read the stamp again. A block that two
 //! holders were given, or that the manager itself wrote to, has a stamp that is not its holder's.
-//! Some blocks go through a [`mailbox`](held::Mailbox) to be freed by another CPU or by an
-//! [`interrupt`] handler, which allocates as well.
+//! Some blocks go through a [`mailbox`] to be freed by another CPU or by an [`interrupt`] handler,
+//! which allocates as well.
+//!
+//! Half of the steps are about [`objects`]: kmalloc's of all sizes, and those of caches that all share
+//! and of caches that a worker makes, uses and destroys. Now and then an object is freed wrongly, in a
+//! way that must be found: there are to be as many reports as there were wrong frees.
 //!
 //! How much a worker wants to hold changes all the time, between nothing and more than its share,
 //! so that memory runs out now and then.
 //!
-//! At the end all is freed and the free lists must be as they were.
+//! At the end all is freed, and the free lists must be as they were: what kmalloc keeps for itself on
+//! each CPU is made before the first look at them.
 
 mod held;
 mod interrupt;
+mod mailbox;
+mod object;
+mod objects;
 mod random;
 mod stamp;
 mod worker;
@@ -20,14 +28,18 @@ mod worker;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kmem::CpuId;
+use kmem::{CacheError, CpuId};
 use spin::Mutex;
 
 use crate::{Count, FreeLists, System};
-use held::{Held, Mailbox};
+use held::Held;
+use mailbox::Mailbox;
+use object::{Object, ObjectCache};
+use random::Random;
 use stamp::Damage;
 
 /// At most this much memory is held at once: a machine may be described with more RAM than the
@@ -42,7 +54,10 @@ struct Shared {
     begun: AtomicU64,
     /// How many pages each worker holds at most.
     share: u64,
-    mailbox: Mailbox,
+    mailbox: Mailbox<Held>,
+    /// The same for objects, and the caches that all take some from.
+    objects: Mailbox<Object>,
+    caches: Vec<ObjectCache>,
     counts: Counts,
     /// Tells all to stop.
     failed: AtomicBool,
@@ -64,6 +79,18 @@ enum Problem {
     WrongZone { pfn: u64, zone: &'static str },
     /// The block does not lie at a multiple of its size.
     Unaligned { pfn: u64, pages: u64 },
+    /// An object does not hold what its holder wrote.
+    ObjectDamaged { address: usize, offset: usize, expected: u8, found: u8 },
+    /// An object that was asked for cleared is not.
+    ObjectNotCleared { address: usize, offset: usize },
+    /// An object of a cache with a constructor is not as that one made it.
+    NotConstructed { address: usize },
+    /// The object does not lie at a multiple of what its cache was made with.
+    UnalignedObject { address: usize, align: usize },
+    /// So many free objects, or places beside objects, or records of slabs were overwritten.
+    Overwritten(u64),
+    /// A cache could not be made or destroyed.
+    Cache(CacheError),
 }
 
 impl fmt::Display for Problem {
@@ -87,6 +114,26 @@ impl fmt::Display for Problem {
                 let pages = Count(*pages, "page");
                 write!(f, "a block of {pages} was handed out at {pfn:#x}, no multiple of it")
             }
+            Problem::ObjectDamaged { address, offset, expected, found } => write!(
+                f,
+                "the object at {address:#x} was changed while it was held: {found:#04x} at byte \
+                 {offset} where its holder wrote {expected:#04x}"
+            ),
+            Problem::ObjectNotCleared { address, offset } => write!(
+                f,
+                "the object at {address:#x} was asked for cleared, and byte {offset} of it is not 0"
+            ),
+            Problem::NotConstructed { address } => {
+                write!(f, "the object at {address:#x} is not as its constructor made it")
+            }
+            Problem::UnalignedObject { address, align } => {
+                write!(f, "the object at {address:#x} should lie at a multiple of {align}")
+            }
+            Problem::Overwritten(places) => {
+                let places = Count(*places, "place");
+                write!(f, "{places} of a cache were overwritten that nobody holds")
+            }
+            Problem::Cache(error) => write!(f, "a cache of its own: {error}"),
         }
     }
 }
@@ -97,6 +144,9 @@ impl fmt::Display for Problem {
 struct Counts {
     blocks: AtomicU64,
     pages: AtomicU64,
+    objects: AtomicU64,
+    caches: AtomicU64,
+    wrong_frees: AtomicU64,
     refused: AtomicU64,
     elsewhere: AtomicU64,
 }
@@ -105,6 +155,18 @@ impl Counts {
     fn allocated(&self, pages: u64) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
         self.pages.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    fn took_object(&self) {
+        self.objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn made_cache(&self) {
+        self.caches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn made_wrong_free(&self) {
+        self.wrong_frees.fetch_add(1, Ordering::Relaxed);
     }
 
     fn refused(&self) {
@@ -127,6 +189,11 @@ impl Shared {
         }
     }
 
+    /// One of the caches that all share.
+    fn any_cache(&self, random: &mut Random) -> ObjectCache {
+        self.caches[random.below(self.caches.len() as u64) as usize]
+    }
+
     fn stopped(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -139,25 +206,31 @@ pub(crate) struct Report {
     interrupts: u64,
     blocks: u64,
     pages: u64,
+    objects: u64,
+    caches: u64,
+    wrong_frees: u64,
     refused: u64,
     elsewhere: u64,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { operations, cpus, interrupts, blocks, pages, refused, elsewhere } = self;
+        let Report { operations, cpus, interrupts, blocks, pages, elsewhere, .. } = self;
         write!(
             f,
             "{} on {}, {}\n\
-             {} ({}) allocated, stamped, verified and freed, {elsewhere} after changing hands\n\
-             {} refused for want of memory\n\
+             {} ({}) and {}, stamped, verified and freed, {elsewhere} after changing hands\n\
+             {} made, used and destroyed; {} made, each found; {} refused for want of memory\n\
              free lists as before",
             Count(*operations, "operation"),
             Count(*cpus as u64, "CPU"),
             Count(*interrupts, "interrupt"),
             Count(*blocks, "block"),
             Count(*pages, "page"),
-            Count(*refused, "request"),
+            Count(self.objects, "object"),
+            Count(self.caches, "cache"),
+            Count(self.wrong_frees, "wrong free"),
+            Count(self.refused, "request"),
         )
     }
 }
@@ -171,8 +244,10 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     let mm = system.mm();
     let cpus = mm.online_cpus().count();
     let page_bytes = 1u64 << <S::Platform as kmem::platform::DirectMap>::PAGE_SHIFT;
-    let misuses = system.misuses();
+    let (misuses, unconstructed) = (system.misuses(), object::unconstructed());
+    system.on_each_cpu(Arc::new(|system: &S, _| objects::warm_up(system.mm())))?;
     let before = FreeLists::take(mm);
+    let caches = objects::make_caches(mm).map_err(|error| format!("{error}"))?;
     // A tenth more than there is, so that it runs out when all are greedy at once.
     let pages = (before.pages() + before.pages() / 10).min(MOST_BYTES / page_bytes);
     let shared = Arc::new(Shared {
@@ -181,6 +256,8 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
         begun: AtomicU64::new(0),
         share: pages / cpus.max(1) as u64,
         mailbox: Mailbox::new(),
+        objects: Mailbox::new(),
+        caches,
         counts: Counts::default(),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -202,20 +279,35 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     drop(interrupts);
     work?;
 
-    let counts = &shared.counts;
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for held in shared.mailbox.take_all() {
         // SAFETY: the mailbox had the block alone, and now this does.
         unsafe { free_verified(mm, &shared, held) };
     }
+    for object in shared.objects.take_all() {
+        // SAFETY: as for blocks.
+        if let Err(problem) = unsafe { object.free(mm) } {
+            shared.fail(problem);
+        }
+    }
     if let Some(problem) = shared.failure.lock().take() {
         return Err(format!("{problem}"));
     }
-    let misuses = system.misuses() - misuses;
-    if misuses > 0 {
-        let last = system.last_misuse().unwrap_or_default();
-        let misuses = Count(misuses, "report");
-        return Err(format!("{misuses} of wrong frees where none was made; {last}"));
+    let counts = &shared.counts;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    // Asked for in any case: who has read the latest report is not shown all of them.
+    let last = system.last_misuse().unwrap_or_default();
+    let (made, found) = (count(&counts.wrong_frees), system.misuses() - misuses);
+    if found != made {
+        let (made, found) = (Count(made, "wrong free"), Count(found, "report"));
+        return Err(format!("{found} of {made}; the latest is: {last}"));
+    }
+    // SAFETY: the workers have ended, no more interrupts arrive, and all objects are freed.
+    let destroyed = unsafe { objects::destroy_caches(mm, &shared.caches) };
+    destroyed.map_err(|error| format!("a cache that all share: {error}"))?;
+    let unconstructed = object::unconstructed() - unconstructed;
+    if unconstructed > 0 {
+        let objects = Count(unconstructed, "object");
+        return Err(format!("destructors found {objects} other than constructors made them"));
     }
     let after = FreeLists::take(mm);
     if let Some(difference) = before.difference(&after) {
@@ -228,6 +320,9 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
         interrupts: handled,
         blocks: count(&counts.blocks),
         pages: count(&counts.pages),
+        objects: count(&counts.objects),
+        caches: count(&counts.caches),
+        wrong_frees: made,
         refused: count(&counts.refused),
         elsewhere: count(&counts.elsewhere),
     })

@@ -8,6 +8,7 @@ use kmem::{
 };
 
 use super::held::{Held, Kind};
+use super::objects::Objects;
 use super::random::Random;
 use super::{Problem, Shared, free_verified, stamp};
 use crate::System;
@@ -59,6 +60,7 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
         held: Vec::new(),
         pages: 0,
         wanted: shared.share,
+        objects: Objects::new(mm, shared, cpu),
     };
     let mut until_mood = 0;
     // Relaxed: the counter orders nothing.
@@ -70,6 +72,7 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
         if until_mood == 0 {
             until_mood = MOOD;
             worker.wanted = worker.random.below(shared.share + 1);
+            worker.objects.change_mood(&mut worker.random);
             system.progress("stress", begun, shared.operations);
         }
         until_mood -= BATCH;
@@ -80,6 +83,7 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
     while let Some(held) = worker.held.pop() {
         worker.free(held);
     }
+    worker.objects.finish();
 }
 
 struct Worker<'a, P, R> {
@@ -90,11 +94,15 @@ struct Worker<'a, P, R> {
     /// How many pages are held, and how many the worker wants to hold.
     pages: u64,
     wanted: u64,
+    objects: Objects<'a, P, R>,
 }
 
 impl<P: Platform, R: Reclaim> Worker<'_, P, R> {
-    /// One allocation or one free.
+    /// One allocation or one free, of pages or of an object.
     fn step(&mut self) {
+        if self.random.one_in(2) {
+            return self.objects.step(&mut self.random);
+        }
         if self.random.one_in(2048) {
             self.mm.drain_local_pages();
         }

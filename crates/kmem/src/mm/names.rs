@@ -1,22 +1,21 @@
 //! The texts' calls as free functions over a static manager.
 
-/// Defines the page allocator's calls as free functions under the texts' names, over a manager in a
-/// `static`, with the texts' results: `None` from calls that return a page and 0 from calls that
-/// return an address where there is no memory (A065).
+mod objects;
+mod pages;
+
+/// Defines the manager's calls as free functions under the texts' names, over a manager in a `static`,
+/// with the texts' results: no page (`None`), address 0 or a null pointer where there is no memory
+/// (A065), and 0 for success from `kmem_cache_destroy` (A208).
+///
+/// `kmem_cache_create` has six arguments, as in 2.4 and in 2.6 (A187); one for a kernel without
+/// destructors passes `None` last.
 ///
 /// ```
-/// # use kmem::platform::desk::Desk;
-/// # fn boot() {}
 /// mod mm {
 ///     # use kmem::platform::desk::Desk;
-///     # use std::sync::LazyLock;
-///     # // SAFETY: one thread.
-///     # static KERNEL: LazyLock<Desk<'static>> = LazyLock::new(|| unsafe {
-///     #     Desk::new(Box::leak(vec![0; 9 << 20].into_boxed_slice()))
-///     # });
-///     # pub static MM: LazyLock<kmem::Mm<Desk<'static>>> = LazyLock::new(|| {
-///     #     // SAFETY: one thread.
+///     # pub static MM: std::sync::LazyLock<kmem::Mm<Desk<'static>>> = std::sync::LazyLock::new(|| {
 ///     #     let ram = Box::leak(vec![0; 9 << 20].into_boxed_slice());
+///     #     // SAFETY: one thread.
 ///     #     let mm = kmem::Mm::new(unsafe { Desk::new(ram) });
 ///     #     let map = kmem::MemoryMap::new().ram(0..8 << 20, kmem::NodeId::ZERO);
 ///     #     // SAFETY: nobody else uses the RAM.
@@ -27,112 +26,28 @@
 ///     kmem::texts_names!(MM);
 /// }
 ///
-/// use kmem::{GFP_KERNEL, get_order};
+/// use kmem::{CacheFlags, GFP_KERNEL, get_order};
 ///
 /// let buffer = mm::__get_free_pages(GFP_KERNEL, get_order(20_000, 12));
 /// assert_ne!(buffer, 0);
 /// // SAFETY: the pages are ours, and nothing uses them.
 /// unsafe { mm::free_pages(buffer, get_order(20_000, 12)) };
 /// assert!(mm::alloc_pages(GFP_KERNEL, 30).is_none());
+///
+/// let dogs = mm::kmem_cache_create("dog", 40, 0, CacheFlags::HWCACHE_ALIGN, None, None);
+/// let dogs = dogs.expect("there is room for a cache");
+/// let dog = mm::kmem_cache_alloc(dogs, GFP_KERNEL);
+/// assert!(!dog.is_null());
+/// // SAFETY: the object is ours; nobody else uses the cache.
+/// unsafe {
+///     mm::kmem_cache_free(dogs, dog);
+///     assert_eq!(mm::kmem_cache_destroy(dogs), 0);
+/// }
 /// ```
 #[macro_export]
 macro_rules! texts_names {
     ($mm:expr) => {
-        /// See [`kmem::Mm::alloc_pages`](::kmem::Mm::alloc_pages).
-        #[track_caller]
-        #[must_use]
-        pub fn alloc_pages(gfp: $crate::Gfp, order: u32) -> Option<$crate::Page> {
-            $mm.alloc_pages(gfp, order).ok()
-        }
-
-        /// See [`kmem::Mm::alloc_page`](::kmem::Mm::alloc_page).
-        #[track_caller]
-        #[must_use]
-        pub fn alloc_page(gfp: $crate::Gfp) -> Option<$crate::Page> {
-            $mm.alloc_page(gfp).ok()
-        }
-
-        /// See [`kmem::Mm::alloc_pages_node`](::kmem::Mm::alloc_pages_node); -1 is any node.
-        #[track_caller]
-        #[must_use]
-        pub fn alloc_pages_node(node: i32, gfp: $crate::Gfp, order: u32) -> Option<$crate::Page> {
-            let node = match u32::try_from(node) {
-                Ok(number) => Some($crate::NodeId::new(number)?),
-                Err(_) => None,
-            };
-            $mm.alloc_pages_node(node, gfp, order).ok()
-        }
-
-        /// See [`kmem::Mm::__get_free_pages`](::kmem::Mm::__get_free_pages).
-        #[track_caller]
-        #[must_use]
-        pub fn __get_free_pages(gfp: $crate::Gfp, order: u32) -> usize {
-            $mm.__get_free_pages(gfp, order).map_or(0, $crate::VirtAddr::get)
-        }
-
-        /// See [`kmem::Mm::__get_free_page`](::kmem::Mm::__get_free_page).
-        #[track_caller]
-        #[must_use]
-        pub fn __get_free_page(gfp: $crate::Gfp) -> usize {
-            $mm.__get_free_page(gfp).map_or(0, $crate::VirtAddr::get)
-        }
-
-        /// See [`kmem::Mm::get_zeroed_page`](::kmem::Mm::get_zeroed_page).
-        #[track_caller]
-        #[must_use]
-        pub fn get_zeroed_page(gfp: $crate::Gfp) -> usize {
-            $mm.get_zeroed_page(gfp).map_or(0, $crate::VirtAddr::get)
-        }
-
-        /// See [`kmem::Mm::__get_dma_pages`](::kmem::Mm::__get_dma_pages).
-        #[track_caller]
-        #[must_use]
-        pub fn __get_dma_pages(gfp: $crate::Gfp, order: u32) -> usize {
-            $mm.__get_dma_pages(gfp, order).map_or(0, $crate::VirtAddr::get)
-        }
-
-        /// See [`kmem::Mm::__free_pages`](::kmem::Mm::__free_pages).
-        ///
-        /// # Safety
-        ///
-        /// The block is the caller's, and nothing uses it after the call.
-        #[track_caller]
-        pub unsafe fn __free_pages(page: $crate::Page, order: u32) {
-            // SAFETY: the caller's promise is the same.
-            unsafe { $mm.__free_pages(page, order) }
-        }
-
-        /// See [`kmem::Mm::__free_page`](::kmem::Mm::__free_page).
-        ///
-        /// # Safety
-        ///
-        /// As [`__free_pages`].
-        #[track_caller]
-        pub unsafe fn __free_page(page: $crate::Page) {
-            // SAFETY: the caller's promise is the same.
-            unsafe { $mm.__free_page(page) }
-        }
-
-        /// See [`kmem::Mm::free_pages`](::kmem::Mm::free_pages).
-        ///
-        /// # Safety
-        ///
-        /// As [`__free_pages`].
-        #[track_caller]
-        pub unsafe fn free_pages(address: usize, order: u32) {
-            // SAFETY: the caller's promise is the same.
-            unsafe { $mm.free_pages($crate::VirtAddr::new(address), order) }
-        }
-
-        /// See [`kmem::Mm::free_page`](::kmem::Mm::free_page).
-        ///
-        /// # Safety
-        ///
-        /// As [`__free_pages`].
-        #[track_caller]
-        pub unsafe fn free_page(address: usize) {
-            // SAFETY: the caller's promise is the same.
-            unsafe { $mm.free_page($crate::VirtAddr::new(address)) }
-        }
+        $crate::__texts_names_pages!($mm);
+        $crate::__texts_names_objects!($mm);
     };
 }

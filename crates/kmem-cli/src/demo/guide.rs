@@ -1,0 +1,95 @@
+//! Shows and runs commands, and counts what held.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+
+use kmem::{CacheFlags, GFP_KERNEL, Gfp};
+use kmem_shell::{FreeLists, Shell, System};
+
+use crate::console::{COMMAND, GOOD, REMARK, printable};
+use crate::exit::Exit;
+use crate::hosted::Hosted;
+
+/// Shows and runs commands, and counts what held.
+pub struct Guide<'m, const SHIFT: u32> {
+    pub machine: &'m Hosted<SHIFT>,
+    shell: Shell<'m, Hosted<SHIFT>>,
+    held: u32,
+}
+
+impl<'m, const SHIFT: u32> Guide<'m, SHIFT> {
+    pub fn new(machine: &'m Hosted<SHIFT>) -> Self {
+        Guide { machine, shell: Shell::new(machine), held: 0 }
+    }
+
+    /// Gives back what the tour still holds, and answers how many checks held.
+    pub fn finish(self) -> Result<u32, Exit> {
+        let Guide { machine, shell, held } = self;
+        machine.run(|| shell.finish()).map_err(|error| Exit::Lost(error.to_string()))?;
+        Ok(held)
+    }
+
+    pub fn remark(&self, text: impl fmt::Display) -> Result<(), Exit> {
+        say(format_args!("\n{REMARK}{text}{REMARK:#}"))
+    }
+
+    pub fn command(&mut self, line: &str) -> Result<(), Exit> {
+        say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(line)))?;
+        let result = self.machine.run(|| self.shell.run(line));
+        self.machine.settle();
+        result.map_err(|error| self.machine.exit_of(error))
+    }
+
+    pub fn check(&mut self, what: &str, held: bool) -> Result<(), Exit> {
+        if held { self.held(what) } else { Err(Exit::Failed(format!("this did not hold: {what}"))) }
+    }
+
+    /// Tells what held: a command that has just gone well would have failed otherwise.
+    pub fn held(&mut self, what: &str) -> Result<(), Exit> {
+        self.held += 1;
+        say(format_args!("{GOOD}held:{GOOD:#} {what}"))
+    }
+
+    /// The free lists, with all caches shrunk and all CPUs' lists drained.
+    pub fn lists(&self) -> FreeLists {
+        self.machine.run(|| FreeLists::take(self.machine.mm()))
+    }
+
+    /// Shows the free lists.
+    pub fn show_lists(&mut self) -> Result<FreeLists, Exit> {
+        // What caches keep and nobody uses would be missing in the table.
+        let lists = self.lists();
+        self.command("drain")?;
+        self.command("cat /proc/buddyinfo")?;
+        Ok(lists)
+    }
+
+    /// The pages that all slabs have.
+    pub fn slab_pages(&self) -> u64 {
+        let caches = self.machine.mm().caches();
+        caches.map(|cache| cache.slabs.slabs() << cache.order.get()).sum()
+    }
+
+    /// Has every CPU use every size of kmalloc once. What a CPU keeps for that stays with it, and would
+    /// be missing at the end.
+    pub fn warm_up(&self) -> Result<(), Exit> {
+        let work = |system: &Hosted<SHIFT>, _| {
+            let mm = system.mm();
+            for cache in mm.caches() {
+                let dma = cache.flags.contains(CacheFlags::CACHE_DMA);
+                let gfp = if dma { GFP_KERNEL | Gfp::DMA } else { GFP_KERNEL };
+                if let Ok(memory) = mm.kmalloc(cache.size, gfp) {
+                    // SAFETY: it was just allocated, and nothing uses it.
+                    unsafe { mm.kfree(memory.as_ptr()) };
+                }
+            }
+        };
+        let warmed = self.machine.run(|| self.machine.on_each_cpu(Arc::new(work)));
+        warmed.map_err(Exit::Failed)
+    }
+}
+
+pub fn say(text: fmt::Arguments<'_>) -> Result<(), Exit> {
+    writeln!(anstream::stdout(), "{text}").map_err(Exit::not_printed)
+}
