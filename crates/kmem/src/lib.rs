@@ -79,6 +79,10 @@ pub mod reclaim;
 pub mod report;
 #[cfg(not(loom))]
 pub mod slab;
+// The model checker is given the one file of it that CPUs share without a lock.
+#[cfg(loom)]
+#[path = "slab/state.rs"]
+mod object_state;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod zone;

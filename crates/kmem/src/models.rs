@@ -8,6 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::object_state::{ObjectState, State};
 use crate::page::{Block, Descriptor, Mark, PageFlags, Place};
 use crate::platform::{Context, Cpus};
 use crate::sync::{Aside, CpuSection, SpinLock, ZoneLevel};
@@ -386,4 +387,80 @@ fn a_request_to_a_section_is_not_lost() {
         assert!(early != late, "a request was lost, or taken twice");
         assert!(!section.0.is_requested());
     });
+}
+
+/// The object's byte, and the state of an object in the magazine of a CPU.
+fn object(state: State) -> Arc<ObjectState> {
+    Arc::new(ObjectState::new(state))
+}
+
+fn of(number: u32) -> State {
+    State::of(cpu(number)).unwrap()
+}
+
+/// As a free does, once it has looked at the object.
+fn free_object(byte: &ObjectState, magazine: State) -> bool {
+    let held = byte.get() == State::HELD;
+    if held {
+        byte.set(magazine);
+    }
+    held
+}
+
+/// As an allocation does with an entry of its CPU's magazine: whether the object is handed out.
+fn take_object(byte: &ObjectState, magazine: State) -> bool {
+    let there = byte.get() == magazine;
+    if there {
+        byte.set(State::HELD);
+    }
+    there
+}
+
+/// Of two CPUs that free one object at one moment, one has an entry that is good; so have they when
+/// they take their entries at one moment.
+#[test]
+fn of_two_frees_of_an_object_at_one_moment_one_is_good() {
+    loom::model(|| {
+        let byte = object(State::HELD);
+        let frees = [1, 2].map(|number| {
+            let byte = byte.clone();
+            thread::spawn(move || free_object(&byte, of(number)))
+        });
+        let entries = frees.map(|free| free.join().unwrap());
+        let takes = [1, 2].map(|number| {
+            let byte = byte.clone();
+            let entry = entries[number as usize - 1];
+            thread::spawn(move || entry && take_object(&byte, of(number)))
+        });
+        let handed_out = takes.map(|take| take.join().unwrap());
+        assert_eq!(handed_out.iter().filter(|out| **out).count(), 1, "{entries:?}");
+    });
+}
+
+/// A free that comes late, of a CPU that had looked at the object before another one freed it, meets
+/// it on its way: into the depot or its slab, or out of there into a magazine. It is handed out once.
+#[test]
+fn an_object_that_is_freed_late_is_handed_out_once() {
+    let ways =
+        [(of(1), State::DEPOT), (of(1), State::FREE), (State::DEPOT, of(1)), (State::FREE, of(1))];
+    for (from, to) in ways {
+        loom::model(move || {
+            let byte = object(from);
+            let late = {
+                let byte = byte.clone();
+                thread::spawn(move || {
+                    byte.set(of(2));
+                    take_object(&byte, of(2))
+                })
+            };
+            let mut entry = byte.change(from, to);
+            let by_late = late.join().unwrap();
+            if entry && to != of(1) {
+                // It leaves the depot, or its slab, again.
+                entry = byte.change(to, of(1));
+            }
+            let by_other = entry && take_object(&byte, of(1));
+            assert!(!(by_late && by_other));
+        });
+    }
 }

@@ -28,7 +28,7 @@ const _: () = assert!(MAX_CLASSES < SEVERAL as usize);
 /// # Invariants
 ///
 /// `sizes[..count]` rises, and its last is at most [`LARGEST_OBJECT`]; a table's cell says which
-/// class holds the sizes of the cell, or [`SEVERAL`] where not all are of one class.
+/// class holds the sizes of the cell, or `SEVERAL` where not all are of one class.
 #[derive(Clone)]
 pub struct Classes {
     sizes: [u32; MAX_CLASSES],

@@ -261,8 +261,9 @@ fn an_object_in_two_magazines_is_handed_out_once() {
             None
         },
         |mm, dogs| {
-            // More than the magazine holds: the coldest go to the depot.
-            let held: Vec<_> = (0..100)
+            // More than the magazine holds, even when it was given more slots: the coldest go to the
+            // depot.
+            let held: Vec<_> = (0..300)
                 .map(|_| mm.as_cpu(0, || mm.kmem_cache_alloc_node(dogs, GFP_KERNEL, None).unwrap()))
                 .collect();
             held.into_iter().for_each(|dog| free_dog(mm, dogs, dog));
@@ -312,7 +313,7 @@ fn an_object_in_the_depot_that_is_freed_again_is_handed_out_once() {
     free_dog(&mm, dogs, dog);
     let tables = mm.tables().unwrap();
     let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
-    mm.grow_depot(tables, found.cache, found.kind, NodeId::ZERO);
+    mm.make_depot(tables, found.cache, found.kind, NodeId::ZERO);
     mm.drain_local_caches(tables, 0..tables.caches().len());
     let state = mm.find_object(tables, dog.addr().get()).ok().unwrap().at.state;
     assert!(state.get() == State::DEPOT);

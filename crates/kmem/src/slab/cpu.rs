@@ -1,19 +1,23 @@
 //! What one CPU has of one cache.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::magazine::Magazine;
-use super::record::State;
+use super::state::State;
 use crate::NodeId;
 use crate::sync::{CpuSection, Entered};
 
 /// What one CPU has of one cache: a magazine of objects of its own node, and one of other nodes'
 /// objects that were freed here and are on their way home.
 ///
+/// The first begins with a few slots, which lie behind this. One that both runs dry and overflows has
+/// too few: what the CPU uses of the cache goes up and down by more than that. It is given twice as
+/// many, elsewhere.
+///
 /// # Invariants
 ///
-/// The magazines are touched by whoever is inside `section`.
+/// The magazines and `first` are touched by whoever is inside `section`.
 // All that the common path touches is in the first line of the processor's cache.
 #[repr(C, align(64))]
 pub(crate) struct CpuCache {
@@ -26,6 +30,10 @@ pub(crate) struct CpuCache {
     own: UnsafeCell<Magazine>,
     counters: CpuCounters,
     away: UnsafeCell<Magazine>,
+    /// The magazine of the first slots, while there are others.
+    first: UnsafeCell<Magazine>,
+    /// Whether the own magazine was found empty since it was given its slots.
+    ran_dry: AtomicBool,
 }
 
 const _: () = assert!(core::mem::offset_of!(CpuCache, away) <= 64);
@@ -84,7 +92,50 @@ impl CpuCache {
             own: UnsafeCell::new(own),
             counters: CpuCounters { allocated: AtomicU64::new(0), freed: AtomicU64::new(0) },
             away: UnsafeCell::new(away),
+            first: UnsafeCell::new(Magazine::NONE),
+            ran_dry: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that the own magazine was found empty.
+    pub(crate) fn run_dry(&self) {
+        self.ran_dry.store(true, Relaxed);
+    }
+
+    /// Whether the own magazine, which is full, was found empty before: it has too few slots.
+    pub(crate) fn has_run_dry(&self) -> bool {
+        self.ran_dry.load(Relaxed)
+    }
+
+    /// Gives the CPU another own magazine, if it has more room; what is in the old one goes to it.
+    /// Answers what is left over: empty, with slots that nobody uses.
+    pub(crate) fn set_own(&self, entered: &mut Entered<'_>, mut own: Magazine) -> Magazine {
+        debug_assert!(entered.is_of(&self.section));
+        // SAFETY: whoever has an `Entered` of the section is alone in it, and the mutable borrow of
+        // the `Entered` makes these the only borrows.
+        let (old, first) = unsafe { (&mut *self.own.get(), &mut *self.first.get()) };
+        if own.high() <= old.high() {
+            return own;
+        }
+        self.ran_dry.store(false, Relaxed);
+        own.take_all(old);
+        let old = core::mem::replace(old, own);
+        match first.slots() {
+            Some(_) => old,
+            // The first slots are this value's own.
+            None => core::mem::replace(first, old),
+        }
+    }
+
+    /// Goes back to the first slots, where the own magazine is empty. Answers what is left over.
+    pub(crate) fn reset_own(&self, entered: &mut Entered<'_>) -> Magazine {
+        debug_assert!(entered.is_of(&self.section));
+        // SAFETY: as in `set_own`.
+        let (own, first) = unsafe { (&mut *self.own.get(), &mut *self.first.get()) };
+        if own.len() > 0 || first.slots().is_none() {
+            return Magazine::NONE;
+        }
+        core::mem::replace(own, core::mem::replace(first, Magazine::NONE))
     }
 
     /// The magazine of objects of the CPU's own node, for code inside the section.

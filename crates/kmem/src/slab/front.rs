@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::cpu::CpuCache;
 use super::geometry::{Division, Geometry};
-use super::record::ObjectState;
+use super::state::ObjectState;
 use crate::CpuId;
 use crate::page::SlabView;
 

@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 
 use super::record::Record;
+use super::state::State;
 use crate::Pfn;
 use crate::page::{List, Memmap};
 
@@ -112,12 +113,12 @@ impl Lists {
         self.place(map, slab.head, before, after);
     }
 
-    /// Gives an object back to its slab, which is on these lists. Answers `false`, and does nothing,
-    /// where the slab has it.
+    /// Gives an object that is in a state back to its slab, which is on these lists. Answers `false`,
+    /// and does nothing, where it is not in that state, or the slab has it.
     #[must_use]
-    pub(crate) fn give(&mut self, map: &Memmap, head: Pfn, object: u32) -> bool {
+    pub(crate) fn give(&mut self, map: &Memmap, head: Pfn, object: u32, from: State) -> bool {
         let slab = self.open(map, head);
-        let given = slab.record.give(object);
+        let given = slab.record.give(object, from);
         self.close(map, slab);
         given
     }

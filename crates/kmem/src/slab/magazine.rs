@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::record::{ObjectState, State};
+use super::state::{ObjectState, State};
 
 /// A free object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +25,12 @@ impl Entry {
     #[inline]
     pub(crate) fn set(&self, state: State) {
         self.byte().set(state);
+    }
+
+    /// Changes what the object's byte says, if it says that; answers whether it did.
+    #[inline]
+    pub(crate) fn change(&self, from: State, to: State) -> bool {
+        self.byte().change(from, to)
     }
 
     #[inline]

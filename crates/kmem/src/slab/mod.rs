@@ -27,13 +27,13 @@
 //!
 //! An allocation takes the last entry of the CPU's magazine: the object and where its byte is. A free
 //! finds the page's descriptor, there the cache's number and the record, and in the cache's
-//! [`Front`], one line of the processor's cache, what it takes to know the object: a mask, and two
+//! `Front`, one line of the processor's cache, what it takes to know the object: a mask, and two
 //! numbers whose product tells which object begins there, or that none does. Neither takes a lock,
 //! masks interrupts, or executes an atomic read-modify-write.
 //!
-//! A depot begins with no room. When a CPU puts down more than it has room for, it is doubled, up to
-//! what a 64th of the memory would be: through it objects move at a few instructions each, through
-//! their slabs at many. It goes when memory is sought.
+//! A magazine that both runs dry and overflows has too few slots for what its CPU does: it is given
+//! twice as many, up to what a 64th of the memory would be. Where memory is sought it goes back to the
+//! slots that it began with. A CPU that only allocates, or only frees, does not hoard by this.
 //!
 //! # Caches that are debugged
 //!
@@ -46,8 +46,8 @@
 //! *free* in its slab, *held* by a caller, *in the depot*, or *in the magazine of CPU n*. A free looks
 //! that it is held; whoever takes an object out of a magazine looks that the byte names that magazine's
 //! CPU. So a second free is found at the call, and of two CPUs that free one object at one moment one
-//! finds another's number when it takes its entry. No locked instruction; it is the argument of a page's
-//! mark, once more.
+//! finds another's number when it takes its entry. No locked instruction on the common way; to and from
+//! the depot and slabs, one for an object (`state.rs` has the argument, and `models.rs` the check).
 //!
 //! # Invariants
 //!
@@ -78,6 +78,7 @@ mod magazine;
 mod node;
 mod record;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -91,7 +92,8 @@ pub(crate) use geometry::Geometry;
 pub use geometry::SMALLEST_OBJECT;
 pub use lists::SlabCounts;
 pub(crate) use magazine::{Entry, Magazine};
-pub(crate) use node::{Flushed, NodeSlabs, flush};
-pub(crate) use record::{Record, State};
+pub(crate) use node::{NodeSlabs, flush};
+pub(crate) use record::Record;
 pub(crate) use shared::{Asked, At, Shared, slab_of};
+pub(crate) use state::State;
 pub use validate::Validated;

@@ -3,8 +3,9 @@
 use super::debug::Debug;
 use super::lists::{Lists, SlabCounts};
 use super::magazine::{Entry, Magazine};
-use super::record::{Record, State};
+use super::record::Record;
 use super::shared::{Asked, At, Giver, Shared, record_of};
+use super::state::State;
 use crate::page::PageFlags;
 use crate::platform::{Caller, Overwritten, Platform};
 use crate::sync::{Aside, CacheLevel, SpinGuard, SpinLock};
@@ -94,8 +95,7 @@ impl NodeSlabs {
             let Some(record) = record_of(view, of.geometry.objects) else { return };
             for object in 0..record.objects() {
                 if record.state(object).get() == State::ASIDE {
-                    // It is out of the slab, so the slab takes it.
-                    let _ = lists.give(of.map, head, object);
+                    let _ = lists.give(of.map, head, object, State::ASIDE);
                 }
             }
         };
@@ -131,14 +131,13 @@ impl NodeSlabs {
         while filled < most
             && let Some(entry) = depot.pop()
         {
-            if entry.get() != State::DEPOT {
+            if entry.change(State::DEPOT, state) {
+                // There is room: see `most`.
+                let _ = magazine.push(entry);
+                filled += 1;
+            } else {
                 stray(entry);
-                continue;
             }
-            entry.set(state);
-            // There is room: see `most`.
-            let _ = magazine.push(entry);
-            filled += 1;
         }
         if filled > 0 {
             return filled;
@@ -149,7 +148,7 @@ impl NodeSlabs {
             let first = of.first(slab.head, slab.colour);
             slab.record.take(most - filled, |object| {
                 let entry = of.entry(first, slab.record, object);
-                if slab.record.state(object).leave_slab(state) {
+                if entry.change(State::FREE, state) {
                     let _ = magazine.push(entry);
                     filled += 1;
                 } else {
@@ -177,8 +176,7 @@ impl NodeSlabs {
         while of.debug.is_none()
             && let Some(entry) = depot.pop()
         {
-            if entry.get() == State::DEPOT {
-                entry.set(State::HELD);
+            if entry.change(State::DEPOT, State::HELD) {
                 return Some(entry.object);
             }
             stray(entry);
@@ -189,7 +187,7 @@ impl NodeSlabs {
             let first = of.first(slab.head, slab.colour);
             slab.record.take(1, |object| {
                 let entry = of.entry(first, slab.record, object);
-                if slab.record.state(object).leave_slab(State::HELD) {
+                if entry.change(State::FREE, State::HELD) {
                     of.hand_out(slab.record, object, entry.object, asked, &mut wrong);
                     taken = Some(entry.object);
                 } else {
@@ -230,7 +228,7 @@ impl NodeSlabs {
         of.take_back(record, at.object, address, owner, &mut wrong);
         let Inner { lists, depot } = &mut *inner;
         if !of.debug.is_some_and(Debug::has_quarantine) || depot.high() == 0 {
-            return lists.give(of.map, at.head, at.object);
+            return lists.give(of.map, at.head, at.object, State::HELD);
         }
         if depot.room() == 0 {
             // The half that has been there the longest goes.
@@ -240,8 +238,8 @@ impl NodeSlabs {
             }
             depot.drop_coldest(half);
         }
-        at.state.set(State::DEPOT);
-        depot.push(Entry { object: address, state: at.state.into() })
+        at.state.change(State::HELD, State::DEPOT)
+            && depot.push(Entry { object: address, state: at.state.into() })
     }
 
     /// Adds a slab whose objects are all free.
@@ -276,7 +274,7 @@ impl NodeSlabs {
         }
         let mut giver = Giver::new(of, lists);
         while let Some(entry) = depot.pop() {
-            if entry.get() != State::DEPOT || !giver.give(entry.object) {
+            if !giver.give(entry.object, State::DEPOT) {
                 stray(entry);
             }
         }
@@ -303,15 +301,6 @@ impl NodeSlabs {
     }
 }
 
-/// What became of a magazine's objects.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    /// The depot had room for all that were for it.
-    ToDepot,
-    /// Some went to slabs because the depot has no room for more.
-    Spilled,
-}
-
 /// Gives up to `most` objects of a CPU's magazine back, the coldest first: to the depot of the CPU's
 /// own node, or to their slabs. An entry whose object is not in this magazine any more is passed to
 /// `stray`.
@@ -325,9 +314,9 @@ pub(crate) fn flush<P: Platform>(
     magazine: &mut Magazine,
     most: u32,
     mut stray: impl FnMut(Entry),
-) -> Flushed {
+) {
     let entries = &magazine.entries()[..most.min(magazine.len()) as usize];
-    let (mut left, mut flushed) = (0, Flushed::ToDepot);
+    let mut left = 0;
     // One taking of the lock for all that come from one node one after the other.
     while let Some(first) = entries.get(left) {
         let node = home.unwrap_or_else(|| of.at(first.object).node);
@@ -341,19 +330,15 @@ pub(crate) fn flush<P: Platform>(
                 break;
             }
             left += 1;
-            if entry.get() != state {
-                stray(*entry);
-            } else if home.is_some() && depot.room() > 0 {
-                entry.set(State::DEPOT);
-                let _ = depot.push(*entry);
+            let gone = if home.is_some() && depot.room() > 0 {
+                entry.change(state, State::DEPOT) && depot.push(*entry)
             } else {
-                flushed = Flushed::Spilled;
-                if !giver.give(entry.object) {
-                    stray(*entry);
-                }
+                giver.give(entry.object, state)
+            };
+            if !gone {
+                stray(*entry);
             }
         }
     }
     magazine.drop_coldest(left as u32);
-    if home.is_some() { flushed } else { Flushed::ToDepot }
 }

@@ -3,87 +3,8 @@
 use core::ptr::NonNull;
 
 use super::debug::{TRACK, Track};
-use crate::CpuId;
-use crate::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
-
-/// Where an object is, in one byte (A148, A207).
-///
-/// It is to an object what [`Mark`](crate::page) is to a page, for the same reason: whoever frees an
-/// object looks that it is *held* and writes its CPU's number, and whoever takes one out of the CPU's
-/// magazine looks that the number is its own. Of two CPUs that free one object at one moment the last
-/// to write wins, and the other drops its entry.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct State(u8);
-
-impl State {
-    /// In its slab, free.
-    pub(crate) const FREE: State = State(0);
-    /// With a caller.
-    pub(crate) const HELD: State = State(1);
-    /// Free, in the depot.
-    pub(crate) const DEPOT: State = State(2);
-    /// Free, put aside until somebody takes the node's lock.
-    pub(crate) const ASIDE: State = State(3);
-    /// Of CPU 0; those of the others follow.
-    const FIRST_CPU: u8 = 4;
-
-    /// How many CPUs have a state of their own, and so magazines. Any further ones use the depot.
-    pub(crate) const CPUS: u32 = u8::MAX as u32 + 1 - Self::FIRST_CPU as u32;
-
-    /// Free, in the magazine of a CPU; `None` for a CPU that has none.
-    pub(crate) const fn of(cpu: CpuId) -> Option<State> {
-        if cpu.get() < Self::CPUS { Some(State(Self::FIRST_CPU + cpu.get() as u8)) } else { None }
-    }
-
-    /// The CPU in whose magazine the object is.
-    #[cfg(test)]
-    pub(crate) fn cpu(self) -> Option<CpuId> {
-        self.0.checked_sub(Self::FIRST_CPU).and_then(|cpu| CpuId::new(cpu.into()))
-    }
-}
-
-/// The byte of one object.
-#[repr(transparent)]
-pub(crate) struct ObjectState(AtomicU8);
-
-impl ObjectState {
-    /// What it says. Relaxed, here and below: what an object holds is passed on by whatever passes
-    /// on the object.
-    #[inline]
-    pub(crate) fn get(&self) -> State {
-        State(self.0.load(Relaxed))
-    }
-
-    #[inline]
-    pub(crate) fn set(&self, state: State) {
-        self.0.store(state.0, Relaxed);
-    }
-
-    /// Says who takes a free object out of its slab, and answers whether that is one: under the node's
-    /// lock.
-    ///
-    /// A free that came late, of a CPU that had looked before the object went back to its slab, makes
-    /// it another's while the slab has it. Then that one has it, or nobody, and the caller must not.
-    #[inline]
-    pub(crate) fn leave_slab(&self, state: State) -> bool {
-        // A locked instruction, where all other places do without: the other CPU may take the object
-        // out of its magazine at this moment.
-        match State(self.0.swap(state.0, Relaxed)) {
-            State::FREE => true,
-            State::HELD => {
-                self.set(State::HELD);
-                false
-            }
-            _ => false,
-        }
-    }
-
-    /// Changes one state to another, if it is that one; answers whether it was. For those who cannot
-    /// wait for a lock.
-    pub(crate) fn change(&self, from: State, to: State) -> bool {
-        self.0.compare_exchange(from.0, to.0, Relaxed, Relaxed).is_ok()
-    }
-}
+use super::state::{ObjectState, State};
+use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 /// A slab's record: how many objects are free, which, and the state of each.
 ///
@@ -174,18 +95,17 @@ impl Record {
         taken
     }
 
-    /// Gives an object back that was taken. Under the node's lock.
+    /// Gives an object back that was taken, and that is in a state. Under the node's lock.
     ///
-    /// Answers `false`, and does nothing, where the slab has it.
+    /// Answers `false`, and does nothing, where it is not in that state, or the slab has it.
     #[must_use]
-    pub(crate) fn give(self, object: u32) -> bool {
+    pub(crate) fn give(self, object: u32, from: State) -> bool {
         let word = self.word(object / BITS);
         let (bits, bit) = (word.load(Relaxed), 1 << (object % BITS));
-        if bits & bit != 0 {
+        if bits & bit != 0 || !self.state(object).change(from, State::FREE) {
             return false;
         }
         word.store(bits | bit, Relaxed);
-        self.state(object).set(State::FREE);
         self.free_cell().store(self.free_cell().load(Relaxed) + 1, Relaxed);
         true
     }
@@ -259,6 +179,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CpuId;
     use std::collections::BTreeSet;
     use std::vec;
     use std::vec::Vec;
@@ -311,7 +232,8 @@ mod tests {
                     } else {
                         let was_out = free.insert(object);
                         record.state(object).set(State::HELD);
-                        assert_eq!(record.give(object), was_out);
+                        assert!(!record.give(object, State::DEPOT), "in another state");
+                        assert_eq!(record.give(object, State::HELD), was_out);
                         assert!(!was_out || record.state(object).get() == State::FREE);
                     }
                     assert_eq!(record.free() as usize, free.len());

@@ -6,7 +6,8 @@ use super::debug::{Bytes, Debug};
 use super::geometry::Geometry;
 use super::lists::{Lists, Open};
 use super::magazine::Entry;
-use super::record::{ObjectState, Record, State};
+use super::record::Record;
+use super::state::{ObjectState, State};
 use crate::page::{Descriptor, Memmap, PageFlags, SlabView};
 use crate::platform::{Caller, Overwritten, Platform, Where};
 use crate::{NodeId, Pfn, VirtAddr};
@@ -199,7 +200,7 @@ impl<P: Platform> Shared<'_, P> {
         if let Some(record) = record_of(self.map.at(at.head).slab(), self.geometry.objects) {
             self.look_at_free(record, at.object, address, wrong);
         }
-        at.state.get() == State::DEPOT && lists.give(self.map, at.head, at.object)
+        lists.give(self.map, at.head, at.object, State::DEPOT)
     }
 
     /// Who allocated, and who freed, an object of a cache that keeps owners.
@@ -239,10 +240,10 @@ impl<'l, 'a, P: Platform> Giver<'l, 'a, P> {
         Giver { of, lists, open: None }
     }
 
-    /// Gives an object back that is of a slab on these lists. Answers `false`, and does nothing, where
-    /// the slab has it.
+    /// Gives an object back that is in a state, of a slab on these lists. Answers `false`, and does
+    /// nothing, where it is not in that state, or the slab has it.
     #[must_use]
-    pub(super) fn give(&mut self, object: usize) -> bool {
+    pub(super) fn give(&mut self, object: usize, from: State) -> bool {
         let bytes = self.of.geometry.bytes(P::PAGE_SHIFT) as usize;
         if self.open.as_ref().is_none_or(|(start, _)| object.wrapping_sub(*start) >= bytes) {
             self.close();
@@ -253,7 +254,7 @@ impl<'l, 'a, P: Platform> Giver<'l, 'a, P> {
         let Some((start, slab)) = &self.open else { return false };
         let place = (object - start) as u32;
         match self.of.geometry.index(place.wrapping_sub(slab.colour)) {
-            Some(index) => slab.record.give(index),
+            Some(index) => slab.record.give(index, from),
             None => false,
         }
     }

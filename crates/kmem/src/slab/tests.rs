@@ -10,7 +10,8 @@ use core::sync::atomic::AtomicU8;
 
 use super::lists::Lists;
 use super::magazine::{Entry, Magazine};
-use super::record::{Record, State};
+use super::record::Record;
+use super::state::State;
 use crate::page::{Descriptor, Memmap, SlabView};
 use crate::{NodeId, Order, Pfn};
 
@@ -195,8 +196,10 @@ fn slabs_are_on_the_list_of_what_they_have_free() {
                         .collect();
                     if !held.is_empty() {
                         let (frame, object) = held[rng.below(held.len() as u64) as usize];
-                        assert!(lists.give(&world.map, pfn(frame), object));
-                        assert!(!lists.give(&world.map, pfn(frame), object), "given twice");
+                        let mut give = |from| lists.give(&world.map, pfn(frame), object, from);
+                        assert!(!give(State::DEPOT));
+                        assert!(give(State::HELD));
+                        assert!(!give(State::HELD) && !give(State::FREE), "given twice");
                         out.get_mut(&frame).unwrap().remove(&object);
                     }
                 }

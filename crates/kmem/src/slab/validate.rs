@@ -1,8 +1,8 @@
 //! Looking at all objects of a cache.
 
 use super::node::NodeSlabs;
-use super::record::State;
 use super::shared::Shared;
+use super::state::State;
 use crate::platform::{Caller, Overwritten, Platform};
 
 /// What a look at all objects of a cache found.

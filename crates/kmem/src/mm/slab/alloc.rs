@@ -177,6 +177,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let magazine = own.own(&mut entered);
         if magazine.len() == 0 {
+            own.run_dry();
             let slabs = cache.nodes().get(own.home.index())?;
             let stray = |entry| self.report_stray_object(entry);
             let most = batch(kind.geometry.stride);

@@ -8,14 +8,12 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{
-    Asked, Cache, CpuCache, Entry, Flushed, Kind, Magazine, NodeSlabs, Shared, State, flush,
-};
+use crate::slab::{Asked, Cache, CpuCache, Entry, Kind, Magazine, NodeSlabs, Shared, State, flush};
 use crate::sync::Entered;
 use crate::{AllocError, CpuId, GFP_NOWAIT, Gfp, NodeId, VirtAddr};
 
-/// How many objects a depot holds at most: what its slots take, 256 KiB, is to be had in one block.
-const LARGEST_DEPOT: u32 = 16 << 10;
+/// How many objects a CPU keeps at most: what the slots take, 256 KiB, is to be had in one block.
+const LARGEST_MAGAZINE: u32 = 16 << 10;
 
 /// How many objects a node's quarantine of a cache holds to begin with.
 const QUARANTINE: u32 = 256;
@@ -62,6 +60,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !cell.load(Ordering::Acquire).is_null() {
             return;
         }
+        // What one CPU puts down another takes: with one CPU there is nobody else.
+        if tables.cpus > 1 {
+            self.make_depot(tables, cache, kind, tables.node_of(cpu));
+        }
         let made = self.new_cpu_cache(tables, state, tables.node_of(cpu), kind.geometry.stride);
         let Some(made) = made else { return };
         // Release pairs with the Acquire in `Tables::cpu_cache`.
@@ -72,46 +74,57 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    /// Doubles a node's depot of a cache, which was too small: what CPUs put down goes to its slab,
-    /// and is taken from there, at several times the cost.
+    /// Gives this CPU twice as many slots for the objects of a cache, if it runs both dry and over
+    /// with those that it has: it then refills and flushes, at several times the cost of the common
+    /// way, what it could keep.
     ///
-    /// A depot's objects come to a 64th of the memory at most; [`Mm::kmem_cache_shrink`] takes it
-    /// away.
+    /// Answers whether it did. What all CPUs keep of a cache comes to a 64th of the memory at most. Where memory is sought a
+    /// CPU goes back to the slots that it began with.
     #[cold]
     #[inline(never)]
-    pub(in crate::mm) fn grow_depot(
-        &self,
-        tables: &Tables,
-        cache: &Cache,
-        kind: &Kind,
-        node: NodeId,
-    ) {
-        if self.platform.in_nmi() || !tables.has_pagesets() {
-            return;
+    pub(super) fn grow_magazine(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> bool {
+        if self.platform.in_nmi() {
+            return false;
         }
-        let of = self.shared(tables, kind);
-        let Some(slabs) = cache.nodes().get(node.index()) else { return };
-        let Some(room) = slabs.depot_room(of) else { return };
-        let stride = kind.geometry.stride;
         let pages = self.managed_pages();
-        let share = (pages << P::PAGE_SHIFT) / 64 / u64::from(stride);
-        let quarantine = kind.debug.is_some_and(|debug| debug.has_quarantine());
-        let least = if quarantine { QUARANTINE } else { 4 * slots(stride) };
-        let most = (share.min(LARGEST_DEPOT.into()) as u32).max(least);
-        let wanted = (2 * room).clamp(least, most);
-        if wanted <= room {
-            return;
-        }
-        let Some(slots) = self.internal_memory(tables, wanted as usize * size_of::<Entry>()) else {
-            return;
+        let share = (pages << P::PAGE_SHIFT) / 64 / u64::from(kind.geometry.stride * tables.cpus);
+        let most = share.min(LARGEST_MAGAZINE.into()) as u32;
+        let room = self.with_own(tables, cache, |own, entered| {
+            if own.has_run_dry() { own.own(entered).high() } else { u32::MAX }
+        });
+        let Some(wanted) = room.and_then(|room| room.checked_mul(2)).filter(|twice| *twice <= most)
+        else {
+            return false;
         };
-        // SAFETY: there is room for so many, and nobody else knows it.
-        let depot = unsafe { Magazine::new(slots.cast(), wanted) };
-        self.free_magazine(tables, slabs.set_depot(of, depot));
+        let Some(magazine) = self.new_magazine(tables, wanted) else { return false };
+        let mut made = Some(magazine);
+        // Another CPU, perhaps: then it has more.
+        let left = self.with_own(tables, cache, |own, entered| {
+            made.take().map(|made| own.set_own(entered, made))
+        });
+        let grown = left.is_some();
+        for left in [left.flatten(), made].into_iter().flatten() {
+            self.free_magazine(tables, left);
+        }
+        grown
     }
 
-    /// Gives a node the quarantine of a cache, if it has none and there is memory for it.
-    pub(super) fn make_quarantine(
+    /// What this CPU has of a cache, entered, if it can be.
+    pub(super) fn with_own<T>(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        work: impl FnOnce(&CpuCache, &mut Entered<'_>) -> T,
+    ) -> Option<T> {
+        let pinned = Pinned::new(&self.platform);
+        let own = tables.cpu_cache(pinned.cpu(), cache)?;
+        // SAFETY: this code is pinned to the CPU that the magazines belong to.
+        let mut entered = unsafe { own.section.enter() }?;
+        Some(work(own, &mut entered))
+    }
+
+    /// Gives a node a depot for a cache, or a quarantine, if it has none and there is memory for it.
+    pub(in crate::mm) fn make_depot(
         &self,
         tables: &Tables,
         cache: &Cache,
@@ -119,11 +132,22 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         node: NodeId,
     ) {
         let of = self.shared(tables, kind);
-        let slabs = cache.nodes().get(node.index());
-        // kmalloc's own may be what its memory would come from.
-        if slabs.is_some_and(|slabs| slabs.depot_room(of) == Some(0)) {
-            self.grow_depot(tables, cache, kind, node);
+        let Some(slabs) = cache.nodes().get(node.index()) else { return };
+        if self.platform.in_nmi() || slabs.depot_room(of) != Some(0) {
+            return;
         }
+        let quarantine = kind.debug.is_some_and(|debug| debug.has_quarantine());
+        let count = if quarantine { QUARANTINE } else { 4 * slots(kind.geometry.stride) };
+        if let Some(depot) = self.new_magazine(tables, count) {
+            self.free_magazine(tables, slabs.set_depot(of, depot));
+        }
+    }
+
+    /// A magazine with so many slots, if there is memory for them.
+    fn new_magazine(&self, tables: &Tables, count: u32) -> Option<Magazine> {
+        let slots = self.internal_memory(tables, count as usize * size_of::<Entry>())?;
+        // SAFETY: there is room for so many, and nobody else knows it.
+        Some(unsafe { Magazine::new(slots.cast(), count) })
     }
 
     /// Memory for the slab layer itself: not of a magazine, since it may be for one.
@@ -195,7 +219,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 continue;
             };
             self.flush_all(tables, &cache, kind, own, &mut entered);
+            let left = own.reset_own(&mut entered);
             drop(entered);
+            self.free_magazine(tables, left);
             let (allocated, freed) = (own.counters().allocated(), own.counters().freed());
             cache.count_all(allocated, freed);
             self.free_internal(tables, at.expose_provenance());
@@ -207,9 +233,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {
             let Some(cell) = tables.cpu_cache_cell(cpu, cache) else { continue };
             let at = cell.swap(core::ptr::null_mut(), Ordering::AcqRel);
-            if !at.is_null() {
-                self.free_internal(tables, at.expose_provenance());
+            // SAFETY: it lived as long as it was there, and nobody uses the cache.
+            let Some(own) = (unsafe { at.as_ref() }) else { continue };
+            // SAFETY: as above.
+            if let Some(mut entered) = unsafe { own.section.enter() } {
+                self.free_magazine(tables, own.reset_own(&mut entered));
             }
+            self.free_internal(tables, at.expose_provenance());
         }
     }
 
@@ -217,16 +247,23 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// depot. In an interrupt handler that arrived while the CPU was at them, later.
     pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &Cache) {
         let Some(kind) = cache.kind() else { return };
-        let pinned = Pinned::new(&self.platform);
-        let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
-        // SAFETY: this code is pinned to the CPU that the magazines belong to.
-        match unsafe { own.section.enter() } {
-            Some(mut entered) => {
-                own.section.take_request();
-                self.flush_all(tables, cache, kind, own, &mut entered);
+        let left = {
+            let pinned = Pinned::new(&self.platform);
+            let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
+            // SAFETY: this code is pinned to the CPU that the magazines belong to.
+            match unsafe { own.section.enter() } {
+                Some(mut entered) => {
+                    own.section.take_request();
+                    self.flush_all(tables, cache, kind, own, &mut entered);
+                    own.reset_own(&mut entered)
+                }
+                None => {
+                    own.section.request();
+                    Magazine::NONE
+                }
             }
-            None => own.section.request(),
-        }
+        };
+        self.free_magazine(tables, left);
     }
 
     /// Gives all that a CPU has of a cache back.
@@ -254,9 +291,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         home: Option<NodeId>,
         magazine: &mut Magazine,
         most: u32,
-    ) -> Flushed {
+    ) {
         let stray = |entry| self.report_stray_object(entry);
-        flush(self.shared(tables, kind), cache.nodes(), home, state, magazine, most, stray)
+        flush(self.shared(tables, kind), cache.nodes(), home, state, magazine, most, stray);
     }
 
     /// Gives what is in a node's depot back to the slabs. Answers the depot itself.

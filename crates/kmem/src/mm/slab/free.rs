@@ -9,7 +9,8 @@ use super::cpu::batch;
 use crate::page::{Block, PageFlags};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{At, Cache, CacheId, Entry, Flushed, Kind, State, slab_of};
+use crate::slab::{At, Cache, CacheId, CpuCache, Entry, Kind, State, slab_of};
+use crate::sync::Entered;
 use crate::{NodeId, Pfn, VirtAddr};
 
 /// An object that was found, its cache, and that one's number.
@@ -236,7 +237,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
         let owner = site.filter(|_| keeps).map(|site| self.caller(site));
         if kind.debug.is_some_and(|debug| debug.has_quarantine()) {
-            self.make_quarantine(tables, cache, kind, at.node);
+            self.make_depot(tables, cache, kind, at.node);
         }
         let freed = cache.nodes().get(at.node.index()).is_some_and(|slabs| {
             let site = site.unwrap_or(Location::caller());
@@ -266,33 +267,28 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !self.platform.in_nmi() {
             self.make_cpu_cache(tables, cache, kind);
         }
-        let flushed = {
-            let pinned = Pinned::new(&self.platform);
-            let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
-            // SAFETY: this code is pinned to the CPU that the magazine belongs to.
-            let Some(mut entered) = (unsafe { own.section.enter() }) else { return };
+        self.with_own(tables, cache, |own, entered| {
             if own.section.take_request() {
-                self.flush_all(tables, cache, kind, own, &mut entered);
-                return;
+                self.flush_all(tables, cache, kind, own, entered);
             }
-            if found.at.node == own.home {
-                let magazine = own.own(&mut entered);
-                if magazine.room() > 0 {
-                    return;
-                }
-                let most = batch(kind.geometry.stride);
-                self.flush(tables, cache, kind, own.state, Some(own.home), magazine, most)
-            } else {
-                let away = own.away(&mut entered);
-                if away.room() > 0 {
-                    return;
-                }
-                self.flush(tables, cache, kind, own.state, None, away, u32::MAX)
+            let away = own.away(entered);
+            if found.at.node != own.home && away.room() == 0 {
+                self.flush(tables, cache, kind, own.state, None, away, u32::MAX);
             }
+        });
+        let is_full = |own: &CpuCache, entered: &mut Entered<'_>| {
+            found.at.node == own.home && own.own(entered).room() == 0
         };
-        if flushed == Flushed::Spilled {
-            self.grow_depot(tables, cache, kind, found.at.node);
+        if self.with_own(tables, cache, is_full) != Some(true)
+            || self.grow_magazine(tables, cache, kind)
+        {
+            return;
         }
+        self.with_own(tables, cache, |own, entered| {
+            let most = batch(kind.geometry.stride);
+            let (state, home) = (own.state, Some(own.home));
+            self.flush(tables, cache, kind, state, home, own.own(entered), most);
+        });
     }
 
     /// What is at an address, in the words of a report.

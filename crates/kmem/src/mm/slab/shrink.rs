@@ -1,8 +1,8 @@
 //! Giving back what caches do not use.
 
 use super::super::Mm;
-use super::look::CacheInfo;
 use super::super::tables::Tables;
+use super::look::CacheInfo;
 use crate::platform::{Pinned, Platform};
 use crate::reclaim::{Reclaim, Shrinker};
 use crate::slab::{Cache, CacheId};
