@@ -1,30 +1,44 @@
 //! kmem beside its peers: `cargo run --release -p bench -- [--quick] [--json] [--filter NAME]`.
 //!
 //! ```text
-//!   rows.rs      the rows, their goals, and the work of each
-//!   subjects.rs  who is measured: kmem hosted, kmem on a desk, two peers
-//!   peers.rs     all of them behind one trait
-//!   limits.rs    what this processor charges for locks and the like
-//!   measure.rs   pinning, repeating, the random order
-//!   table.rs     the figures as text
+//!   measure.rs           pinning, repeating, random numbers
+//!   table.rs             the figures as text
+//!   limits.rs            what this processor charges for locks and the like
+//!
+//!   pages:
+//!   rows.rs              the rows, their goals, and the work of each
+//!   subjects.rs          who is measured: kmem hosted, kmem on a desk, two peers
+//!   peers.rs             all of them behind one trait
+//!
+//!   objects:
+//!   objects.rs           the rows, their goals, and the work of one thread
+//!   threads.rs           the work of two
+//!   held.rs              bytes held for the bytes asked for
+//!   object_subjects.rs   who is measured: kmem hosted, kmem on a desk, four peers
+//!   heaps.rs             all of them behind one trait
 //! ```
 
+mod heaps;
+mod held;
 mod limits;
 mod measure;
+mod object_subjects;
+mod objects;
 mod peers;
 mod rows;
 mod subjects;
 mod table;
+mod threads;
 
 use std::error::Error;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use limits::LIMITS;
-use measure::{Plan, Samples};
-use rows::ROWS;
+use measure::{HostCpus, Plan, Samples};
+use object_subjects::ObjectSubjects;
 use subjects::{Ram, Subjects};
-use table::Report;
+use table::{Report, Table};
 
 #[global_allocator]
 static HEAP: peers::CountingHeap = peers::CountingHeap;
@@ -32,11 +46,13 @@ static HEAP: peers::CountingHeap = peers::CountingHeap;
 const USAGE: &str = "\
 usage: bench [--quick] [--json] [--filter NAME] [--seed N]
 
-  --quick        fewer repetitions: under half a minute
+  --quick        fewer repetitions: under a minute
   --json         figures for scripts
   --filter NAME  only rows and limits whose name contains NAME
   --seed N       the random order of shuffled rows (default 2463534242)
   --help         this text
+
+Built with `--features c-peers`, mimalloc and snmalloc are measured too; that takes cc, c++ and cmake.
 ";
 
 /// What the command line asks for.
@@ -45,6 +61,8 @@ struct Options {
     json: bool,
     filter: Option<String>,
     seed: u64,
+    /// The bench runs itself so, to see what a peer holds: the filter is the row.
+    held_by: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -59,9 +77,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&options) {
-        Ok(report) if options.json => println!("{:#}", report.json()),
-        Ok(report) => {
+    let done = match &options.held_by {
+        None => run(&options).map(Some),
+        Some(name) => print_held(name, &options).map(|()| None),
+    };
+    match done {
+        Ok(None) => {}
+        Ok(Some(report)) if options.json => println!("{:#}", report.json()),
+        Ok(Some(report)) => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             print!("{}", report.text(colour));
         }
@@ -75,13 +98,15 @@ fn main() -> ExitCode {
 
 /// `None`: only the usage is wanted.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options { quick: false, json: false, filter: None, seed: 2_463_534_242 };
+    let mut options =
+        Options { quick: false, json: false, filter: None, seed: 2_463_534_242, held_by: None };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value; see --help"));
         match arg.as_str() {
             "--quick" => options.quick = true,
             "--json" => options.json = true,
             "--filter" => options.filter = Some(value()?),
+            "--held-by" => options.held_by = Some(value()?),
             "--seed" => {
                 let text = value()?;
                 options.seed =
@@ -91,7 +116,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
             _ => return Err(format!("{arg:?} is no option; see --help")),
         }
     }
-    let names = || ROWS.iter().map(|row| row.name).chain(LIMITS.iter().map(|limit| limit.name));
+    let names = || {
+        let pages = rows::ROWS.iter().map(|row| row.name);
+        let objects = objects::ROWS.iter().map(|row| row.name);
+        pages.chain(objects).chain(LIMITS.iter().map(|limit| limit.name))
+    };
     if !names().any(|name| options.wants(name)) {
         let filter = options.filter.unwrap_or_default();
         let names: Vec<_> = names().collect();
@@ -108,34 +137,44 @@ impl Options {
 
 fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
     let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
+    let cpus = HostCpus::pin()?;
+    let wanted = LIMITS.iter().filter(|limit| options.wants(limit.name));
     let mut report = Report {
         processor: processor(),
-        cpu: measure::pin()?,
+        cpus,
         seed: options.seed,
         quick: options.quick,
         load: load(),
-        rows: Vec::new(),
-        limits: Vec::new(),
+        pages: Table::new(subjects::NAMES, &rows::ROWS, |name| options.wants(name)),
+        objects: Table::new(object_subjects::NAMES, &objects::ROWS, |name| options.wants(name)),
+        limits: wanted.map(|limit| (limit, Samples::new())).collect(),
     };
-    let wanted = ROWS.iter().filter(|row| options.wants(row.name));
-    report.rows = wanted.map(|row| (row, [const { Samples::new() }; 4])).collect();
-    let wanted = LIMITS.iter().filter(|limit| options.wants(limit.name));
-    report.limits = wanted.map(|limit| (limit, Samples::new())).collect();
 
     let mut ram = Ram::for_desk();
-    let mut subjects = Subjects::boot(&mut ram, options.seed)?;
-    for _ in 0..plan.rounds {
+    let mut pages = Subjects::boot(&mut ram, options.seed)?;
+    let mut ram = object_subjects::ram_for_desk();
+    let objects = ObjectSubjects::boot(&mut ram, cpus, options.seed)?;
+    for round in 0..plan.rounds {
         for (limit, samples) in &mut report.limits {
             samples.extend(limit.measure(&plan, options.seed));
         }
-        for (row, samples) in &mut report.rows {
-            for (samples, more) in samples.iter_mut().zip(subjects.measure(row, &plan)?) {
-                samples.extend(more);
-            }
-        }
+        report.pages.extend(|row| pages.measure(row, &plan))?;
+        // Bytes are the same every time.
+        report.objects.extend(|row| match row.work.is_timed() || round == 0 {
+            true => objects.measure(row, &plan),
+            false => Ok(Default::default()),
+        })?;
     }
-    subjects.check()?;
+    pages.check()?;
+    objects.check()?;
     Ok(report)
+}
+
+/// What a peer holds, for the process that asks for it.
+fn print_held(name: &str, options: &Options) -> Result<(), Box<dyn Error>> {
+    let row = options.filter.as_deref().unwrap_or_default();
+    println!("{}", held::measure_here(name, row, options.seed)?);
+    Ok(())
 }
 
 /// What the processor calls itself.

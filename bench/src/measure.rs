@@ -20,15 +20,21 @@ pub struct Plan {
     pub stretch: Duration,
     /// Repetitions in a round of what takes tens of milliseconds to set up.
     pub slow_repetitions: usize,
+    /// What a row may take of a round where a peer is far slower than others.
+    pub budget: Duration,
 }
 
 impl Plan {
-    /// Under half a minute.
+    /// Repetitions that do not count, of what has a budget.
+    pub const WARM_UP: usize = 16;
+
+    /// Under a minute.
     pub const QUICK: Plan = Plan {
         rounds: 3,
         repetitions: 9,
         stretch: Duration::from_micros(1000),
         slow_repetitions: 5,
+        budget: Duration::from_millis(20),
     };
 
     /// Under three minutes.
@@ -37,6 +43,7 @@ impl Plan {
         repetitions: 25,
         stretch: Duration::from_micros(2000),
         slow_repetitions: 5,
+        budget: Duration::from_millis(100),
     };
 
     /// Nanoseconds a call of `work`, one value a repetition.
@@ -60,6 +67,25 @@ impl Plan {
     pub fn repeat(&self, mut once: impl FnMut() -> f64) -> Vec<f64> {
         black_box(once());
         (0..self.repetitions).map(|_| once()).collect()
+    }
+
+    /// [`Plan::repeat`] within the budget, after up to [`Plan::WARM_UP`] that do not count: heaps fit
+    /// what they keep at hand to what went on lately. What spends the budget at once is measured by
+    /// that once.
+    pub fn repeat_within_budget(&self, mut once: impl FnMut() -> f64) -> Vec<f64> {
+        let start = Instant::now();
+        let mut value = once();
+        for _ in 1..Self::WARM_UP {
+            if start.elapsed() >= self.budget / 4 {
+                break;
+            }
+            value = once();
+        }
+        let mut values = Vec::new();
+        while values.len() < self.repetitions && start.elapsed() < self.budget {
+            values.push(once());
+        }
+        if values.is_empty() { vec![value] } else { values }
     }
 
     /// [`Plan::repeat`] for what is slow to set up.
@@ -109,31 +135,62 @@ impl Samples {
     }
 }
 
-/// Binds the thread, and those that it starts, to the last CPU that it may use; interrupts of the
-/// host tend to go to the first. Answers which.
-pub fn pin() -> io::Result<usize> {
-    let allowed = sched_getaffinity(None)?;
-    let cpu = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu)).unwrap_or(0);
+/// The CPUs of the host that the program may use.
+#[derive(Clone, Copy, Debug)]
+pub struct HostCpus {
+    /// Where all rows of one thread run: the last of them, as interrupts of the host tend to go to the
+    /// first.
+    pub own: usize,
+    /// Where the second thread of rows of two runs, if there is another.
+    pub other: Option<usize>,
+}
+
+impl HostCpus {
+    /// Finds them, and binds the thread, and those that it starts, to its own.
+    pub fn pin() -> io::Result<HostCpus> {
+        let allowed = sched_getaffinity(None)?;
+        let mut last = (0..CpuSet::MAX_CPU).rev().filter(|cpu| allowed.is_set(*cpu));
+        let cpus = HostCpus { own: last.next().unwrap_or(0), other: last.next() };
+        bind(cpus.own)?;
+        Ok(cpus)
+    }
+}
+
+/// Binds the thread to a CPU of the host.
+pub fn bind(cpu: usize) -> io::Result<()> {
     let mut one = CpuSet::new();
     one.set(cpu);
     sched_setaffinity(None, &one)?;
-    Ok(cpu)
+    Ok(())
+}
+
+/// Random numbers that depend on the seed alone.
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        // xorshift64*: its state must not be 0.
+        Random(seed.wrapping_mul(2).wrapping_add(1))
+    }
+
+    /// The next one below `limit`, which is at most 2^32.
+    #[inline(always)]
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        ((high * limit as u64) >> 32) as usize
+    }
 }
 
 /// The numbers below `count` in a random order that depends on the seed alone.
 pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
-    // xorshift64*: its state must not be 0.
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut below = |limit: usize| {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        let high = state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        ((high * limit as u64) >> 32) as usize
-    };
+    let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
-        order.swap(last, below(last + 1));
+        order.swap(last, random.below(last + 1));
     }
     order
 }

@@ -162,7 +162,8 @@ pub struct CountingHeap;
 
 static HEAP_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// One thread allocates, so the count needs no locked instruction, which peers would pay for.
+/// What is read is how far the count grows while one thread runs, so it needs no locked instruction,
+/// which peers would pay for: that rows of two threads lose a count now and then changes nothing.
 fn count(bytes: usize) {
     HEAP_BYTES.store(HEAP_BYTES.load(Relaxed).wrapping_add(bytes), Relaxed);
 }

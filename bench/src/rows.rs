@@ -1,13 +1,13 @@
-//! The rows: what is measured, the goal for it, and how the work goes.
+//! What a row is; the rows of pages: what is measured, the goal for it, and how the work goes.
 
 use std::hint::black_box;
 
 use kmem::{GFP_KERNEL, Mm, Platform, Reclaim};
 
-use crate::measure::{Plan, nanoseconds, shuffled};
+use crate::measure::{Plan, Samples, nanoseconds, shuffled};
 use crate::peers::PageAllocator;
 
-/// What a row does.
+/// What a row of pages does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// A block is allocated and freed, again and again.
@@ -32,18 +32,40 @@ pub enum Work {
     Boot,
 }
 
-/// A row of the table.
-pub struct Row {
+/// A row of a table: `W` says what it does.
+pub struct Row<W> {
     /// Its name, for people and for `--filter`.
     pub name: &'static str,
     /// What is done.
-    pub work: Work,
+    pub work: W,
     /// What the figures are in.
     pub unit: &'static str,
     /// What kmem shall cost at most.
     pub goal: f64,
     /// What Linux 6.12 costs, measured natively on another machine: Cascade Lake at 2.5 GHz.
-    pub linux: f64,
+    pub linux: Option<f64>,
+    /// Which figure counts against the goal.
+    pub counts: Counts,
+}
+
+/// Which of a row's figures counts against its goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// The least: what the code costs when nothing else disturbs it.
+    Least,
+    /// The median, for rows of two threads: where the host stops one of them the other is alone, and
+    /// the least would be a figure of one thread.
+    Median,
+}
+
+impl Counts {
+    /// The figure that counts.
+    pub fn figure(self, samples: &Samples) -> Option<f64> {
+        match self {
+            Counts::Least => samples.min(),
+            Counts::Median => samples.median(),
+        }
+    }
 }
 
 /// Pages that the bulk rows of order 0 hold at once.
@@ -53,16 +75,26 @@ const SMALL_BLOCKS: usize = 1_000;
 /// Blocks that the bulk row of order 9 holds at once: 1 GiB of the machine's 1.5.
 const LARGE_BLOCKS: usize = 512;
 
-const fn time(name: &'static str, work: Work, goal: f64, linux: f64) -> Row {
-    Row { name, work, unit: "ns", goal, linux }
+const fn row(
+    name: &'static str,
+    work: Work,
+    unit: &'static str,
+    goal: f64,
+    linux: f64,
+) -> Row<Work> {
+    Row { name, work, unit, goal, linux: Some(linux), counts: Counts::Least }
+}
+
+const fn time(name: &'static str, work: Work, goal: f64, linux: f64) -> Row<Work> {
+    row(name, work, "ns", goal, linux)
 }
 
 const fn bulk(order: u32, count: usize, shuffled: bool) -> Work {
     Work::Bulk { order, count, shuffled }
 }
 
-/// All rows.
-pub const ROWS: [Row; 10] = [
+/// All rows of pages.
+pub const ROWS: [Row<Work>; 10] = [
     time("order-0 pair", Work::Pair { order: 0 }, 6.0, 57.0),
     time("order-0 fifo", bulk(0, PAGES, false), 18.0, 56.0),
     time("order-0 shuffled", bulk(0, PAGES, true), 25.0, 57.0),
@@ -71,8 +103,8 @@ pub const ROWS: [Row; 10] = [
     time("order-9 pair", Work::Pair { order: 9 }, 30.0, 581.0),
     time("order-9 fifo", bulk(9, LARGE_BLOCKS, false), 54.0, 681.0),
     time("zeroed page", Work::Zeroed, 45.0, 221.0),
-    Row { name: "metadata", work: Work::Metadata, unit: "bytes/page", goal: 32.0, linux: 64.0 },
-    Row { name: "boot", work: Work::Boot, unit: "ns/page", goal: 5.0, linux: 27.0 },
+    row("metadata", Work::Metadata, "bytes/page", 32.0, 64.0),
+    row("boot", Work::Boot, "ns/page", 5.0, 27.0),
 ];
 
 /// Nanoseconds for an allocation and its free, a block after the other.

@@ -1,4 +1,4 @@
-//! Who is measured: two machines with kmem, and two peers with as many pages.
+//! Who is measured with pages: two machines with kmem, and two peers with as many pages.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ pub const NAMES: [&str; 4] = ["host", "desk", "buddy_system", "bitmap"];
 pub struct Ram(Vec<u8>);
 
 impl Ram {
-    fn new(bytes: u64) -> Self {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
         // Not zeros: those the host would hand out page by page, when they are first touched.
         Ram(vec![0xa5; bytes as usize + DESK_SLACK])
     }
@@ -66,7 +67,11 @@ impl<'r> Subjects<'r> {
     }
 
     /// One round of a row: the values of each subject, none where it has nothing like it.
-    pub fn measure(&mut self, row: &Row, plan: &Plan) -> Result<[Vec<f64>; 4], Box<dyn Error>> {
+    pub fn measure(
+        &mut self,
+        row: &Row<Work>,
+        plan: &Plan,
+    ) -> Result<[Vec<f64>; 4], Box<dyn Error>> {
         let host = Arc::clone(&self.host);
         let on_host = |work: &dyn Fn() -> Vec<f64>| host.run_on(CpuId::BOOT, work);
         let (seed, mm) = (self.seed, host.mm());
@@ -99,16 +104,21 @@ impl<'r> Subjects<'r> {
     /// Whether both machines are in order: a figure of an allocator that lost a page is worth
     /// nothing.
     pub fn check(&self) -> Result<(), String> {
-        let host = self.host.shutdown();
-        if !host.is_clean() || host.misuse_count != 0 {
-            return Err(format!("the hosted machine was not left in order: {host}"));
-        }
-        self.desk.drain_local_pages();
-        self.desk.verify().map_err(|found| format!("the desk was not left in order: {found}"))?;
-        match self.desk.platform().misuses() {
-            0 => Ok(()),
-            misuses => Err(format!("the desk reported {misuses} wrong calls")),
-        }
+        check(&self.host, &self.desk)
+    }
+}
+
+/// Whether a hosted machine and a desk are in order.
+pub fn check(host: &Machine, desk: &Mm<Desk<'_>>) -> Result<(), String> {
+    let host = host.shutdown();
+    if !host.is_clean() || host.misuse_count != 0 {
+        return Err(format!("the hosted machine was not left in order: {host}"));
+    }
+    desk.drain_local_pages();
+    desk.verify().map_err(|found| format!("the desk was not left in order: {found}"))?;
+    match desk.platform().misuses() {
+        0 => Ok(()),
+        misuses => Err(format!("the desk reported {misuses} wrong calls")),
     }
 }
 
@@ -154,7 +164,8 @@ fn boots(plan: &Plan) -> Result<[Vec<f64>; 4], Box<dyn Error>> {
     failed.map_or(Ok([host, on_desk, buddy, bitmap]), Err)
 }
 
-fn description(ram: u64) -> Description {
+/// A machine with so much RAM.
+pub fn description(ram: u64) -> Description {
     let all = 0..ram;
     Description {
         name: "bench".into(),
@@ -165,12 +176,14 @@ fn description(ram: u64) -> Description {
     }
 }
 
-fn desk(ram: &mut Ram) -> Desk<'_> {
+/// A desk over memory.
+pub fn desk(ram: &mut Ram) -> Desk<'_> {
     // SAFETY: this program's one thread alone uses it.
     unsafe { Desk::new(&mut ram.0) }
 }
 
-fn boot_desk(desk: Desk<'_>, ram: u64) -> Result<Mm<Desk<'_>>, kmem::BootError> {
+/// kmem on a desk with so much RAM.
+pub fn boot_desk(desk: Desk<'_>, ram: u64) -> Result<Mm<Desk<'_>>, kmem::BootError> {
     let mm = Mm::new(desk);
     let setup = Setup::new().cpus(CPUS).dma_limit(PhysAddr::new(DMA_LIMIT));
     // SAFETY: the RAM is the desk's, which is this manager's alone.

@@ -1,35 +1,130 @@
 //! The figures as text: a table for people, JSON for scripts.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::limits::Limit;
-use crate::measure::Samples;
-use crate::rows::Row;
-use crate::subjects;
+use crate::measure::{HostCpus, Samples};
+use crate::object_subjects::LEFT_OUT;
+use crate::rows::{Counts, Row};
+use crate::{objects, rows};
 
 /// A run and its figures.
 pub struct Report {
     /// The processor, as it calls itself.
     pub processor: String,
-    /// The CPU of the host that all ran on.
-    pub cpu: usize,
-    /// What the random order was made from.
+    /// The CPUs of the host that all ran on.
+    pub cpus: HostCpus,
+    /// What random orders and sizes were made from.
     pub seed: u64,
     /// Whether it was a quick run.
     pub quick: bool,
     /// The host's load average when the run began.
     pub load: String,
-    /// Each row with the samples of every subject.
-    pub rows: Vec<(&'static Row, [Samples; 4])>,
+    /// The rows of pages.
+    pub pages: Table<rows::Work, 4>,
+    /// The rows of objects.
+    pub objects: Table<objects::Work, 6>,
     /// Each limit with its samples.
     pub limits: Vec<(&'static Limit, Samples)>,
+}
+
+/// Rows, with the samples of each subject. The first two subjects are kmem's.
+pub struct Table<W: 'static, const SUBJECTS: usize> {
+    names: [&'static str; SUBJECTS],
+    rows: Vec<(&'static Row<W>, [Samples; SUBJECTS])>,
 }
 
 const REFERENCE: &str = "Linux 6.12, another machine";
 const THERE: &str = "that machine";
 const CELL: usize = 19;
+
+impl<W, const SUBJECTS: usize> Table<W, SUBJECTS> {
+    /// Without samples yet. Rows are those whose name is wanted.
+    pub fn new(
+        names: [&'static str; SUBJECTS],
+        rows: &'static [Row<W>],
+        wanted: impl Fn(&str) -> bool,
+    ) -> Self {
+        let rows = rows.iter().filter(|row| wanted(row.name));
+        Table { names, rows: rows.map(|row| (row, [const { Samples::new() }; SUBJECTS])).collect() }
+    }
+
+    /// Adds a round of every row.
+    pub fn extend(
+        &mut self,
+        mut measure: impl FnMut(&Row<W>) -> Result<[Vec<f64>; SUBJECTS], Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        for (row, samples) in &mut self.rows {
+            for (samples, more) in samples.iter_mut().zip(measure(row)?) {
+                samples.extend(more);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut String, what: &str, colour: bool) -> std::fmt::Result {
+        let Some(width) = self.rows.iter().map(|(row, _)| row.name.len()).max() else {
+            return Ok(());
+        };
+        writeln!(
+            out,
+            "\n{what}: least and median of the repetitions; kmem is host and desk; host counts\n"
+        )?;
+        write!(out, "{:width$} {:10}", "row", "unit")?;
+        for name in &self.names[..2] {
+            write!(out, " {name:>CELL$}")?;
+        }
+        write!(out, " {:>6} {:>9}", "goal", "host/goal")?;
+        for name in &self.names[2..] {
+            write!(out, " {name:>CELL$}")?;
+        }
+        writeln!(out, "   {REFERENCE}")?;
+        for (row, samples) in &self.rows {
+            write!(out, "{:width$} {:10}", row.name, row.unit)?;
+            for samples in &samples[..2] {
+                write!(out, " {:>CELL$}", cell(samples))?;
+            }
+            write!(out, " {:>6}", row.goal)?;
+            match ratio(row, &samples[0]) {
+                Some(ratio) => write!(out, " {}", paint(ratio, colour))?,
+                None => write!(out, " {:>9}", "-")?,
+            }
+            for samples in &samples[2..] {
+                write!(out, " {:>CELL$}", cell(samples))?;
+            }
+            let linux = row.linux.map_or("-".into(), |linux| linux.to_string());
+            writeln!(out, "   {linux:>width$}", width = REFERENCE.len())?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Vec<Value> {
+        let row = |(row, samples): &(&Row<W>, [Samples; SUBJECTS])| {
+            let mut figures = serde_json::Map::new();
+            for (name, samples) in self.names.iter().zip(samples) {
+                figures.insert((*name).into(), figure(samples));
+            }
+            json!({
+                "name": row.name,
+                "unit": row.unit,
+                "goal": row.goal,
+                "counts": match row.counts { Counts::Least => "min", Counts::Median => "median" },
+                "host_to_goal": ratio(row, &samples[0]),
+                "figures": figures,
+                "linux_6_12_another_machine": row.linux,
+            })
+        };
+        self.rows.iter().map(row).collect()
+    }
+}
+
+/// Times the goal.
+fn ratio<W>(row: &Row<W>, host: &Samples) -> Option<f64> {
+    Some(row.counts.figure(host)? / row.goal)
+}
 
 impl Report {
     /// Aligned columns. `colour`: the ratio is green at or under the goal, yellow at or under twice
@@ -38,45 +133,44 @@ impl Report {
         let mut out = format!(
             "{}, pinned to cpu {}, load {} at the start, {} run, seed {}\n",
             self.processor,
-            self.cpu,
+            self.cpus.own,
             self.load,
             if self.quick { "quick" } else { "full" },
             self.seed
         );
         // Writing to a String does not fail.
-        let _ = self.write_rows(&mut out, colour);
+        let _ = self.pages.write(&mut out, "pages", colour);
+        let _ = self.write_objects(&mut out, colour);
         let _ = self.write_limits(&mut out);
         out
     }
 
-    fn write_rows(&self, out: &mut String, colour: bool) -> std::fmt::Result {
-        if self.rows.is_empty() {
+    fn write_objects(&self, out: &mut String, colour: bool) -> std::fmt::Result {
+        self.objects.write(out, "objects", colour)?;
+        let rows = &self.objects.rows;
+        if rows.is_empty() {
             return Ok(());
         }
-        writeln!(
-            out,
-            "\nleast and median of the repetitions; kmem is host and desk; host counts\n"
-        )?;
-        write!(out, "{:17} {:10}", "row", "unit")?;
-        for name in &subjects::NAMES[..2] {
-            write!(out, " {name:>CELL$}")?;
-        }
-        write!(out, " {:>6} {:>9}", "goal", "host/goal")?;
-        for name in &subjects::NAMES[2..] {
-            write!(out, " {name:>CELL$}")?;
-        }
-        writeln!(out, "   {REFERENCE}")?;
-        for (row, samples) in &self.rows {
-            write!(out, "{:17} {:10}", row.name, row.unit)?;
-            let [host, desk, buddy, bitmap] = samples;
-            write!(out, " {:>CELL$} {:>CELL$} {:>6}", cell(host), cell(desk), row.goal)?;
-            match host.min().map(|least| least / row.goal) {
-                Some(ratio) => write!(out, " {}", paint(ratio, colour))?,
-                None => write!(out, " {:>9}", "-")?,
+        if rows.iter().any(|(row, _)| row.counts == Counts::Median) {
+            match self.cpus.other {
+                Some(other) => writeln!(
+                    out,
+                    "\nmixed, 2 threads and remote free: the second thread on cpu {other}; of host the \
+                     median counts"
+                )?,
+                None => writeln!(
+                    out,
+                    "\nmixed, 2 threads and remote free were left out: the program may use one cpu"
+                )?,
             }
-            let reference = REFERENCE.len();
-            let linux = row.linux;
-            writeln!(out, " {:>CELL$} {:>CELL$}   {linux:>reference$}", cell(buddy), cell(bitmap))?;
+        }
+        if !LEFT_OUT.is_empty() {
+            let names = LEFT_OUT.join(" and ");
+            writeln!(
+                out,
+                "\n{names} were left out: they are built from C and C++. With cc, c++ and cmake there:\n    \
+                 cargo run --release -p bench --features c-peers"
+            )?;
         }
         Ok(())
     }
@@ -102,20 +196,6 @@ impl Report {
 
     /// One object. A figure is `{"min", "median", "repetitions"}`, or null where there is none.
     pub fn json(&self) -> Value {
-        let rows = self.rows.iter().map(|(row, samples)| {
-            let mut figures = serde_json::Map::new();
-            for (name, samples) in subjects::NAMES.iter().zip(samples) {
-                figures.insert((*name).into(), figure(samples));
-            }
-            json!({
-                "name": row.name,
-                "unit": row.unit,
-                "goal": row.goal,
-                "host_to_goal": samples[0].min().map(|least| least / row.goal),
-                "figures": figures,
-                "linux_6_12_another_machine": row.linux,
-            })
-        });
         let limits = self.limits.iter().map(|(limit, samples)| {
             json!({
                 "name": limit.name,
@@ -126,11 +206,14 @@ impl Report {
         });
         json!({
             "processor": self.processor,
-            "cpu": self.cpu,
+            "cpu": self.cpus.own,
+            "second_cpu": self.cpus.other,
             "load": self.load,
             "quick": self.quick,
             "seed": self.seed,
-            "rows": rows.collect::<Vec<_>>(),
+            "rows": self.pages.json(),
+            "objects": self.objects.json(),
+            "left_out": LEFT_OUT,
             "limits": limits.collect::<Vec<_>>(),
         })
     }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{Read, Workspace, lines, run, shown};
+use crate::workspace::{ALL_FEATURES, Read, Workspace, lines, run, shown};
 
 const SOURCE: &str = "\
 #![no_std]
@@ -31,7 +31,7 @@ const RUNTIME: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp", "str
 pub fn check(ws: &Workspace) -> Result<()> {
     let folder = ws.target.join("freestanding");
     write_crate(ws, &folder)?;
-    for features in [&[][..], &["--features", "x86_64"]] {
+    for features in [&[][..], &["--features", ALL_FEATURES]] {
         let mut build = ws.cargo([&["build", "--quiet"], features].concat());
         build.current_dir(&folder).env("CARGO_TARGET_DIR", folder.join("target"));
         run(&mut build).context("kmem does not build without std and alloc")?;
@@ -53,7 +53,8 @@ fn write_crate(ws: &Workspace, folder: &Path) -> Result<()> {
         "[package]\nname = \"freestanding\"\nedition = \"2024\"\n\n\
          [lib]\npath = \"lib.rs\"\ncrate-type = [\"staticlib\"]\n\n\
          [dependencies]\nkmem = {{ path = {kmem:?} }}\n\n\
-         [features]\nx86_64 = [\"kmem/x86_64\"]\n\n\
+         [features]\nx86_64 = [\"kmem/x86_64\"]\n\
+         allocator-api2 = [\"kmem/allocator-api2\"]\n\n\
          [profile.dev]\npanic = \"abort\"\n\n\
          [workspace]\n"
     );

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::suites::{self, Ran};
 use crate::ui::{self, Steps};
-use crate::workspace::{Workspace, run as run_command};
+use crate::workspace::{ALL_FEATURES, Workspace, run as run_command};
 use crate::{conformance, freestanding, layers, setup};
 
 /// Runs the steps and ends standard output with `N passed, N failed`, over every test that ran
@@ -34,11 +34,11 @@ fn steps(ws: &Workspace, ran: &mut Ran) -> Result<()> {
     })?;
     steps.step("clippy", "no warning in any target", || {
         run_command(&mut ws.cargo(clippy(&["--workspace"])))?;
-        run_command(&mut ws.cargo(clippy(&["--package", "kmem", "--features", "x86_64"])))
+        run_command(&mut ws.cargo(clippy(&["--package", "kmem", "--features", ALL_FEATURES])))
     })?;
     steps.step("documentation", "no warning and no dead link in any page", || {
         run_command(&mut documentation(ws, &["--workspace"]))?;
-        run_command(&mut documentation(ws, &["--package", "kmem", "--features", "x86_64"]))
+        run_command(&mut documentation(ws, &["--package", "kmem", "--features", ALL_FEATURES]))
     })?;
     steps.step("layers", "no import runs against the order", || {
         layers::check(ws).map(|summary| ui::note(&summary))

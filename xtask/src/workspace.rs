@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+/// All features of kmem: what is tested beside none.
+pub const ALL_FEATURES: &str = "x86_64,allocator-api2";
+
 /// The repository and its build directory.
 pub struct Workspace {
     pub root: PathBuf,

@@ -10,6 +10,9 @@ pub struct Shutdown {
     pub lost_pages: i64,
     /// The size of a page in bytes.
     pub page_bytes: u64,
+    /// What objects are with callers, by who allocated them (A162), as /proc/allocinfo shows it: bytes,
+    /// objects, the call. Of caches that keep owners: see `slab_debug`.
+    pub leaks: Vec<String>,
     /// What is not sound in the manager's structures.
     pub corruption: Option<String>,
     /// The reports of misuse; the oldest of them where there were very many.
@@ -23,7 +26,10 @@ pub struct Shutdown {
 impl Shutdown {
     /// Whether nothing was lost or corrupted. Misuse that was caught does not count: it did no harm.
     pub fn is_clean(&self) -> bool {
-        self.lost_pages == 0 && self.corruption.is_none() && self.running_tasks == 0
+        self.lost_pages == 0
+            && self.leaks.is_empty()
+            && self.corruption.is_none()
+            && self.running_tasks == 0
     }
 }
 
@@ -45,6 +51,9 @@ impl fmt::Display for Shutdown {
                 self.page_bytes
             )),
             extra => parts.push(format!("pages that are free and never were before: {}", -extra)),
+        }
+        if !self.leaks.is_empty() {
+            parts.push(format!("objects that were not freed: {}", self.leaks.join(", ").trim()));
         }
         if self.running_tasks != 0 {
             parts.push(format!("tasks that still run: {}", self.running_tasks));
@@ -69,6 +78,7 @@ mod tests {
             let shutdown = Shutdown {
                 lost_pages,
                 page_bytes: 4096,
+                leaks: Vec::new(),
                 corruption: None,
                 misuses: Vec::new(),
                 misuse_count: 0,

@@ -52,6 +52,14 @@ mod source;
 mod store;
 
 pub use driver::Driver;
+/// The folder of this crate's source, as [`Location::file`](core::panic::Location::file) begins for
+/// the calls that it makes.
+pub const SOURCE: &str = {
+    // The name of this file is taken off.
+    let name = file!();
+    name.split_at(name.len() - "lib.rs".len()).0
+};
+
 pub use error::{Errno, ScullError};
 pub use module::{File, Mode, Module};
 pub use parameters::Parameters;

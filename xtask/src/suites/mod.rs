@@ -15,7 +15,7 @@ pub use transcript::Tally;
 use transcript::Transcript;
 
 use crate::ui;
-use crate::workspace::{Read, Workspace, lines, shown};
+use crate::workspace::{ALL_FEATURES, Read, Workspace, lines, shown};
 
 /// The file that a test program is built from, and the name of its target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ pub struct Ran {
 pub fn run_all(ws: &Workspace, ran: &mut Ran) -> Result<()> {
     programs(ws, &["--workspace", "--all-targets"], ran, |_| ())?;
     doctests(ws, &["--workspace"], ran)?;
-    let x86_64 = ["--package", "kmem", "--features", "x86_64"];
+    let x86_64 = ["--package", "kmem", "--features", ALL_FEATURES];
     programs(ws, &[&x86_64[..], &["--all-targets"]].concat(), ran, |_| ())?;
     doctests(ws, &x86_64, ran)?;
     if ws.root.join("crates/kmem/src/models.rs").exists() {

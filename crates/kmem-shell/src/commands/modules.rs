@@ -37,7 +37,9 @@ pub(super) const fn rmmod<S: System>() -> Command<S> {
     Command {
         name: "rmmod",
         usage: "rmmod MODULE",
-        about: "unload a module; the memory of its devices goes back",
+        about: "unload a module; the memory of its devices goes back\n\
+                On a machine that keeps owners (slab_debug=U) what the last module leaves behind is\n\
+                shown by who allocated it.",
         example: "rmmod scullp",
         run: run_rmmod,
     }
@@ -49,7 +51,7 @@ fn run_rmmod<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [name] = exactly(&rmmod::<S>(), arguments)?;
-    Ok(shell.modules.unload::<S>(name)?)
+    Ok(shell.modules.unload(shell.system, name)?)
 }
 
 pub(super) const fn lsmod<S: System>() -> Command<S> {

@@ -1,6 +1,7 @@
 //! Paths as streams: devices, `/proc` and `/sys` files, files of the host.
 
 mod device;
+mod leaks;
 mod modules;
 mod proc;
 mod sys;

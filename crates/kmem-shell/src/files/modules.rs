@@ -9,6 +9,7 @@ use core::fmt;
 use kmem::Mm;
 use scull::{Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError, SlabCache};
 
+use super::leaks::leaks;
 use crate::System;
 
 /// A loaded module, which a file that is open on one of its devices shares.
@@ -70,7 +71,10 @@ impl<'m> Modules<'m> {
     }
 
     /// Unloads a module; its memory goes back.
-    pub(crate) fn unload<S: System>(&mut self, name: &str) -> Result<(), String> {
+    ///
+    /// A module that leaves something behind is told of, with who allocated it, if no other is loaded
+    /// whose it could be (A162).
+    pub(crate) fn unload<S: System>(&mut self, system: &S, name: &str) -> Result<(), String> {
         known::<S>(name)?;
         let at = self.loaded.iter().position(|module| module.kind().name == name);
         let at = at.ok_or_else(|| format!("{name} is not loaded; `lsmod` lists what is"))?;
@@ -78,7 +82,8 @@ impl<'m> Modules<'m> {
             return Err(format!("{name} is in use: a file is open on one of its devices"));
         }
         self.loaded.remove(at);
-        Ok(())
+        let left = if self.loaded.is_empty() { leaks(system.mm(), scull::SOURCE) } else { None };
+        left.map_or(Ok(()), |left| Err(format!("{name} is unloaded and has leaked: {left}")))
     }
 
     pub(crate) fn unload_all(&mut self) {

@@ -16,6 +16,7 @@ use crate::{Shell, Source, System};
 fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Option<fmt::Result> {
     let mm = shell.system.mm();
     Some(match name {
+        "allocinfo" => report::allocinfo(mm, out),
         "buddyinfo" => report::buddyinfo(mm, out),
         "iomem" => report::iomem(mm, out),
         "meminfo" => report::meminfo(mm, out),
@@ -31,8 +32,17 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
 
-const NAMES: [&str; 8] =
-    ["buddyinfo", "iomem", "meminfo", "modules", "pagetypeinfo", "slabinfo", "vmstat", "zoneinfo"];
+const NAMES: [&str; 9] = [
+    "allocinfo",
+    "buddyinfo",
+    "iomem",
+    "meminfo",
+    "modules",
+    "pagetypeinfo",
+    "slabinfo",
+    "vmstat",
+    "zoneinfo",
+];
 
 /// The names in `/proc`.
 pub(super) fn names<S: System>(shell: &Shell<'_, S>) -> Vec<String> {

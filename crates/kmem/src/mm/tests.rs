@@ -339,7 +339,7 @@ fn a_slab_takes_no_object_that_is_in_a_magazine() {
     let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
     let of = mm.shared(tables, found.kind);
     let slabs = &found.cache.nodes()[0];
-    let give = |at| slabs.give(of, at, dog.addr().get(), None, |wrong| panic!("{wrong}"));
+    let give = |at| slabs.give(of, at, dog.addr().get(), None, true, |wrong| panic!("{wrong}"));
     found.at.state.set(State::of(CpuId::new(1).unwrap()).unwrap());
     assert!(!give(found.at));
     found.at.state.set(State::HELD);

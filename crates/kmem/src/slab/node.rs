@@ -199,8 +199,8 @@ impl NodeSlabs {
         taken
     }
 
-    /// Gives an object of this node, which begins at an address, back to its slab, or to the
-    /// quarantine. `false`, and nothing is done, where it is not held any more. In an NMI handler that
+    /// Gives an object of this node, which begins at an address, back to its slab, or, if it may be kept
+    /// from use, to the quarantine. `false`, and nothing is done, where it is not held any more. In an NMI handler that
     /// meets the lock taken it is put aside.
     #[must_use]
     pub(crate) fn give<P: Platform>(
@@ -209,6 +209,7 @@ impl NodeSlabs {
         at: At<'_>,
         address: usize,
         owner: Option<Caller>,
+        may_keep: bool,
         mut wrong: impl FnMut(Overwritten),
     ) -> bool {
         let Some(record) = record_of(of.map.at(at.head).slab(), of.geometry.objects) else {
@@ -227,7 +228,7 @@ impl NodeSlabs {
         }
         of.take_back(record, at.object, address, owner, &mut wrong);
         let Inner { lists, depot } = &mut *inner;
-        if !of.debug.is_some_and(Debug::has_quarantine) || depot.high() == 0 {
+        if !may_keep || !of.debug.is_some_and(Debug::has_quarantine) || depot.high() == 0 {
             return lists.give(of.map, at.head, at.object, State::HELD);
         }
         if depot.room() == 0 {

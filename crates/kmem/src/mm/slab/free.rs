@@ -236,13 +236,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let Found { at, cache, kind, .. } = *found;
         let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
         let owner = site.filter(|_| keeps).map(|site| self.caller(site));
-        if kind.debug.is_some_and(|debug| debug.has_quarantine()) {
+        // What the slab layer frees for itself goes at once: it may be sought.
+        let may_keep = site.is_some();
+        if may_keep && kind.debug.is_some_and(|debug| debug.has_quarantine()) {
             self.make_depot(tables, cache, kind, at.node);
         }
         let freed = cache.nodes().get(at.node.index()).is_some_and(|slabs| {
             let site = site.unwrap_or(Location::caller());
             let wrong = |wrong| self.report_overwritten(wrong, site);
-            slabs.give(self.shared(tables, kind), at, address, owner, wrong)
+            slabs.give(self.shared(tables, kind), at, address, owner, may_keep, wrong)
         });
         if freed {
             cache.count_freed();
