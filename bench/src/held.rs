@@ -118,3 +118,26 @@ fn write(object: NonNull<u8>, size: usize) {
     // SAFETY: the row's object has so many bytes.
     unsafe { object.write_bytes(0x5a, size) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subjects::{self, Ram};
+
+    #[test]
+    fn kmem_is_seen_to_hold_what_was_asked_and_not_much_more() {
+        let mut ram = Ram::new(64 << 20);
+        let desk = subjects::boot_desk(subjects::desk(&mut ram), 64 << 20).unwrap();
+        let each = of_kmem(&desk, Work::HeldEach { size: 700 }, 1);
+        assert!((700.0..1400.0).contains(&each), "{each} bytes");
+        let mixed = of_kmem(&desk, Work::Held { live: 1000 }, 1);
+        assert!((1.0..10.0).contains(&mixed), "{mixed} bytes a byte");
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        assert!(measure_here("talc", "no row", 1).is_err());
+        let error = measure_here("nobody", "held for 24", 1).unwrap_err().to_string();
+        assert_eq!(error, "\"nobody\" is no peer of this build");
+    }
+}

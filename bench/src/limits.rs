@@ -10,9 +10,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::measure::{Plan, nanoseconds};
+use crate::measure::{HostCpus, Plan, nanoseconds};
 use crate::peers::Array;
-use crate::rows;
+use crate::{rows, threads};
 
 /// One primitive.
 pub struct Limit {
@@ -21,22 +21,32 @@ pub struct Limit {
     /// Nanoseconds on the machine of the goals and of Linux's figures, Cascade Lake at 2.5 GHz, if it
     /// was measured there.
     pub there: Option<f64>,
-    measure: fn(&Plan, u64) -> Vec<f64>,
+    measure: fn(&Plan, With) -> Vec<f64>,
+}
+
+/// What a limit is measured with.
+#[derive(Clone, Copy, Debug)]
+pub struct With {
+    /// What the random order is made from.
+    pub seed: u64,
+    /// The CPUs of the host that may be used.
+    pub cpus: HostCpus,
 }
 
 impl Limit {
-    /// One round. `seed` stands for the random order.
-    pub fn measure(&self, plan: &Plan, seed: u64) -> Vec<f64> {
-        (self.measure)(plan, seed)
+    /// One round.
+    pub fn measure(&self, plan: &Plan, with: With) -> Vec<f64> {
+        (self.measure)(plan, with)
     }
 }
 
 /// All limits.
-pub const LIMITS: [Limit; 9] = [
+pub const LIMITS: [Limit; 10] = [
     limit("lock cmpxchg", Some(6.3), compare_exchange),
     limit("xchg", Some(6.0), exchange),
     limit("spin-lock pair", Some(8.5), spin_lock),
     limit("thread-local increment", Some(1.4), thread_local_increment),
+    limit("line from CPU to CPU", Some(133.0), line),
     limit("memset 4 KiB in L1", Some(31.0), memset),
     limit("array of one CPU, pair", Some(2.9), array_pair),
     limit("array of one CPU, fifo", Some(3.1), array_fifo),
@@ -47,12 +57,12 @@ pub const LIMITS: [Limit; 9] = [
 const fn limit(
     name: &'static str,
     there: Option<f64>,
-    measure: fn(&Plan, u64) -> Vec<f64>,
+    measure: fn(&Plan, With) -> Vec<f64>,
 ) -> Limit {
     Limit { name, there, measure }
 }
 
-fn compare_exchange(plan: &Plan, _: u64) -> Vec<f64> {
+fn compare_exchange(plan: &Plan, _: With) -> Vec<f64> {
     let word = AtomicU64::new(0);
     plan.short(|| {
         let word = black_box(&word);
@@ -60,7 +70,7 @@ fn compare_exchange(plan: &Plan, _: u64) -> Vec<f64> {
     })
 }
 
-fn exchange(plan: &Plan, _: u64) -> Vec<f64> {
+fn exchange(plan: &Plan, _: With) -> Vec<f64> {
     let word = AtomicU64::new(0);
     plan.short(|| {
         black_box(black_box(&word).swap(1, Ordering::AcqRel));
@@ -68,7 +78,7 @@ fn exchange(plan: &Plan, _: u64) -> Vec<f64> {
 }
 
 /// Nobody else wants it.
-fn spin_lock(plan: &Plan, _: u64) -> Vec<f64> {
+fn spin_lock(plan: &Plan, _: With) -> Vec<f64> {
     let lock = AtomicBool::new(false);
     plan.short(|| {
         let lock = black_box(&lock);
@@ -79,12 +89,16 @@ fn spin_lock(plan: &Plan, _: u64) -> Vec<f64> {
     })
 }
 
-fn thread_local_increment(plan: &Plan, _: u64) -> Vec<f64> {
+fn thread_local_increment(plan: &Plan, _: With) -> Vec<f64> {
     thread_local!(static COUNT: Cell<u64> = const { Cell::new(0) });
     plan.short(|| COUNT.with(|count| black_box(count).set(count.get() + 1)))
 }
 
-fn memset(plan: &Plan, _: u64) -> Vec<f64> {
+fn line(plan: &Plan, with: With) -> Vec<f64> {
+    threads::line(with.cpus, plan)
+}
+
+fn memset(plan: &Plan, _: With) -> Vec<f64> {
     #[repr(align(4096))]
     struct Page([u8; 4096]);
     let mut page = Box::new(Page([1; 4096]));
@@ -96,21 +110,21 @@ const FRAMES: u32 = 16_384;
 /// As the bulk rows of order 0.
 const BULK: usize = 10_000;
 
-fn array_pair(plan: &Plan, _: u64) -> Vec<f64> {
+fn array_pair(plan: &Plan, _: With) -> Vec<f64> {
     rows::pair(&mut Array::new(FRAMES), 0, plan)
 }
 
-fn array_fifo(plan: &Plan, _: u64) -> Vec<f64> {
+fn array_fifo(plan: &Plan, _: With) -> Vec<f64> {
     rows::many(&mut Array::new(FRAMES), 0, BULK, None, plan)
 }
 
-fn array_shuffled(plan: &Plan, seed: u64) -> Vec<f64> {
-    rows::many(&mut Array::new(FRAMES), 0, BULK, Some(seed), plan)
+fn array_shuffled(plan: &Plan, with: With) -> Vec<f64> {
+    rows::many(&mut Array::new(FRAMES), 0, BULK, Some(with.seed), plan)
 }
 
 /// What the host asks for a page of a memory file, of which a hosted machine's RAM is made, when it
 /// is first written: it is found, cleared and mapped.
-fn first_touch(plan: &Plan, _: u64) -> Vec<f64> {
+fn first_touch(plan: &Plan, _: With) -> Vec<f64> {
     const PAGES: usize = 1024;
     const PAGE: usize = 4096;
     let touch = || -> Result<f64, Errno> {

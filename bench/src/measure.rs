@@ -46,6 +46,16 @@ impl Plan {
         budget: Duration::from_millis(100),
     };
 
+    /// For tests of the rows themselves.
+    #[cfg(test)]
+    pub const TEST: Plan = Plan {
+        rounds: 1,
+        repetitions: 2,
+        stretch: Duration::from_micros(10),
+        slow_repetitions: 1,
+        budget: Duration::from_millis(1),
+    };
+
     /// Nanoseconds a call of `work`, one value a repetition.
     pub fn short(&self, mut work: impl FnMut()) -> Vec<f64> {
         let mut timed = |calls: u64| {
@@ -193,4 +203,36 @@ pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
         order.swap(last, random.below(last + 1));
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_is_spent_at_once_gives_one_value() {
+        let plan = Plan { budget: Duration::ZERO, ..Plan::TEST };
+        assert_eq!(plan.repeat_within_budget(|| 7.0), [7.0]);
+    }
+
+    #[test]
+    fn a_budget_that_lasts_gives_all_repetitions_and_no_warm_up() {
+        let plan = Plan { budget: Duration::MAX, ..Plan::TEST };
+        let mut calls = 0.0;
+        let values = plan.repeat_within_budget(|| {
+            calls += 1.0;
+            calls
+        });
+        let warm = Plan::WARM_UP as f64;
+        assert_eq!(values, [warm + 1.0, warm + 2.0]);
+    }
+
+    #[test]
+    fn an_order_is_a_permutation_that_depends_on_the_seed() {
+        let mut order = shuffled(1000, 3);
+        assert_eq!(order, shuffled(1000, 3));
+        assert_ne!(order, shuffled(1000, 4));
+        order.sort_unstable();
+        assert!(order.into_iter().eq(0..1000));
+    }
 }

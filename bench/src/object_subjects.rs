@@ -13,7 +13,7 @@ use crate::heaps::{Mimalloc, Snmalloc};
 use crate::measure::{HostCpus, Plan};
 use crate::objects::{self, CACHED, Work};
 use crate::rows::Row;
-use crate::subjects::{self, Ram};
+use crate::subjects::{self, RAM, Ram};
 use crate::{held, threads};
 
 /// The subjects, in the order of the table's columns.
@@ -26,16 +26,8 @@ pub const LEFT_OUT: &[&str] =
 pub const WITH_ALL: &str = "cargo run --release -p bench --features c-peers \
      --config profile.release.package.snmalloc-sys.debug=false";
 
-/// RAM of kmem's machines: the row that holds most, 50,000 objects of 3000 bytes, has 150 MB.
-const RAM: u64 = 512 << 20;
-
 /// Values of each subject, none where it has nothing like it.
 type Values = [Vec<f64>; 6];
-
-/// Memory for the desk.
-pub fn ram_for_desk() -> Ram {
-    Ram::new(RAM)
-}
 
 /// All that is measured, booted. The machines are others than those of the rows of pages, which would
 /// find fewer.
@@ -166,6 +158,7 @@ impl<'r> ObjectSubjects<'r> {
         })?;
         // SAFETY: as above.
         unsafe { self.desk.kmem_cache_destroy(self.desk_cache) }?;
+        self.host.run_on(CpuId::BOOT, || heaps::settle(self.host.mm()));
         subjects::check(&self.host, &self.desk)?;
         // What the CPU has of each cache is in slabs too. SAFETY: the desk's one CPU does no more.
         unsafe { self.desk.cpu_offline(CpuId::BOOT) }?;

@@ -292,3 +292,53 @@ fn sizes(count: usize, random: &mut Random) -> Vec<u16> {
     let mut size = || (8.0 * 1024_f64.powf(random.below(STEPS) as f64 / STEPS as f64)) as u16;
     (0..count).map(|_| size()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heaps::Kmalloc;
+    use crate::subjects::{self, Ram};
+
+    #[test]
+    fn rows_have_names_of_their_own_and_goals() {
+        for (index, row) in ROWS.iter().enumerate() {
+            assert!(row.goal > 0.0, "{}", row.name);
+            assert!(ROWS[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn sizes_are_in_range_and_as_many_of_each_power_of_two() {
+        const EACH: usize = 1000;
+        let sizes = sizes(10 * EACH, &mut Random::new(7));
+        assert!(sizes.iter().all(|size| (8..8192).contains(size)));
+        for power in 3..13 {
+            let of = sizes.iter().filter(|size| size.ilog2() == power).count();
+            assert!(of.abs_diff(EACH) < EACH / 5, "{of} of 2^{power}");
+        }
+    }
+
+    #[test]
+    fn rows_of_one_thread_give_figures_and_every_object_back() {
+        let mut ram = Ram::new(64 << 20);
+        let desk = subjects::boot_desk(subjects::desk(&mut ram), 64 << 20).unwrap();
+        let rows = [
+            Work::Pair { size: 8 },
+            Work::Pair { size: 64 << 10 },
+            Work::Many { size: 64, shuffled: false },
+            Work::Many { size: 1024, shuffled: true },
+            Work::Mixed,
+        ];
+        for work in rows {
+            let values = measure(&Kmalloc(&desk), work, 1, &Plan::TEST);
+            assert!(!values.is_empty() && values.iter().all(|value| *value > 0.0), "{work:?}");
+        }
+        crate::heaps::settle(&desk);
+        for cache in desk.caches() {
+            // What the manager itself has of kmalloc: a record a slab, a magazine a cache.
+            assert!(cache.active < 100, "{cache:?}");
+        }
+        assert_eq!(desk.platform().misuses(), 0);
+        desk.verify().unwrap();
+    }
+}

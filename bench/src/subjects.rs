@@ -14,8 +14,8 @@ use crate::rows::{self, Row, Work};
 
 /// The machine's pages are of 4 KiB.
 const PAGE: u64 = 4096;
-/// RAM of every subject. The desk's is written once and so costs the host as much.
-const RAM: u64 = 1536 << 20;
+/// RAM of every subject, but for heaps of objects. The desk's is written once and so costs the host as much.
+pub const RAM: u64 = 1536 << 20;
 /// RAM of the machines that are booted to see what booting costs.
 const BOOT_RAM: u64 = 512 << 20;
 /// ZONE_DMA ends here; the rest is ZONE_NORMAL.
@@ -38,7 +38,7 @@ impl Ram {
         Ram(vec![0xa5; bytes as usize + DESK_SLACK])
     }
 
-    /// For the desk that is measured.
+    /// For a desk that is measured.
     pub fn for_desk() -> Self {
         Ram::new(RAM)
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::limits::Limit;
 use crate::measure::{HostCpus, Samples};
-use crate::object_subjects::LEFT_OUT;
+use crate::object_subjects::{LEFT_OUT, WITH_ALL};
 use crate::rows::{Counts, Row};
 use crate::{objects, rows};
 
@@ -50,6 +50,11 @@ impl<W, const SUBJECTS: usize> Table<W, SUBJECTS> {
     ) -> Self {
         let rows = rows.iter().filter(|row| wanted(row.name));
         Table { names, rows: rows.map(|row| (row, [const { Samples::new() }; SUBJECTS])).collect() }
+    }
+
+    /// Whether no row was wanted.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// Adds a round of every row.
@@ -147,11 +152,10 @@ impl Report {
 
     fn write_objects(&self, out: &mut String, colour: bool) -> std::fmt::Result {
         self.objects.write(out, "objects", colour)?;
-        let rows = &self.objects.rows;
-        if rows.is_empty() {
+        if self.objects.is_empty() {
             return Ok(());
         }
-        if rows.iter().any(|(row, _)| row.counts == Counts::Median) {
+        if self.objects.rows.iter().any(|(row, _)| row.counts == Counts::Median) {
             match self.cpus.other {
                 Some(other) => writeln!(
                     out,
@@ -169,7 +173,7 @@ impl Report {
             writeln!(
                 out,
                 "\n{names} were left out: they are built from C and C++. With cc, c++ and cmake there:\n    \
-                 cargo run --release -p bench --features c-peers"
+                 {WITH_ALL}"
             )?;
         }
         Ok(())
@@ -253,4 +257,48 @@ fn paint(ratio: f64, colour: bool) -> String {
         _ => 31,
     };
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(values: &[f64]) -> Samples {
+        let mut samples = Samples::new();
+        samples.extend(values.to_vec());
+        samples
+    }
+
+    fn row(counts: Counts) -> Row<()> {
+        Row { name: "row", work: (), unit: "ns", goal: 10.0, linux: None, counts }
+    }
+
+    #[test]
+    fn the_least_counts_for_one_thread_and_the_median_for_two() {
+        let host = samples(&[30.0, 5.0, 20.0]);
+        assert_eq!(ratio(&row(Counts::Least), &host), Some(0.5));
+        assert_eq!(ratio(&row(Counts::Median), &host), Some(2.0));
+        assert_eq!(ratio(&row(Counts::Least), &samples(&[])), None);
+    }
+
+    #[test]
+    fn a_subject_without_figures_is_a_dash_and_null() {
+        static ROWS: [Row<()>; 1] = [Row {
+            name: "row",
+            work: (),
+            unit: "ns",
+            goal: 10.0,
+            linux: None,
+            counts: Counts::Least,
+        }];
+        let mut table = Table::new(["host", "desk", "peer"], &ROWS, |_| true);
+        table.extend(|_| Ok([vec![20.0], vec![2.0], vec![]])).unwrap();
+        let mut text = String::new();
+        table.write(&mut text, "objects", false).unwrap();
+        let words: Vec<_> = text.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(words, ["row", "ns", "20.0", "20.0", "2.00", "2.00", "10", "2.00", "-", "-"]);
+        let json = &table.json()[0];
+        assert_eq!(json["host_to_goal"], 2.0);
+        assert_eq!(json["figures"]["peer"], Value::Null);
+    }
 }

@@ -1,4 +1,4 @@
-//! The rows of objects that take two threads, each on a CPU of the host and, of a hosted machine, on a
+//! What takes two threads: rows of objects, and a limit. Each thread is on a CPU of the host and, of a hosted machine, on a
 //! CPU of that.
 
 use std::hint::{black_box, spin_loop};
@@ -31,14 +31,7 @@ pub fn measure<H: Heap + Sync>(
     cpus: HostCpus,
     plan: &Plan,
 ) -> Vec<f64> {
-    let Some(other) = cpus.other else { return vec![] };
-    let two = Two {
-        host: [cpus.own, other],
-        on_cpu,
-        arrived: AtomicUsize::new(0),
-        enough: AtomicBool::new(false),
-        failed: AtomicBool::new(false),
-    };
+    let Some(two) = Two::new(cpus, on_cpu) else { return vec![] };
     match work {
         Work::MixedByTwo => {
             let values = two.run(plan, |side| {
@@ -72,10 +65,45 @@ struct Two<'o> {
     failed: AtomicBool,
 }
 
+/// Nanoseconds that a line of the processor's cache takes from one CPU to the other; none where the host
+/// has one. It goes to and fro, so half of a round counts.
+pub fn line(cpus: HostCpus, plan: &Plan) -> Vec<f64> {
+    const ROUNDS: usize = 2000;
+    let Some(two) = Two::new(cpus, ANYWHERE) else { return vec![] };
+    let ball = Count(AtomicUsize::new(0));
+    let values = two.run(plan, |side| {
+        // Each side writes every second number, and waits for the other's.
+        let (ball, failed) = (&ball.0, &two.failed);
+        let mut turn = side;
+        Box::new(move || {
+            let rounds = nanoseconds(|| {
+                for _ in 0..ROUNDS {
+                    wait_until(failed, || ball.load(Acquire) == turn);
+                    ball.store(turn + 1, Release);
+                    turn += 2;
+                }
+            });
+            rounds / (2 * ROUNDS) as f64
+        })
+    });
+    values.map(|[one, other]| f64::midpoint(one, other)).collect()
+}
+
 /// One repetition of a thread's work, in nanoseconds an object. Dropped on the thread's CPU.
 type Side<'w> = Box<dyn FnMut() -> f64 + 'w>;
 
-impl Two<'_> {
+impl<'o> Two<'o> {
+    /// `None` where the host has one CPU.
+    fn new(cpus: HostCpus, on_cpu: OnCpu<'o>) -> Option<Self> {
+        Some(Two {
+            host: [cpus.own, cpus.other?],
+            on_cpu,
+            arrived: AtomicUsize::new(0),
+            enough: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        })
+    }
+
     /// The figures of both threads, a pair a repetition.
     fn run<'w>(
         &self,
@@ -233,5 +261,55 @@ impl<'f> Ring<'f> {
             }
         });
         all / Self::OBJECTS as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heaps::{self, Kmalloc, talc};
+    use crate::subjects;
+    use kmem_host::Machine;
+
+    /// Where there is one, both threads share it: slow, and as sound.
+    fn host_cpus() -> HostCpus {
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+        let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        let own = cpus.next().unwrap_or(0);
+        HostCpus { own, other: cpus.next().or(Some(own)) }
+    }
+
+    #[test]
+    fn two_cpus_of_a_machine_pass_objects_on_and_lose_none() {
+        let machine = Machine::<12>::boot(&subjects::description(64 << 20)).unwrap();
+        let heap = Kmalloc(machine.mm());
+        let on_cpu = |cpu, work: &mut dyn FnMut()| machine.run_on(cpu, work);
+        for work in [Work::Remote { size: 64 }, Work::MixedByTwo] {
+            let values = measure(&heap, &on_cpu, work, 1, host_cpus(), &Plan::TEST);
+            assert!(!values.is_empty() && values.iter().all(|value| *value > 0.0), "{work:?}");
+        }
+        machine.run_on(CpuId::BOOT, || heaps::settle(machine.mm()));
+        let shutdown = machine.shutdown();
+        assert!(shutdown.is_clean() && shutdown.misuse_count == 0, "{shutdown}");
+    }
+
+    #[test]
+    fn a_peer_is_used_from_two_threads() {
+        let heap = talc().unwrap();
+        let work = Work::Remote { size: 64 };
+        assert!(!measure(&heap, ANYWHERE, work, 1, host_cpus(), &Plan::TEST).is_empty());
+    }
+
+    #[test]
+    fn a_line_goes_to_and_fro() {
+        let values = line(host_cpus(), &Plan::TEST);
+        assert!(!values.is_empty() && values.iter().all(|value| *value > 0.0));
+    }
+
+    #[test]
+    fn with_one_cpu_there_is_no_figure() {
+        let one = HostCpus { own: 0, other: None };
+        let heap = talc().unwrap();
+        assert!(measure(&heap, ANYWHERE, Work::MixedByTwo, 1, one, &Plan::TEST).is_empty());
     }
 }

@@ -19,6 +19,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return 0;
         }
         self.drain_caches(tables, usize::from(id.number)..usize::from(id.number) + 1);
+        self.empty_depots(tables, id.number);
         self.shrink_place(tables, id.number)
     }
 
@@ -30,6 +31,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.shrink(u64::MAX)
     }
 
+    /// Gives what is in the depots of a cache back to its slabs, and the depots themselves.
+    fn empty_depots(&self, tables: &Tables, number: u16) {
+        let Some(cache) = tables.caches()[usize::from(number)].pin() else { return };
+        let Some(kind) = cache.kind() else { return };
+        let of = self.shared(tables, kind);
+        for slabs in cache.nodes() {
+            let depot = self.empty_depot(slabs, of);
+            self.free_magazine(tables, depot);
+        }
+    }
+
+    /// Gives the pages of a cache's empty slabs back; answers how many.
     fn shrink_place(&self, tables: &Tables, number: u16) -> u64 {
         let Some(cache) = tables.caches()[usize::from(number)].pin() else { return 0 };
         let (Some(kind), Some(generation)) = (cache.kind(), cache.generation()) else { return 0 };
@@ -37,8 +50,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let id = CacheId { number, generation };
         let mut pages = 0;
         for slabs in cache.nodes() {
-            let depot = self.empty_depot(slabs, of);
-            self.free_magazine(tables, depot);
             while let Some(head) = slabs.remove_empty(of) {
                 self.free_slab(tables, id, kind, head);
                 pages += Order::pages(kind.geometry.order);
@@ -103,16 +114,22 @@ impl<P: Platform, R: Reclaim> Shrinker for Mm<P, R> {
     fn shrink(&self, pages: u64) -> u64 {
         let Some(tables) = self.tables() else { return 0 };
         self.drain_caches(tables, 0..tables.caches().len());
-        let mut freed = 0;
-        // From the last: a slab that goes may give its record back to a cache of kmalloc's, and those
-        // are the first.
-        for (number, place) in tables.caches().iter().enumerate().rev() {
-            let reaped = place.pin().is_some_and(|cache| {
+        let is_reaped = |number: &u16| {
+            tables.caches()[usize::from(*number)].pin().is_some_and(|cache| {
                 cache.kind().is_some_and(|kind| !kind.flags.contains(CacheFlags::NO_REAP))
-            });
-            if reaped && freed < pages {
-                freed += self.shrink_place(tables, number as u16);
+            })
+        };
+        let reaped = || (0..tables.caches().len() as u16).filter(is_reaped);
+        // All depots first: they are objects of any of kmalloc's caches.
+        reaped().for_each(|number| self.empty_depots(tables, number));
+        // Then from the last: a slab that goes may give its record back to a cache of kmalloc's, and
+        // those are the first.
+        let mut freed = 0;
+        for number in reaped().rev() {
+            if freed >= pages {
+                break;
             }
+            freed += self.shrink_place(tables, number);
         }
         freed
     }
