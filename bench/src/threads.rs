@@ -1,5 +1,5 @@
-//! What takes two threads: rows of objects, and a limit. Each thread is on a CPU of the host and, of a hosted machine, on a
-//! CPU of that.
+//! What takes two threads: rows of objects, and a limit. Each thread is on a CPU of the host and, of a
+//! hosted machine, on a CPU of that.
 
 use std::hint::{black_box, spin_loop};
 use std::ptr::{NonNull, null_mut};

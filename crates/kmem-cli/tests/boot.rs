@@ -25,6 +25,7 @@ fn every_proc_file_can_be_read() {
     assert_eq!(
         out.lines().collect::<Vec<_>>(),
         [
+            "allocinfo",
             "buddyinfo",
             "iomem",
             "meminfo",

@@ -151,9 +151,8 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "slab_debug",
-        about: "which caches are debugged, and how",
-        allowed: "letters (P poison, Z red zones, U owners, Q quarantine), then names of caches if \
-                  not all are, such as \"PZ,kmalloc-*;U\"",
+        about: "which caches are debugged: P poison, Z red zones, U owners, Q quarantine",
+        allowed: "letters out of PZUQ, then names if not all are, such as \"PZ,kmalloc-*;U\"",
         put: |d, v| {
             store(&mut d.slab_debug, text(v).filter(|rules| SlabDebug::parse(rules).is_ok()))
         },

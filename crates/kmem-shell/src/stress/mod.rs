@@ -220,7 +220,7 @@ impl fmt::Display for Report {
             f,
             "{} on {}, {}\n\
              {} ({}) and {}, stamped, verified and freed, {elsewhere} after changing hands\n\
-             {} made, used and destroyed; {} made, each found; {} refused for want of memory\n\
+             {} made and destroyed; {} made, each found; {} refused, memory being out\n\
              free lists as before",
             Count(*operations, "operation"),
             Count(*cpus as u64, "CPU"),

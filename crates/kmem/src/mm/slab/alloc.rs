@@ -37,15 +37,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline]
     #[track_caller]
     pub fn kmem_cache_alloc(&self, id: CacheId, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        if let Some(tables) = self.tables()
-            && let Some(cache) = tables.cache(id)
-            && self.is_plain_for_objects(gfp)
-            && !gfp.intersects(Gfp::ZERO | Gfp::DMA)
-            && let Some(object) = self.take_at_hand(tables, cache)
-        {
-            return Ok(object);
+        match self.alloc_at_hand(id, gfp) {
+            Some(object) => Ok(object),
+            None => self.kmem_cache_alloc_slow(id, gfp, None, Location::caller()),
         }
-        self.kmem_cache_alloc_slow(id, gfp, None, Location::caller())
+    }
+
+    // As `kmalloc_at_hand`.
+    #[inline(never)]
+    fn alloc_at_hand(&self, id: CacheId, gfp: Gfp) -> Option<NonNull<u8>> {
+        let tables = self.tables()?;
+        let cache = tables.cache(id)?;
+        if !self.is_plain_for_objects(gfp) || gfp.intersects(Gfp::ZERO | Gfp::DMA) {
+            return None;
+        }
+        self.take_at_hand(tables, cache)
     }
 
     /// Takes an object that lies on a node, or, where that is out of memory, on another (A175).

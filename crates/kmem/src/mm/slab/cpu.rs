@@ -27,6 +27,12 @@ fn slots(stride: u32) -> u32 {
     ((16 << 10) / stride).clamp(4, 64).next_power_of_two().min(64)
 }
 
+/// How many objects a depot holds, by their size: what four CPUs keep at least, and of small ones more,
+/// 64 KiB of them, so that a CPU which frees what another allocates may fall behind by some.
+fn depot_slots(stride: u32) -> u32 {
+    ((64 << 10) / stride).clamp(4 * slots(stride), 1024.max(4 * slots(stride)))
+}
+
 /// How many objects move at once.
 pub(super) fn batch(stride: u32) -> u32 {
     slots(stride) / 2
@@ -137,7 +143,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return;
         }
         let quarantine = kind.debug.is_some_and(|debug| debug.has_quarantine());
-        let count = if quarantine { QUARANTINE } else { 4 * slots(kind.geometry.stride) };
+        let count = if quarantine { QUARANTINE } else { depot_slots(kind.geometry.stride) };
         if let Some(depot) = self.new_magazine(tables, count) {
             self.free_magazine(tables, slabs.set_depot(of, depot));
         }

@@ -287,9 +287,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return;
         }
         self.with_own(tables, cache, |own, entered| {
-            let most = batch(kind.geometry.stride);
-            let (state, home) = (own.state, Some(own.home));
-            self.flush(tables, cache, kind, state, home, own.own(entered), most);
+            let (state, home, magazine) = (own.state, Some(own.home), own.own(entered));
+            // Of a large one a quarter: what stays is moved down.
+            let most = batch(kind.geometry.stride).max(magazine.high() / 4);
+            self.flush(tables, cache, kind, state, home, magazine, most);
         });
     }
 
