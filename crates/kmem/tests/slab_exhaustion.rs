@@ -48,11 +48,14 @@ fn take_all_but(mm: &Machine, left: usize) -> Vec<Page> {
 
 /// Does something that takes memory. What it has got it gives back, unless it succeeds: then it
 /// answers how to.
-type Call = fn(&Machine) -> Result<Box<dyn FnOnce(&Machine)>, AllocError>;
+type Call = fn(&Machine) -> Result<Undo, AllocError>;
+
+/// Gives back what a call has got.
+type Undo = Box<dyn FnOnce(&Machine)>;
 
 const GFP: Gfp = GFP_ATOMIC.union(Gfp::MEMALLOC).union(Gfp::NOWARN);
 
-fn freed(memory: NonNull<u8>) -> Box<dyn FnOnce(&Machine)> {
+fn freed(memory: NonNull<u8>) -> Undo {
     // SAFETY: it was allocated for this alone.
     Box::new(move |mm| unsafe { mm.kfree(memory.as_ptr()) })
 }
@@ -62,7 +65,7 @@ fn of_cache(
     size: usize,
     flags: CacheFlags,
     ctor: Option<Ctor>,
-) -> Result<Box<dyn FnOnce(&Machine)>, AllocError> {
+) -> Result<Undo, AllocError> {
     let id = mm.kmem_cache_create("tried", size, 0, flags, ctor, ctor).unwrap();
     let end = move |mm: &Machine| {
         // SAFETY: nobody uses it any more.

@@ -219,8 +219,9 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} on {}, {}\n\
-             {} ({}) and {}, stamped, verified and freed, {elsewhere} after changing hands\n\
-             {} made and destroyed; {} made, each found; {} refused, memory being out\n\
+             {} ({}) and {}, stamped, verified and freed\n\
+             {elsewhere} of them freed by another CPU; {} made and destroyed\n\
+             {} made, each found; {} refused, memory being out\n\
              free lists as before",
             Count(*operations, "operation"),
             Count(*cpus as u64, "CPU"),

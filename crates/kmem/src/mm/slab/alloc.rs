@@ -174,13 +174,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !self.platform.in_nmi() {
             self.make_cpu_cache(tables, cache, kind);
         }
+        self.honour_cache_request(tables, cache, kind);
         let pinned = Pinned::new(&self.platform);
         let own = tables.cpu_cache(pinned.cpu(), cache)?;
         // SAFETY: this code is pinned to the CPU that the magazine belongs to.
         let mut entered = unsafe { own.section.enter() }?;
-        if own.section.take_request() {
-            self.flush_all(tables, cache, kind, own, &mut entered);
-        }
         let magazine = own.own(&mut entered);
         if magazine.len() == 0 {
             own.run_dry();

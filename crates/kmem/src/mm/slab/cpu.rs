@@ -253,23 +253,24 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// depot. In an interrupt handler that arrived while the CPU was at them, later.
     pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &Cache) {
         let Some(kind) = cache.kind() else { return };
-        let left = {
-            let pinned = Pinned::new(&self.platform);
-            let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return };
-            // SAFETY: this code is pinned to the CPU that the magazines belong to.
-            match unsafe { own.section.enter() } {
-                Some(mut entered) => {
-                    own.section.take_request();
-                    self.flush_all(tables, cache, kind, own, &mut entered);
-                    own.reset_own(&mut entered)
-                }
-                None => {
-                    own.section.request();
-                    Magazine::NONE
-                }
-            }
-        };
-        self.free_magazine(tables, left);
+        let pinned = Pinned::new(&self.platform);
+        if let Some(own) = tables.cpu_cache(pinned.cpu(), cache) {
+            own.section.request();
+        }
+        self.honour_cache_request(tables, cache, kind);
+    }
+
+    /// Gives what this CPU has of a cache back if somebody has asked for it.
+    pub(super) fn honour_cache_request(&self, tables: &Tables, cache: &Cache, kind: &Kind) {
+        let left = self.with_own(tables, cache, |own, entered| {
+            own.section.take_request().then(|| {
+                self.flush_all(tables, cache, kind, own, entered);
+                own.reset_own(entered)
+            })
+        });
+        if let Some(left) = left.flatten() {
+            self.free_magazine(tables, left);
+        }
     }
 
     /// Gives all that a CPU has of a cache back.

@@ -269,10 +269,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !self.platform.in_nmi() {
             self.make_cpu_cache(tables, cache, kind);
         }
+        self.honour_cache_request(tables, cache, kind);
         self.with_own(tables, cache, |own, entered| {
-            if own.section.take_request() {
-                self.flush_all(tables, cache, kind, own, entered);
-            }
             let away = own.away(entered);
             if found.at.node != own.home && away.room() == 0 {
                 self.flush(tables, cache, kind, own.state, None, away, u32::MAX);
