@@ -77,7 +77,7 @@ fn a_wrong_kfree_is_explained_by_the_manager_where_it_can_do_no_harm() {
         let inside = usize::from_str_radix(&at[0][2..], 16).unwrap() + 8;
         format!("kfree {inside:#x}")
     });
-    inside.complains(1, "kfree: free of a page inside a block");
+    inside.complains(1, "kfree: free of an address inside an object");
     tiny("kfree 0x1000").complains(1, "kfree: free of memory that is not this manager's");
     let twice = at_addresses("kmalloc 100 GFP_KERNEL", |at| format!("kfree {0}; kfree {0}", at[0]));
     twice.complains(1, "was freed already");

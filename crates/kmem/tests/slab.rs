@@ -486,8 +486,8 @@ fn wrong_frees_of_objects_are_found_and_harm_nothing() {
     use MisuseKind::*;
     type Wrong<'a> = (&'a str, *mut u8, MisuseKind);
     let everywhere: [Wrong<'_>; 8] = [
-        ("inside an object", at(dog, 8), Interior),
-        ("inside memory", at(small, 1), Interior),
+        ("inside an object", at(dog, 8), InsideObject),
+        ("inside memory", at(small, 1), InsideObject),
         ("inside large memory", at(large, 4096), NoObject),
         ("in large memory's first page", at(large, 8), NoObject),
         ("a page", page.as_ptr(), NoObject),
@@ -601,6 +601,78 @@ fn names_are_as_long_as_the_machine_says() {
     assert_eq!(make(&new, "as_many_as_20_bytes_"), Ok(()));
     assert_eq!(make(&new, &"n".repeat(31)), Ok(()));
     assert_eq!(make(&new, &"n".repeat(32)), Err(CacheError::Name(31)));
+}
+
+/// krealloc and ksize are for what kmalloc handed out and somebody has.
+///
+/// A148, A153
+#[test]
+fn what_is_free_or_a_caches_is_not_made_larger() {
+    let mm = machine();
+    let dogs = cache(&mm, "dog", 100, CacheFlags::NONE);
+    let (dog, freed) = (take(&mm, dogs), mm.kmalloc(100, GFP_KERNEL).unwrap());
+    kfree(&mm, freed.as_ptr());
+    let active = || mm.caches().map(|cache| cache.active).sum::<u64>();
+    let before = active();
+    for (object, kind) in [(dog, MisuseKind::WrongCache), (freed, MisuseKind::NoObject)] {
+        assert_eq!(mm.ksize(object.as_ptr()), 0);
+        assert_eq!(kinds(&mm), [kind]);
+        for size in [50, 100, 104, 5000] {
+            // SAFETY: wrong on purpose; nothing uses the memory.
+            let result = unsafe { mm.krealloc(object.as_ptr(), size, GFP_KERNEL) };
+            assert_eq!(result, Err(AllocError::NotAllocated), "{size}");
+            assert_eq!(kinds(&mm), [kind], "{size}");
+        }
+    }
+    assert_eq!(active(), before);
+    free(&mm, dogs, dog);
+    assert_eq!(kinds(&mm), []);
+}
+
+/// All of a size class is cleared, so that what is asked for later of it is, too.
+///
+/// A151
+#[test]
+fn memory_of_zeros_grows_by_zeros() {
+    let mm = machine();
+    let zeroed = GFP_KERNEL | Gfp::ZERO;
+    type Alloc = fn(&Machine) -> NonNull<u8>;
+    let calls: [Alloc; 3] = [
+        |mm| mm.kzalloc(90, GFP_KERNEL).unwrap(),
+        |mm| mm.kmalloc(90, GFP_KERNEL | Gfp::ZERO).unwrap(),
+        |mm| mm.kcalloc(9, 10, GFP_KERNEL).unwrap(),
+    ];
+    for call in calls {
+        // Whatever is at hand has been written.
+        let used: Vec<_> = (0..200).map(|_| mm.kmalloc(96, GFP_KERNEL).unwrap()).collect();
+        for memory in used {
+            // SAFETY: the test's own bytes.
+            unsafe { memory.write_bytes(0xee, 96) };
+            kfree(&mm, memory.as_ptr());
+        }
+        let memory = call(&mm);
+        // SAFETY: the test's own memory.
+        let larger = unsafe { mm.krealloc(memory.as_ptr(), 96, zeroed) }.unwrap();
+        assert_eq!(larger, memory, "in place");
+        // SAFETY: the test's own bytes.
+        assert_eq!(unsafe { std::slice::from_raw_parts(larger.as_ptr(), 96) }, [0; 96]);
+        kfree(&mm, larger.as_ptr());
+    }
+}
+
+/// An address inside an object is told with the object that it lies in.
+#[test]
+fn a_free_inside_an_object_names_the_object() {
+    let mm = machine();
+    let memory = mm.kmalloc(64, GFP_KERNEL).unwrap();
+    for offset in [1, 8, 63] {
+        kfree(&mm, memory.as_ptr().wrapping_add(offset));
+        let [report] = &mm.platform().take_reports()[..] else { panic!() };
+        assert_eq!(report.kind, MisuseKind::InsideObject);
+        let There::Object { object, free, .. } = report.there else { panic!("{}", report.line) };
+        assert_eq!((object.get(), free), (memory.addr().get(), false));
+    }
+    kfree(&mm, memory.as_ptr());
 }
 
 /// What the descriptors of the slab layer's pages say is its own: whoever changed it could have a free

@@ -51,17 +51,21 @@ fn bytes(object: NonNull<u8>, size: usize) -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(object.as_ptr(), size) }
 }
 
-/// What was reported as overwritten; nothing else was.
+/// What was reported as overwritten, and the calls where that came to light; nothing else was.
 #[track_caller]
-fn overwritten(mm: &Machine) -> Vec<Overwritten> {
+fn overwritten_at(mm: &Machine) -> (Vec<Overwritten>, Vec<String>) {
     let of = |report: common::Report| match report.there {
         There::Overwritten(bytes) => {
             assert_eq!(report.kind, MisuseKind::Overwritten, "{}", report.line);
-            bytes
+            (bytes, report.line.rsplit(", at ").next().unwrap().to_string())
         }
         _ => panic!("{}", report.line),
     };
-    mm.platform().take_reports().into_iter().map(of).collect()
+    mm.platform().take_reports().into_iter().map(of).unzip()
+}
+
+fn overwritten(mm: &Machine) -> Vec<Overwritten> {
+    overwritten_at(mm).0
 }
 
 fn here(owner: Option<Caller>, line: u32) -> bool {
@@ -114,7 +118,7 @@ fn every_corruption_is_found_and_described() {
                 } else {
                     free(&mm, id, object);
                 }
-                let found = overwritten(&mm);
+                let (found, sites) = overwritten_at(&mm);
                 let [found] = found[..] else { panic!("{place:?} {offset}: {found:#?}") };
                 assert_eq!(found.object.get(), object.addr().get());
                 assert_eq!((found.place, found.offset as isize), (place, offset));
@@ -129,6 +133,7 @@ fn every_corruption_is_found_and_described() {
                 assert_eq!(found.expected, expected);
                 assert!(here(found.allocated, allocated), "{found:?}");
                 assert!(freed.is_none_or(|line| here(found.freed, line)), "{found:?}");
+                assert!(sites.iter().all(|site| site.contains("slab_debug.rs")), "{sites:?}");
                 let line = found.to_string();
                 assert!(line.contains(&format!("offset {offset} ")), "{line}");
                 assert!(line.contains("slab_debug.rs"), "{line}");
@@ -163,6 +168,16 @@ fn a_write_behind_what_was_asked_of_kmalloc_is_found() {
         unsafe { mm.kfree(memory.as_ptr()) };
         assert_eq!(overwritten(&mm), []);
     }
+    // What krealloc takes away is not the caller's any more.
+    let memory = mm.kmalloc(100, GFP_KERNEL).unwrap();
+    // SAFETY: the test's own.
+    let smaller = unsafe { mm.krealloc(memory.as_ptr(), 80, GFP_KERNEL) }.unwrap();
+    assert_eq!(mm.ksize(smaller.as_ptr()), 80);
+    scribble(smaller, 90, &[1]);
+    // SAFETY: the test's own.
+    unsafe { mm.kfree(smaller.as_ptr()) };
+    // It lies behind all of the smaller class.
+    assert_eq!(overwritten(&mm).len(), 1);
     // krealloc tells what is the caller's now.
     let memory = mm.kmalloc(57, GFP_KERNEL).unwrap();
     scribble(memory, 0, &[7; 57]);

@@ -171,6 +171,12 @@ impl Classes {
         (class < usize::from(self.count)).then_some(class)
     }
 
+    /// How large the objects of [`Classes::at_hand`] are, in bytes.
+    #[inline]
+    pub(crate) fn size_at_hand(&self, size: usize) -> Option<usize> {
+        self.sizes.get(self.at_hand(size)?).map(|size| *size as usize)
+    }
+
     /// The size of a class in bytes, for a class that there is.
     pub fn size(&self, class: usize) -> Option<usize> {
         self.sizes().nth(class)

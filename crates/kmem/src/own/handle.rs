@@ -40,7 +40,8 @@ unsafe impl<P: Platform, R: Reclaim> Handle for &Mm<P, R> {
 /// owning types of that manager: `KBox<T>`, `KVec<T>`, `KString`, `Cache<T>`, `ConstructedCache<T>`.
 ///
 /// It is used in a module of its own, as [`texts_names!`](crate::texts_names) is, with the path of
-/// the `static` and the manager's type. A value is no larger than its pointers and lengths, and no
+/// the `static` and the manager's type; the platform is as visible as the module's types, so `pub`. A
+/// value is no larger than its pointers and lengths, and no
 /// call names the manager.
 ///
 /// ```

@@ -52,6 +52,8 @@ pub enum MisuseKind {
     Slab,
     /// No object begins there: it is memory of somebody else.
     NoObject,
+    /// The address lies inside a slab, and no object begins there.
+    InsideObject,
     /// The object is of another cache, or none of kmalloc's.
     WrongCache,
     /// The cache has been destroyed.
@@ -82,6 +84,7 @@ impl MisuseKind {
             MisuseKind::NoReference => "reference count of a page that has no reference",
             MisuseKind::TooManyReferences => "more references to a page than can be counted",
             MisuseKind::Slab => "free of a page that belongs to a slab",
+            MisuseKind::InsideObject => "free of an address inside an object",
             MisuseKind::NoObject => "free of what is no object",
             MisuseKind::WrongCache => "free of another cache's object",
             MisuseKind::StaleCache => "use of a cache that has been destroyed",

@@ -60,11 +60,6 @@ impl Debug {
         Some(Debug { flags, size, stride, zone, has_slack, poison })
     }
 
-    /// The same without poison: a constructor's objects keep what it wrote.
-    pub(crate) fn without_poison(self) -> Debug {
-        Debug { poison: false, ..self }
-    }
-
     /// From one object to the next, in bytes.
     pub(crate) fn stride(&self) -> u32 {
         self.stride

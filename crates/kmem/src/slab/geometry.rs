@@ -7,7 +7,7 @@ use crate::{Order, get_order};
 /// The most objects that a slab has: an object's number fits two bytes, and so does the count.
 pub(crate) const MAX_OBJECTS: u32 = 4096;
 
-/// Objects are this apart at least: a free one has room for a link.
+/// Objects are this apart at least: what a pointer takes.
 pub const SMALLEST_OBJECT: usize = 8;
 
 /// The largest order that a slab has for the sake of little waste. Larger blocks are hard to get.

@@ -27,12 +27,12 @@
 //!
 //! An allocation takes the last entry of the CPU's magazine: the object and where its byte is. A free
 //! finds the page's descriptor, there the cache's number and the record, and in the cache's
-//! `Front`, one line of the processor's cache, what it takes to know the object: a mask, and two
-//! numbers whose product tells which object begins there, or that none does. Neither takes a lock,
+//! `Front`, one line of the processor's cache, what it takes to know the object: its place in the slab
+//! times a number, turned, is its own number, and too large where no object begins. Neither takes a lock,
 //! masks interrupts, or executes an atomic read-modify-write.
 //!
 //! A magazine that both runs dry and overflows has too few slots for what its CPU does: it is given
-//! twice as many, up to what a 64th of the memory would be. Where memory is sought it goes back to the
+//! twice as many, up to 16384 and to what a 64th of the memory would be, for each cache. Where memory is sought it goes back to the
 //! slots that it began with. A CPU that only allocates, or only frees, does not hoard by this.
 //!
 //! # Caches that are debugged

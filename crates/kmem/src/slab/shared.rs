@@ -1,5 +1,6 @@
 //! What an operation on a node of a cache needs, and where an object lies.
 
+use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::debug::{Bytes, Debug};
@@ -39,8 +40,18 @@ pub(crate) struct Shared<'a, P> {
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     pub(crate) bytes: usize,
-    /// `None` for the manager itself.
+    /// `None` where that is not kept, and for the manager itself.
     pub(crate) owner: Option<Caller>,
+    /// Where the call was made, for reports.
+    pub(crate) site: &'static Location<'static>,
+}
+
+impl Asked {
+    /// Asked by the manager itself.
+    #[track_caller]
+    pub(crate) fn internal(bytes: usize) -> Asked {
+        Asked { bytes, owner: None, site: Location::caller() }
+    }
 }
 
 // Not derived: that would ask the platform to be `Copy`.
@@ -77,6 +88,21 @@ impl<'a, P: Platform> Shared<'a, P> {
         let object = self.geometry.index(offset as u32)?;
         let record = record_of(view, self.geometry.objects)?;
         Some(At { head, object, node: view.node, state: record.state(object) })
+    }
+
+    /// The object of a slab that an address lies in, and whether it is free.
+    pub(crate) fn around(
+        &self,
+        head: Pfn,
+        view: SlabView,
+        address: usize,
+    ) -> Option<(usize, bool)> {
+        let first = self.first(head, view.colour);
+        let index = address.checked_sub(first)? / self.geometry.stride as usize;
+        let record = record_of(view, self.geometry.objects)?;
+        let index = u32::try_from(index).ok().filter(|index| *index < record.objects())?;
+        let free = record.state(index).get() != State::HELD;
+        Some((first + index as usize * self.geometry.stride as usize, free))
     }
 
     /// The address of a slab's first object.

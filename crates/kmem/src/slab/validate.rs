@@ -8,7 +8,7 @@ use crate::platform::{Caller, Overwritten, Platform};
 /// What a look at all objects of a cache found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Validated {
-    /// How many objects were looked at.
+    /// How many objects the cache has; of one that is debugged all were looked at.
     pub objects: u64,
     /// With how many something was wrong: each was reported.
     pub wrong: u64,

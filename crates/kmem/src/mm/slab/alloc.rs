@@ -157,14 +157,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             None => {
                 let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
                 let owner = keeps.then(|| self.caller(site));
-                self.object_shared(tables, number, gfp, node, Asked { bytes: size, owner })?
+                self.object_shared(tables, number, gfp, node, Asked { bytes: size, owner, site })?
             }
         };
         let object = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(object))
             .ok_or(AllocError::NoSuchCache)?;
         if gfp.contains(Gfp::ZERO) {
+            let slack = kind.debug.is_some_and(|debug| debug.has_slack());
+            let bytes = if slack { size } else { kind.size as usize };
             // SAFETY: the object was just taken, and has so many bytes.
-            unsafe { object.write_bytes(0, size) };
+            unsafe { object.write_bytes(0, bytes) };
         }
         Ok(object)
     }
@@ -216,7 +218,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let take = |node: NodeId| {
             let slabs = cache.nodes().get(node.index())?;
             let stray = |entry| self.report_stray_object(entry);
-            let wrong = |wrong| self.report_overwritten(wrong, Location::caller());
+            let wrong = |wrong| self.report_overwritten(wrong, asked.site);
             let object = slabs.take(self.shared(tables, kind), asked, stray, wrong)?;
             cache.count_allocated();
             Some(object)

@@ -161,7 +161,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let gfp = GFP_NOWAIT | Gfp::NOWARN;
         match tables.classes.class(size) {
             Some(class) => {
-                let asked = Asked { bytes: size, owner: None };
+                let asked = Asked::internal(size);
                 let room = self.object_shared(tables, class as u16, gfp, None, asked).ok()?;
                 NonNull::new(core::ptr::with_exposed_provenance_mut(room))
             }

@@ -137,13 +137,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(CacheError::DtorWithoutCtor);
         }
         let align = alignment(size, align, flags)?;
-        let kind = self.kind(tables, name, size, align, flags, false).filter(|_| size > 0);
-        let mut kind = kind.ok_or(CacheError::Size { size, align })?;
+        let mut flags = flags | tables.slab_debug.flags_for(name.as_str());
         if ctor.is_some() {
-            (kind.ctor, kind.dtor) = (ctor, dtor);
-            kind.debug = kind.debug.map(Debug::without_poison);
+            // What it writes stays.
+            flags = flags.without(CacheFlags::POISON);
         }
-        self.open_cache(tables, kind)
+        let kind = self.kind(tables, name, size, align, flags, false).filter(|_| size > 0);
+        let kind = kind.ok_or(CacheError::Size { size, align })?;
+        self.open_cache(tables, Kind { ctor, dtor, ..kind })
     }
 
     /// Makes the caches of kmalloc. At boot.
@@ -160,6 +161,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let Some(name) = CacheName::of_size(prefix, size) else { return };
             // Powers of two lie at multiples of themselves; others at what divides them.
             let align = 1 << size.trailing_zeros();
+            let flags = flags | tables.slab_debug.flags_for(name.as_str());
             let Some(kind) = self.kind(tables, name, size, align, flags, true) else { return };
             if tables.caches()[number].claim() {
                 self.open_at(tables, number, kind);
@@ -168,8 +170,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// What a cache is like whose objects have such a size and alignment; `None` where no slab holds
-    /// one. It is debugged as its flags and the machine say, if a slab holds an object with what that
-    /// takes.
+    /// one. It is debugged as its flags say, if a slab holds an object with what that takes.
     fn kind(
         &self,
         tables: &Tables,
@@ -179,7 +180,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         flags: CacheFlags,
         has_slack: bool,
     ) -> Option<Kind> {
-        let flags = flags | tables.slab_debug.flags_for(name.as_str());
         let plain = Geometry::new(size, align, P::PAGE_SHIFT, tables.largest)?;
         let size = size as u32;
         let debugged = Debug::new(flags, size, align as u32, has_slack).and_then(|debug| {

@@ -34,8 +34,9 @@ pub(super) enum Miss {
 pub(in crate::mm) enum NotFound {
     /// There is no slab.
     NoSlab,
-    /// The address is inside a slab, and not the first byte of an object.
-    Interior,
+    /// The address is inside a slab, and not the first byte of an object: what is there, the object
+    /// that it lies in or the slab's own block.
+    Interior(There),
 }
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -133,8 +134,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         id: Option<CacheId>,
     ) -> Result<(), Miss> {
         let tables = self.tables().ok_or(Miss::Other)?;
-        let (entry, cache, node) = self.held_object::<FAR>(tables, address, id)?;
+        // Before the look at the object: nothing but interrupts comes between that and the store.
         let pinned = Pinned::new(&self.platform);
+        let (entry, cache, node) = self.held_object::<FAR>(tables, address, id)?;
         let own = tables.cpu_cache(pinned.cpu(), cache).ok_or(Miss::Other)?;
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Other)?;
@@ -167,7 +169,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let cache = tables.caches().get(usize::from(number)).ok_or(NotFound::NoSlab)?;
         let kind = cache.kind().ok_or(NotFound::NoSlab)?;
         let of = self.shared(tables, kind);
-        let at = of.find(head, view, address).ok_or(NotFound::Interior)?;
+        let at = of.find(head, view, address).ok_or_else(|| {
+            let object = of.around(head, view, address);
+            let order = kind.geometry.order;
+            NotFound::Interior(object.map_or(There::Block { head, order }, |(object, free)| {
+                There::Object { object: VirtAddr::new(object), cache: number, free }
+            }))
+        })?;
         Ok(Found { at, cache, kind, number })
     }
 
@@ -201,7 +209,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let there = self.object_there(VirtAddr::new(address)).unwrap_or(There::Nothing);
         let found = match self.find_object(tables, address) {
             Ok(found) => found,
-            Err(NotFound::Interior) => return wrong(MisuseKind::Interior, there),
+            Err(NotFound::Interior(there)) => return wrong(MisuseKind::InsideObject, there),
             Err(NotFound::NoSlab) => {
                 let kind = match there {
                     There::Nothing => MisuseKind::Foreign,
@@ -312,7 +320,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 /// The cache with this number, if it is the one that an object is freed to: one of kmalloc's where
 /// none is named.
 #[inline(always)]
-fn cache_for(tables: &Tables, number: u16, id: Option<CacheId>) -> Option<&Cache> {
+pub(super) fn cache_for(tables: &Tables, number: u16, id: Option<CacheId>) -> Option<&Cache> {
     match id {
         Some(id) if id.number == number => tables.cache(id),
         None if usize::from(number) < tables.kmalloc_caches() => {

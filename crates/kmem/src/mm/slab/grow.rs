@@ -76,7 +76,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let size = Record::bytes(objects) as usize;
         let class = tables.classes.class(size).ok_or(AllocError::ZeroSize)?;
         // From the shared slabs: a magazine would want room itself.
-        self.object_shared(tables, class as u16, gfp, None, Asked { bytes: size, owner: None })
+        self.object_shared(tables, class as u16, gfp, None, Asked::internal(size))
     }
 
     /// Makes a block of pages a slab with nothing in use.

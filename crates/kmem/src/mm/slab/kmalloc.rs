@@ -5,11 +5,12 @@ use core::ptr::NonNull;
 
 use super::super::Mm;
 use super::super::tables::Tables;
-use super::free::address_of;
+use super::free::{address_of, cache_for};
 use crate::gfp::GfpError;
 use crate::page::{Page, PageFlags};
 use crate::platform::{MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
+use crate::slab::State;
 use crate::{AllocError, Gfp, NodeId, VirtAddr, get_order};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -88,9 +89,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline]
     #[track_caller]
     pub fn kzalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
-        let memory = self.kmalloc(size, gfp - Gfp::ZERO)?;
+        let gfp = gfp - Gfp::ZERO;
+        let Some(memory) = self.kmalloc_at_hand(size, gfp) else {
+            return self.kmalloc_slow(size, gfp | Gfp::ZERO, None, Location::caller());
+        };
+        // All of it: krealloc may make it larger in place.
+        let got = self.tables().and_then(|tables| tables.classes.size_at_hand(size));
         // SAFETY: so many bytes were just allocated.
-        unsafe { memory.write_bytes(0, size) };
+        unsafe { memory.write_bytes(0, got.unwrap_or(size)) };
         Ok(memory)
     }
 
@@ -106,12 +112,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Makes memory larger or smaller: in place where its size class allows, else elsewhere with the
-    /// contents copied. `null` is as nothing: the call allocates.
+    /// contents copied. `null` is as nothing: the call allocates. What is new is cleared with
+    /// [`Gfp::ZERO`], if the memory was allocated with it, too.
     ///
     /// # Errors
     ///
-    /// As [`Mm::kmalloc`]; the memory then is as it was. So for memory that kmalloc did not hand out,
-    /// which is reported.
+    /// As [`Mm::kmalloc`], for 0 bytes too; the memory then is as it was.
+    /// [`AllocError::NotAllocated`], and a report, for what is not in use or kmalloc did not hand out.
     ///
     /// # Safety
     ///
@@ -128,8 +135,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if held == 0 {
             return Err(AllocError::NotAllocated);
         }
-        // In place, unless half of it or more would lie idle.
-        if size > 0 && size <= held && size > held / 2 {
+        // In place, unless half of it or more would lie idle; where what was not asked for is looked
+        // at, only if nothing changes.
+        let fits = size > held / 2 && size <= held;
+        if size == held || fits && !self.has_slack(old) {
             return Ok(old);
         }
         let new = self.kmalloc(size, gfp)?;
@@ -138,6 +147,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // SAFETY: the caller's promise.
         unsafe { self.kfree(memory) };
         Ok(new)
+    }
+
+    /// Whether what was not asked for of an object of kmalloc's is not its caller's.
+    fn has_slack(&self, memory: NonNull<u8>) -> bool {
+        let address = memory.as_ptr().expose_provenance();
+        let found = self.tables().map(|tables| self.find_object(tables, address));
+        let debug = found.and_then(|found| found.ok()?.kind.debug);
+        debug.is_some_and(|debug| debug.has_slack())
     }
 
     /// How many bytes a request for `size` is given (A153). 0 for a size that there is not.
@@ -157,16 +174,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn ksize(&self, memory: *const u8) -> usize {
         let (Some(address), Some(tables)) = (address_of(memory), self.tables()) else { return 0 };
+        let mut kind = MisuseKind::NoObject;
         if let Ok(found) = self.find_object(tables, address) {
-            let asked = self.shared(tables, found.kind).asked(found.at);
-            return asked.unwrap_or(found.kind.size as usize);
+            if cache_for(tables, found.number, None).is_none() {
+                kind = MisuseKind::WrongCache;
+            } else if found.at.state.get() == State::HELD {
+                let asked = self.shared(tables, found.kind).asked(found.at);
+                return asked.unwrap_or(found.kind.size as usize);
+            }
         }
         if let Some((_, size)) = self.large(tables, address) {
             return size.next_multiple_of(1 << P::PAGE_SHIFT);
         }
         let there = self.object_there(VirtAddr::new(address)).unwrap_or(There::Nothing);
         self.report(&crate::platform::Misuse {
-            kind: MisuseKind::NoObject,
+            kind,
             passed: Passed::Object(VirtAddr::new(address)),
             there,
             site: Location::caller(),
