@@ -304,6 +304,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Gives what is in a node's depot back to the slabs. Answers the depot itself.
+    #[track_caller]
     pub(super) fn empty_depot(&self, slabs: &NodeSlabs, of: Shared<'_, P>) -> Magazine {
         let stray = |entry| self.report_stray_object(entry);
         let site = core::panic::Location::caller();

@@ -272,6 +272,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Gives everything that CPUs and depots have of a closed cache back to its slabs. Answers how
     /// many objects are with callers.
+    #[track_caller]
     fn empty_closed(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> u64 {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {
             let Some(own) = tables.cpu_cache(cpu, cache) else { continue };

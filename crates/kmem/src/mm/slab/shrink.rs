@@ -13,6 +13,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// What is in magazines and the depot goes to its slabs first; of other CPUs, as
     /// [`Mm::drain_all_pages`]. Any context but NMI; does not sleep, but a destructor may be called.
+    #[track_caller]
     pub fn kmem_cache_shrink(&self, id: CacheId) -> u64 {
         let Some(tables) = self.tables() else { return 0 };
         if tables.cache(id).is_none() {
@@ -32,6 +33,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Gives what is in the depots of a cache back to its slabs, and the depots themselves.
+    #[track_caller]
     fn empty_depots(&self, tables: &Tables, number: u16) {
         let Some(cache) = tables.caches()[usize::from(number)].pin() else { return };
         let Some(kind) = cache.kind() else { return };
