@@ -237,9 +237,35 @@ fn one_thing_is_singular_in_messages() {
 /// A062, A063
 #[test]
 fn wrong_frees_are_reported_and_harm_nothing() {
-    for kind in ["double", "order", "interior", "tail", "misaligned", "foreign"] {
+    for kind in [
+        "double",
+        "order",
+        "interior",
+        "tail",
+        "misaligned",
+        "foreign",
+        "object",
+        "inside",
+        "cache",
+    ] {
         let out = tiny(&format!("wrong_free {kind}")).well();
         assert!(out.contains("passed") && out.contains("found"), "{kind}: {out}");
+    }
+}
+
+/// A195, A196
+#[test]
+fn overruns_are_reported_with_what_was_there_and_who_had_it() {
+    for (kind, offset, expected) in
+        [("before", -1, "cc"), ("behind", 64, "cc"), ("freed", 32, "6b")]
+    {
+        let out = tiny(&format!("overrun {kind}")).well();
+        let words: Vec<&str> = out.split_whitespace().collect();
+        let text = words.join(" ");
+        assert!(text.contains(&format!("1 byte from offset {offset} on")), "{text}");
+        // To the end: the call where it was found.
+        assert!(words.last().unwrap().contains("mistakes.rs:"), "{text}");
+        assert!(text.contains(&format!("expected {expected}, found 2a; allocated at ")), "{text}");
     }
 }
 

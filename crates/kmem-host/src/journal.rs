@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// Bytes of a line; longer ones are cut. Reports of misuse take about 150.
-const WIDTH: usize = 240;
+const WIDTH: usize = 496;
 /// Lines that are kept until they are read.
 const LINES: u64 = 1024;
 

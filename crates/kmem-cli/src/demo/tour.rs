@@ -99,6 +99,12 @@ impl Tour<'_> {
         let reports = guide.machine.misuses();
         guide.command("wrong_free double")?;
         guide.check("the double free was reported", guide.machine.misuses() == reports + 1)?;
+        guide.remark(
+            "Another: a byte is written behind an object, of a cache with red zones. It is found \
+             when the\nobject is freed, and said is what was there, and who had it.",
+        )?;
+        guide.command("overrun behind")?;
+        guide.check("the overrun was reported", guide.machine.misuses() == reports + 2)?;
 
         self.compare_devices(guide)?;
 

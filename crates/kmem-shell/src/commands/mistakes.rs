@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use kmem::{GFP_KERNEL, Gfp, Mm, Platform, Reclaim, VirtAddr};
+use kmem::{CacheFlags, CacheId, GFP_KERNEL, Gfp, Mm, Platform, Reclaim, VirtAddr};
 
 use super::{Command, exactly, print, word};
 use crate::{Failure, FreeLists, Shell, Sink, System};
@@ -11,8 +11,12 @@ use crate::{Failure, FreeLists, Shell, Sink, System};
 pub(super) const fn wrong_free<S: System>() -> Command<S> {
     Command {
         name: "wrong_free",
-        usage: "wrong_free double|order|interior|tail|misaligned|foreign",
-        about: "free a block wrongly, and see what the manager says",
+        usage: "wrong_free double|order|interior|tail|misaligned|foreign|object|inside|cache",
+        about: "free a block or an object wrongly, and see what the manager says\n\
+                object    an object of kmalloc's twice\n\
+                inside    an address inside one\n\
+                cache     an object of another cache\n\
+                The others are wrong frees of pages.",
         example: "wrong_free double",
         run: run_wrong_free,
     }
@@ -26,6 +30,12 @@ fn run_wrong_free<S: System>(
     let [kind] = exactly(&wrong_free::<S>(), arguments)?;
     let system = shell.system;
     let mm = system.mm();
+    // What the CPU keeps of kmalloc's for its next requests comes with the first one.
+    object(mm, |mm, object| {
+        // SAFETY: it is this function's.
+        unsafe { mm.kfree(object) };
+        Ok(())
+    })?;
     let (lists, reports) = (FreeLists::take(mm), system.misuses());
     match kind.as_str() {
         "double" => double(mm),
@@ -37,6 +47,31 @@ fn run_wrong_free<S: System>(
             foreign(mm);
             Ok(())
         }
+        "object" => object(mm, |mm, object| {
+            // SAFETY: the first free is right. The second is reported and changes nothing.
+            unsafe {
+                mm.kfree(object);
+                mm.kfree(object);
+            }
+            Ok(())
+        }),
+        "inside" => object(mm, |mm, object| {
+            // SAFETY: the first free is reported and changes nothing. The second is right.
+            unsafe {
+                mm.kfree(object.wrapping_add(8));
+                mm.kfree(object);
+            }
+            Ok(())
+        }),
+        "cache" => object(mm, |mm, object| {
+            let other = Made::new(mm, "wrong_free", CacheFlags::NONE)?;
+            // SAFETY: the first free is reported and changes nothing. The second is right.
+            unsafe {
+                mm.kmem_cache_free(other.id, object);
+                mm.kfree(object);
+            }
+            Ok(())
+        }),
         _ => return Err(Failure::Usage(format!("usage: {}", wrong_free::<S>().usage))),
     }?;
     let found = system.misuses() - reports;
@@ -109,6 +144,89 @@ fn foreign<P: Platform, R: Reclaim>(mm: &Mm<P, R>) {
     let address = mm.platform().base().get().wrapping_sub(1 << P::PAGE_SHIFT);
     // SAFETY: it is reported and changes nothing: no memory of the manager is there.
     unsafe { mm.free_pages(VirtAddr::new(address), 0) };
+}
+
+/// Allocates an object of kmalloc's, for `wrong` to free.
+fn object<P: Platform, R: Reclaim>(
+    mm: &Mm<P, R>,
+    wrong: impl FnOnce(&Mm<P, R>, *mut u8) -> Result<(), String>,
+) -> Result<(), String> {
+    let object = mm.kmalloc(SIZE, GFP_KERNEL).map_err(|error| format!("{error}"))?;
+    wrong(mm, object.as_ptr())
+}
+
+/// The size of the objects that mistakes are made with, in bytes.
+const SIZE: usize = 64;
+
+/// A cache for one mistake. It is destroyed when it goes: its objects are free then.
+struct Made<'m, P: Platform, R: Reclaim> {
+    mm: &'m Mm<P, R>,
+    id: CacheId,
+}
+
+impl<'m, P: Platform, R: Reclaim> Made<'m, P, R> {
+    fn new(mm: &'m Mm<P, R>, name: &str, flags: CacheFlags) -> Result<Self, String> {
+        let id = mm.kmem_cache_create(name, SIZE, 0, flags, None, None);
+        Ok(Made { mm, id: id.map_err(|error| format!("{error}"))? })
+    }
+}
+
+impl<P: Platform, R: Reclaim> Drop for Made<'_, P, R> {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows the cache. One with an object out stays, and the log says so.
+        let _ = unsafe { self.mm.kmem_cache_destroy(self.id) };
+    }
+}
+
+pub(super) const fn overrun<S: System>() -> Command<S> {
+    Command {
+        name: "overrun",
+        usage: "overrun before|behind|freed",
+        about: "write a byte where it should not be, and see what the manager says\n\
+                A cache is made for it that is debugged, and destroyed afterwards.\n\
+                before, behind  beside an object of 64 bytes\n\
+                freed           into one that was freed",
+        example: "overrun behind",
+        run: run_overrun,
+    }
+}
+
+fn run_overrun<S: System>(
+    shell: &mut Shell<'_, S>,
+    arguments: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let [kind] = exactly(&overrun::<S>(), arguments)?;
+    let (offset, freed) = match kind.as_str() {
+        "before" => (-1, false),
+        "behind" => (SIZE as isize, false),
+        "freed" => (SIZE as isize / 2, true),
+        _ => return Err(Failure::Usage(format!("usage: {}", overrun::<S>().usage))),
+    };
+    let system = shell.system;
+    let mm = system.mm();
+    let reports = system.misuses();
+    let cache = Made::new(mm, "overrun", CacheFlags::DEBUG)?;
+    let object = mm.kmem_cache_alloc(cache.id, GFP_KERNEL).map_err(|error| format!("{error}"))?;
+    // SAFETY: the object is this function's. The byte is in it, or in the zones that a cache with red
+    // zones has around it: in its slab, where nobody else reads or writes.
+    let write = || unsafe { object.offset(offset).write_volatile(0x2a) };
+    if !freed {
+        write();
+    }
+    // SAFETY: it is this function's.
+    unsafe { mm.kmem_cache_free(cache.id, object.as_ptr()) };
+    if freed {
+        write();
+        // It looks at all objects.
+        mm.kmem_cache_validate(cache.id).map_err(|error| format!("{error}"))?;
+    }
+    let found = system.misuses() - reports;
+    if found != 1 {
+        return Err(Failure::Failed(format!("one byte was overwritten, and reported: {found}")));
+    }
+    let report = system.last_misuse().unwrap_or_default();
+    print(out, format_args!("{}\n", wrapped(&report, REPORT_WIDTH)))
 }
 
 pub(super) const fn leak<S: System>() -> Command<S> {

@@ -61,6 +61,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             caches::cache(),
             slabtop::slabtop(),
             mistakes::wrong_free(),
+            mistakes::overrun(),
             mistakes::leak(),
             general::stress(),
             general::sleep(),

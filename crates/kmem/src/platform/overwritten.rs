@@ -76,10 +76,10 @@ impl fmt::Display for Overwritten {
             write!(f, " {byte:02x}")?;
         }
         if let Some(caller) = self.allocated {
-            write!(f, "; allocated {caller}")?;
+            write!(f, "; allocated at {caller}")?;
         }
         if let Some(caller) = self.freed {
-            write!(f, "; freed {caller}")?;
+            write!(f, "; freed at {caller}")?;
         }
         Ok(())
     }
