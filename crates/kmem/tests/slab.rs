@@ -675,6 +675,47 @@ fn a_free_inside_an_object_names_the_object() {
     kfree(&mm, memory.as_ptr());
 }
 
+/// The pages of memory above the size classes are freed together.
+#[test]
+fn a_page_of_large_memory_is_not_freed_by_itself() {
+    let mm = machine();
+    let memory = mm.kmalloc(300_000, GFP_KERNEL).unwrap();
+    let first = mm.virt_to_page(VirtAddr::from_ptr(memory.as_ptr())).unwrap();
+    let free_pages = mm.free_page_count();
+    for at in [0, 1, 2, 73] {
+        let page = mm.pfn_to_page(first.pfn().checked_add(at).unwrap()).unwrap();
+        // SAFETY: wrong on purpose; nothing uses the memory.
+        unsafe { mm.__free_page(page) };
+        assert_eq!(kinds(&mm), [MisuseKind::Slab], "page {at}");
+        // SAFETY: as above.
+        unsafe { mm.put_page(page) };
+        assert_eq!(kinds(&mm), [MisuseKind::Slab], "page {at}");
+    }
+    assert_eq!(mm.free_page_count(), free_pages);
+    kfree(&mm, memory.as_ptr());
+    assert_eq!((kinds(&mm), mm.free_page_count()), (vec![], free_pages + 74));
+}
+
+/// Whatever the sizes, memory is aligned for what has a pointer in it.
+#[test]
+fn odd_sizes_are_aligned_to_eight() {
+    let sizes = [20, 52, 116, 244, 500, 1012, 2036, 4052, 8180, 16372];
+    let mm = boot(Setup::new().kmalloc_sizes(Classes::new(&sizes).unwrap()));
+    let mut held = Vec::new();
+    for size in (1..400).chain([1000, 1001, 4000, 16000]) {
+        let memory = mm.kmalloc(size, GFP_KERNEL).unwrap();
+        assert!(memory.addr().get().is_multiple_of(8), "{size}");
+        held.push(memory);
+    }
+    // Enough to have magazines grow.
+    for _ in 0..3 {
+        let many: Vec<_> = (0..500).map(|_| mm.kmalloc(20, GFP_KERNEL).unwrap()).collect();
+        many.into_iter().for_each(|memory| kfree(&mm, memory.as_ptr()));
+    }
+    held.into_iter().for_each(|memory| kfree(&mm, memory.as_ptr()));
+    assert_eq!(kinds(&mm), []);
+}
+
 /// What the descriptors of the slab layer's pages say is its own: whoever changed it could have a free
 /// write anywhere.
 #[test]

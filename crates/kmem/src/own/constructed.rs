@@ -75,7 +75,7 @@ pub trait Construct: Send + 'static {
 pub struct ConstructedCache<T: Construct, H: Handle> {
     raw: RawCache<H>,
     // It has values of `T`, which any CPU's task may take.
-    has: PhantomData<fn() -> T>,
+    has: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Construct, H: Handle> ConstructedCache<T, H> {

@@ -74,7 +74,8 @@ pub enum PageFlags {
     Inner = 18,
     /// Its map count is not 0.
     Mapped = 19,
-    /// The first page of memory that kmalloc handed out and that is larger than its size classes.
+    /// A page of memory that kmalloc handed out and that is larger than its size classes; the first one
+    /// says how large.
     Large = 20,
     /// A page of a slab of the manager's own: its descriptor says which.
     Objects = 21,

@@ -67,11 +67,9 @@ impl fmt::Display for Overwritten {
             Where::Slack => "what was not asked for of",
             Where::Freed => "the free bytes of",
         };
-        write!(
-            f,
-            "{length} bytes from offset {offset} on, in {place} the object of cache {cache} "
-        )?;
-        write!(f, "at {object}: expected {expected:02x}, found")?;
+        let bytes = if *length == 1 { "byte" } else { "bytes" };
+        write!(f, "{length} {bytes} from offset {offset} on, in {place} the object of ")?;
+        write!(f, "cache {cache} at {object}: expected {expected:02x}, found")?;
         for byte in self.found.iter().take(*length as usize) {
             write!(f, " {byte:02x}")?;
         }

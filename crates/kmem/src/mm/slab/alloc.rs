@@ -28,7 +28,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// # Context
     ///
-    /// As [`Mm::alloc_pages`]. The flags matter only if the cache has to grow.
+    /// As [`Mm::alloc_pages`]. The flags matter only if the cache has to grow; in an NMI handler it does
+    /// not, and what is not at hand or in a slab is not to be had.
     ///
     /// # Cost
     ///
@@ -226,6 +227,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Some(object) = take(wanted) {
             return Ok(object);
         }
+        // To add a slab the node's lock is waited for.
+        if self.platform.in_nmi() {
+            return Err(no_object(kind, gfp));
+        }
         let id = CacheId { number, generation };
         loop {
             match self.grow(tables, cache, id, kind, wanted, gfp) {
@@ -233,9 +238,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 Ok(node) => {
                     if let Some(object) = take(node) {
                         return Ok(object);
-                    }
-                    if self.platform.in_nmi() {
-                        return Err(no_object(kind, gfp));
                     }
                 }
                 Err(error) => {

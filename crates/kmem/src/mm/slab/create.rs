@@ -137,6 +137,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(CacheError::DtorWithoutCtor);
         }
         let align = alignment(size, align, flags)?;
+        // Objects lie at multiples of it in memory; they are seen there if the direct map does.
+        if !self.platform.base().get().is_multiple_of(align) {
+            return Err(CacheError::Size { size, align });
+        }
         let mut flags = flags | tables.slab_debug.flags_for(name.as_str());
         if ctor.is_some() {
             // What it writes stays.
@@ -159,8 +163,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for (number, (size, flags)) in all.enumerate() {
             let prefix = if flags == CacheFlags::NONE { "kmalloc" } else { "dma-kmalloc" };
             let Some(name) = CacheName::of_size(prefix, size) else { return };
-            // Powers of two lie at multiples of themselves; others at what divides them.
-            let align = 1 << size.trailing_zeros();
+            // Powers of two lie at multiples of themselves; others at what divides them, but at what
+            // a pointer needs at least.
+            let align = 1 << size.trailing_zeros().max(SMALLEST_ALIGN.trailing_zeros());
             let flags = flags | tables.slab_debug.flags_for(name.as_str());
             let Some(kind) = self.kind(tables, name, size, align, flags, true) else { return };
             if tables.caches()[number].claim() {

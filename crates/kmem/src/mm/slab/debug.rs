@@ -101,7 +101,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let object = VirtAddr::new(address);
         let log = |what, owner| {
             let name = found.kind.name;
-            let message = format_args!("the object of cache {name} at {object} was {what} at {owner}");
+            let message =
+                format_args!("the object of cache {name} at {object} was {what} at {owner}");
             self.platform.log(Level::Error, message);
         };
         if let Some(owner) = allocated {

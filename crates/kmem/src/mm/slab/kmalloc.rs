@@ -7,7 +7,7 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use super::free::{address_of, cache_for};
 use crate::gfp::GfpError;
-use crate::page::{Page, PageFlags};
+use crate::page::{Descriptor, Page, PageFlags};
 use crate::platform::{MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::slab::State;
@@ -246,9 +246,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             && let Some(descriptor) = self.descriptor(page)
         {
             descriptor.set_private(Some(size as u64));
-            descriptor.set(PageFlags::Large);
+            // All of them: none is freed by itself.
+            self.each_large_page(page, size, |descriptor| {
+                descriptor.set(PageFlags::Large);
+            });
         }
         NonNull::new(address.as_ptr()).ok_or(AllocError::NotBooted)
+    }
+
+    fn each_large_page(&self, first: Page, size: usize, mut call: impl FnMut(&Descriptor)) {
+        let pages = size.div_ceil(1 << P::PAGE_SHIFT) as u64;
+        let all = (0..pages).filter_map(|page| first.pfn().checked_add(page));
+        all.filter_map(|pfn| self.descriptor(Page::of(pfn))).for_each(|there| call(there));
     }
 
     /// The first page, and the size, of memory above the largest size class that begins there.
@@ -270,6 +279,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let freed = descriptor.clear(PageFlags::Large);
         if freed {
             descriptor.set_private(None);
+            self.each_large_page(page, size, |descriptor| {
+                descriptor.clear(PageFlags::Large);
+            });
             // SAFETY: it was allocated as that.
             unsafe { self.free_pages_exact(VirtAddr::new(address), size) };
         }
