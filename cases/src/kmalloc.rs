@@ -130,7 +130,7 @@ fn null<M: Machine>(machine: &M) -> Result<(), Failure> {
 }
 
 fn wrong_frees<M: Machine>(machine: &M) -> Result<(), Failure> {
-    const INSIDE: &str = "inside a block";
+    const INSIDE: &str = "inside an object";
     const NO_OBJECT: &str = "no object";
     const DOUBLE: &str = "double free";
     const FOREIGN: &str = "not this manager's";

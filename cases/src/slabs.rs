@@ -379,8 +379,12 @@ fn density<M: Machine>(machine: &M) -> Result<(), Failure> {
     let (mm, page_bytes) = (machine.mm(), machine.facts().page_bytes());
     let mut denser = 0;
     for size in [72, 100, 260, 520, 600, 1100, 1200, 2100] {
-        mm.shrink_caches();
         let held = |from| -> Result<u64, Failure> {
+            // What a CPU keeps of the sizes that this takes is there before it is counted.
+            let mut first = Held::new(machine, from);
+            first.fill(COUNT, GFP_KERNEL)?;
+            first.finish()?;
+            while mm.shrink_caches() > 0 {}
             let before = mm.free_page_count();
             let mut held = Held::new(machine, from);
             held.fill(COUNT, GFP_KERNEL)?;
@@ -396,7 +400,12 @@ fn density<M: Machine>(machine: &M) -> Result<(), Failure> {
         Held::of(&cache).fill(1, GFP_KERNEL)?;
         let (own, general) = (held(Source::Cache(cache.id))?, held(Source::Kmalloc(size))?);
         let (least, bytes) = (COUNT * size as u64, own * page_bytes);
-        at_least(general, own, "a cache of the right size takes no more pages than kmalloc")?;
+        // But for pages of records, which slabs of several caches share.
+        at_least(
+            general + general / 50 + 2,
+            own,
+            "a cache of the right size takes no more pages than kmalloc",
+        )?;
         denser += u64::from(own < general);
         // Nine tenths of what is held are objects, but for what the last slab has left.
         let last = (page_bytes << cache.info()?.order.get()) + page_bytes;
