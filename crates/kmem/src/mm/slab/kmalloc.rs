@@ -257,7 +257,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     fn each_large_page(&self, first: Page, size: usize, mut call: impl FnMut(&Descriptor)) {
         let pages = size.div_ceil(1 << P::PAGE_SHIFT) as u64;
         let all = (0..pages).filter_map(|page| first.pfn().checked_add(page));
-        all.filter_map(|pfn| self.descriptor(Page::of(pfn))).for_each(|there| call(there));
+        all.filter_map(|pfn| self.descriptor(Page::of(pfn))).for_each(&mut call);
     }
 
     /// The first page, and the size, of memory above the largest size class that begins there.
