@@ -24,6 +24,10 @@ use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};
 /// * Taking out of a magazine may do that: if the store comes between look and store, the object is
 ///   being handed out here already, and the late free is one of an object that has been handed out
 ///   again, which nobody can tell from a right one.
+///
+/// All of this holds while the slab is there. An entry that is not good stays in its magazine until
+/// that is drained; a slab that is freed before, which a shrink that can only ask the other CPUs to
+/// drain does not prevent, takes the byte away from under it. That is not mended yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u8);
 
