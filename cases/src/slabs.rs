@@ -379,33 +379,26 @@ fn density<M: Machine>(machine: &M) -> Result<(), Failure> {
     let (mm, page_bytes) = (machine.mm(), machine.facts().page_bytes());
     let mut denser = 0;
     for size in [72, 100, 260, 520, 600, 1100, 1200, 2100] {
+        // The pages of the slabs of all caches: what they hold are objects, and records where those
+        // are elsewhere.
+        let slab_pages =
+            || -> u64 { mm.caches().map(|cache| cache.slabs.slabs() * cache.order.pages()).sum() };
         let held = |from| -> Result<u64, Failure> {
-            // What a CPU keeps of the sizes that this takes is there before it is counted.
-            let mut first = Held::new(machine, from);
-            first.fill(COUNT, GFP_KERNEL)?;
-            first.finish()?;
-            while mm.shrink_caches() > 0 {}
-            let before = mm.free_page_count();
             let mut held = Held::new(machine, from);
             held.fill(COUNT, GFP_KERNEL)?;
             // What CPUs have ahead of their users is not what the objects need.
             mm.shrink_caches();
-            let pages = before - mm.free_page_count();
+            let with = slab_pages();
             held.finish()?;
             mm.shrink_caches();
-            Ok(pages)
+            Ok(with - slab_pages().min(with))
         };
         let cache = Own::new(machine, "right-sized", size, CacheFlags::NONE)?;
         // What a CPU keeps of a cache is there before it is counted.
         Held::of(&cache).fill(1, GFP_KERNEL)?;
         let (own, general) = (held(Source::Cache(cache.id))?, held(Source::Kmalloc(size))?);
         let (least, bytes) = (COUNT * size as u64, own * page_bytes);
-        // But for pages of records, which slabs of several caches share.
-        at_least(
-            general + general / 50 + 2,
-            own,
-            "a cache of the right size takes no more pages than kmalloc",
-        )?;
+        at_least(general, own, "a cache of the right size takes no more pages than kmalloc")?;
         denser += u64::from(own < general);
         // Nine tenths of what is held are objects, but for what the last slab has left.
         let last = (page_bytes << cache.info()?.order.get()) + page_bytes;

@@ -79,7 +79,10 @@ pub mod reclaim;
 pub mod report;
 #[cfg(not(loom))]
 pub mod slab;
-// The model checker is given the one file of it that CPUs share without a lock.
+// The model checker is given what CPUs share of it without a lock.
+#[cfg(loom)]
+#[path = "slab/leaving.rs"]
+mod leaving;
 #[cfg(loom)]
 #[path = "slab/state.rs"]
 mod object_state;

@@ -8,6 +8,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::leaving::{Acknowledged, Departures, Visitors};
 use crate::object_state::{ObjectState, State};
 use crate::page::{Block, Descriptor, Mark, PageFlags, Place};
 use crate::platform::{Context, Cpus};
@@ -461,6 +462,124 @@ fn an_object_that_is_freed_late_is_handed_out_once() {
             }
             let by_other = entry && take_object(&byte, of(1));
             assert!(!(by_late && by_other));
+        });
+    }
+}
+
+/// A slab with one object, and its pages, which its byte lies in: the checker finds out where somebody is
+/// at them when they are somebody else's.
+struct Slab {
+    frame: Descriptor,
+    byte: ObjectState,
+    pages: UnsafeCell<()>,
+    departures: Departures,
+    acknowledged: Acknowledged,
+    visitors: Visitors,
+}
+
+// SAFETY: the checker watches the pages; the rest is atomics.
+unsafe impl Sync for Slab {}
+// SAFETY: as above.
+unsafe impl Send for Slab {}
+
+impl Slab {
+    fn new() -> Arc<Slab> {
+        let frame = Descriptor::new();
+        frame.set(PageFlags::Objects);
+        Arc::new(Slab {
+            frame,
+            byte: ObjectState::new(State::HELD),
+            pages: UnsafeCell::new(()),
+            departures: Departures::new(),
+            acknowledged: Acknowledged::new(0),
+            visitors: Visitors::new(),
+        })
+    }
+
+    /// What is done to the byte is done to the pages.
+    fn byte<T>(&self, at: impl FnOnce(&ObjectState) -> T) -> T {
+        self.pages.with(|_| at(&self.byte))
+    }
+
+    /// The pages are somebody else's from here on, who writes to them.
+    fn free_pages(&self) {
+        self.pages.with_mut(|_| ());
+    }
+}
+
+/// CPU 0 frees an object, and its slab goes, as far as CPU 1 has acknowledged that. CPU 1, which had the
+/// object too, frees it at the same moment, comes by, and frees it once more.
+///
+/// A148, A186
+#[test]
+fn a_slab_goes_when_the_cpus_have_acknowledged_its_departure() {
+    for acknowledges in [1, 2] {
+        loom::model(move || {
+            let slab = Slab::new();
+            let other = {
+                let slab = slab.clone();
+                thread::spawn(move || {
+                    let mut entry = false;
+                    let mut free = |entry: &mut bool| {
+                        if slab.frame.is_of_slab() && slab.byte(|byte| free_object(byte, of(1))) {
+                            *entry = true;
+                        }
+                    };
+                    free(&mut entry);
+                    for _ in 0..acknowledges {
+                        let announced = slab.departures.announced();
+                        if core::mem::take(&mut entry) {
+                            // Back to the slab, if the byte says that it is here.
+                            slab.byte(|byte| byte.change(of(1), State::FREE));
+                        }
+                        slab.acknowledged.set(announced);
+                    }
+                    free(&mut entry);
+                })
+            };
+            if slab.byte(|byte| free_object(byte, of(0))) {
+                slab.byte(|byte| byte.change(of(0), State::FREE));
+            }
+            slab.frame.set(PageFlags::Leaving);
+            let departure = slab.departures.announce();
+            if slab.acknowledged.get() >= departure && slab.byte(|byte| byte.get() == State::FREE) {
+                slab.free_pages();
+            }
+            other.join().unwrap();
+        });
+    }
+}
+
+/// A slab goes while an NMI handler, on a CPU without magazines, puts its object aside: it has, and then
+/// the slab stays, or it sees that there is no slab any more.
+///
+/// A163, A186
+#[test]
+fn a_slab_goes_when_no_nmi_handler_is_at_its_objects() {
+    for state in [State::HELD, State::FREE] {
+        loom::model(move || {
+            let slab = Slab::new();
+            slab.byte.set(state);
+            let handler = {
+                let slab = slab.clone();
+                thread::spawn(move || {
+                    slab.visitors.visit(|| {
+                        slab.frame.has(PageFlags::Objects)
+                            && slab.byte(|byte| byte.change(State::HELD, State::ASIDE))
+                    })
+                })
+            };
+            if state == State::HELD {
+                // The other of two frees at one moment.
+                slab.byte(|byte| byte.change(State::HELD, State::FREE));
+            }
+            slab.frame.clear(PageFlags::Objects);
+            slab.visitors.wait(thread::yield_now);
+            let goes = slab.byte(|byte| byte.get() == State::FREE);
+            if goes {
+                slab.free_pages();
+            }
+            assert!(handler.join().unwrap() != goes);
         });
     }
 }

@@ -1,7 +1,6 @@
 //! What a race of two CPUs leaves behind, made by hand: the race itself is the integration tests'.
 
 use core::fmt;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::vec::Vec;
@@ -9,17 +8,18 @@ use std::vec::Vec;
 use super::Mm;
 use crate::page::Place;
 use crate::platform::desk::Desk;
-use crate::platform::{Context, Cpus, DirectMap, Hooks, Level, Misuse, MisuseKind};
-use crate::slab::State;
-use crate::{
-    CacheFlags, CacheId, CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, PhysAddr, Setup, VirtAddr,
+use crate::platform::{
+    Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind, NotCalled,
 };
+use crate::{CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, PhysAddr, Setup, VirtAddr};
 
 /// A desk that says which of its CPUs it is as it is told.
-struct Cpu<'r> {
+pub(super) struct Cpu<'r> {
     desk: Desk<'r>,
     number: AtomicU32,
-    nmi: AtomicBool,
+    pub(super) nmi: AtomicBool,
+    /// Whether a CPU can make the other run something.
+    pub(super) can_call: AtomicBool,
     reports: Mutex<Vec<MisuseKind>>,
 }
 
@@ -35,6 +35,20 @@ unsafe impl Cpus for Cpu<'_> {
 
     fn current(&self) -> CpuId {
         CpuId::new(self.number.load(Relaxed)).unwrap()
+    }
+
+    fn cross_call(&self) -> Option<&dyn CrossCall> {
+        if self.can_call.load(Relaxed) { Some(self) } else { None }
+    }
+}
+
+// SAFETY: the other CPU does nothing, or is where an interrupt may come.
+unsafe impl CrossCall for Cpu<'_> {
+    fn call_on(&self, other: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled> {
+        let own = self.number.swap(other.get(), Relaxed);
+        work();
+        self.number.store(own, Relaxed);
+        Ok(())
     }
 }
 
@@ -79,14 +93,14 @@ impl Hooks for Cpu<'_> {
 }
 
 impl Mm<Cpu<'_>> {
-    fn as_cpu<T>(&self, number: u32, work: impl FnOnce() -> T) -> T {
+    pub(super) fn as_cpu<T>(&self, number: u32, work: impl FnOnce() -> T) -> T {
         let before = self.platform.number.swap(number, Relaxed);
         let result = work();
         self.platform.number.store(before, Relaxed);
         result
     }
 
-    fn reports(&self) -> Vec<MisuseKind> {
+    pub(super) fn reports(&self) -> Vec<MisuseKind> {
         core::mem::take(&mut self.platform.reports.lock().unwrap())
     }
 
@@ -105,11 +119,12 @@ impl Mm<Cpu<'_>> {
 }
 
 /// 16 MiB and two CPUs.
-fn boot(ram: &mut [u8]) -> Mm<Cpu<'_>> {
+pub(super) fn boot(ram: &mut [u8]) -> Mm<Cpu<'_>> {
     // SAFETY: one thread uses it.
     let desk = unsafe { Desk::new(ram) };
-    let (number, nmi, reports) = (AtomicU32::new(0), AtomicBool::new(false), Mutex::default());
-    let mm = Mm::new(Cpu { desk, number, nmi, reports });
+    let (number, reports) = (AtomicU32::new(0), Mutex::default());
+    let (nmi, can_call) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mm = Mm::new(Cpu { desk, number, nmi, can_call, reports });
     let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
     // SAFETY: the RAM is this test's, for this manager alone.
     unsafe { mm.boot(&map, &Setup::new().cpus(2)).unwrap() };
@@ -231,154 +246,6 @@ fn too_many_references_pin_a_page() {
     // SAFETY: as above.
     unsafe { mm.put_page(page) };
     assert_eq!(mm.page_count(page), (1 << 31) - 2);
-}
-
-/// A cache on a machine with two CPUs, and one of its objects' byte.
-fn dogs(mm: &Mm<Cpu<'_>>) -> CacheId {
-    mm.kmem_cache_create("dogs", 100, 0, CacheFlags::NONE, None, None).unwrap()
-}
-
-fn free_dog(mm: &Mm<Cpu<'_>>, dogs: CacheId, dog: NonNull<u8>) {
-    // SAFETY: right, or wrong on purpose; nothing uses the object.
-    unsafe { mm.kmem_cache_free(dogs, dog.as_ptr()) };
-}
-
-/// What a CPU has seen that looked before another one freed the object: it is held.
-fn seen_held(mm: &Mm<Cpu<'_>>, dog: NonNull<u8>) {
-    let found = mm.find_object(mm.tables().unwrap(), dog.addr().get());
-    found.ok().unwrap().at.state.set(State::HELD);
-}
-
-/// An object that two CPUs freed at one moment is in both their magazines; the entry that is not good
-/// is found wherever it goes from there, and the object is handed out for the other alone.
-#[test]
-fn an_object_in_two_magazines_is_handed_out_once() {
-    type Leave = for<'r> fn(&Mm<Cpu<'r>>, CacheId) -> Option<NonNull<u8>>;
-    let ways: [Leave; 3] = [
-        |mm, dogs| mm.kmem_cache_alloc(dogs, GFP_KERNEL).ok(),
-        |mm, dogs| {
-            mm.kmem_cache_shrink(dogs);
-            None
-        },
-        |mm, dogs| {
-            // More than the magazine holds, even when it was given more slots: the coldest go to the
-            // depot.
-            let held: Vec<_> = (0..300)
-                .map(|_| mm.as_cpu(0, || mm.kmem_cache_alloc_node(dogs, GFP_KERNEL, None).unwrap()))
-                .collect();
-            held.into_iter().for_each(|dog| free_dog(mm, dogs, dog));
-            None
-        },
-    ];
-    for (way, leave) in ways.into_iter().enumerate() {
-        let mut ram = std::vec![0; 17 << 20];
-        let mm = boot(&mut ram);
-        let dogs = dogs(&mm);
-        // Each has a magazine.
-        for cpu in [1, 0] {
-            mm.as_cpu(cpu, || free_dog(&mm, dogs, mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()));
-        }
-        let dog = mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap();
-        mm.as_cpu(1, || free_dog(&mm, dogs, dog));
-        seen_held(&mm, dog);
-        free_dog(&mm, dogs, dog);
-        assert_eq!(mm.reports(), [], "way {way}");
-        // The byte says CPU 0: the entry of CPU 1 is not good. In the last way CPU 0 has it in use.
-        let own = (way == 2).then(|| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap());
-        assert!(own.is_none_or(|own| own == dog));
-        let other = mm.as_cpu(1, || leave(&mm, dogs));
-        assert_eq!(mm.reports(), [MisuseKind::ConcurrentFree], "way {way}");
-        assert_ne!(other, Some(dog), "way {way}");
-        // Enough to have all that there are.
-        let more = (own.is_none()).then(|| {
-            (0..60).map(|_| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()).collect::<Vec<_>>()
-        });
-        let own: Vec<_> = own.into_iter().chain(more.into_iter().flatten()).collect();
-        assert_eq!(own.iter().filter(|own| **own == dog).count(), 1, "way {way}");
-        own.into_iter().for_each(|own| free_dog(&mm, dogs, own));
-        assert_eq!(mm.reports(), [], "way {way}");
-    }
-}
-
-/// An object that went to the depot, and was freed once more by a CPU that had looked before, is not
-/// handed out for the depot's entry.
-#[test]
-fn an_object_in_the_depot_that_is_freed_again_is_handed_out_once() {
-    let mut ram = std::vec![0; 17 << 20];
-    let mm = boot(&mut ram);
-    let dogs = dogs(&mm);
-    let dog = mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap();
-    let others: Vec<_> = (0..5).map(|_| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()).collect();
-    mm.as_cpu(1, || free_dog(&mm, dogs, mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()));
-    free_dog(&mm, dogs, dog);
-    let tables = mm.tables().unwrap();
-    let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
-    mm.make_depot(tables, found.cache, found.kind, NodeId::ZERO);
-    mm.drain_local_caches(tables, 0..tables.caches().len());
-    let state = mm.find_object(tables, dog.addr().get()).ok().unwrap().at.state;
-    assert!(state.get() == State::DEPOT);
-    seen_held(&mm, dog);
-    mm.as_cpu(1, || free_dog(&mm, dogs, dog));
-    assert_eq!(mm.reports(), []);
-    let own: Vec<_> = (0..60).map(|_| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()).collect();
-    assert!(!own.contains(&dog), "handed out for the depot's entry");
-    assert_eq!(mm.reports(), [MisuseKind::ConcurrentFree]);
-    assert_eq!(mm.as_cpu(1, || mm.kmem_cache_alloc(dogs, GFP_KERNEL)), Ok(dog));
-    own.into_iter().chain(others).chain([dog]).for_each(|dog| free_dog(&mm, dogs, dog));
-    assert_eq!(mm.reports(), []);
-}
-
-/// Under the node's lock a slab takes an object back that is held, and no other.
-#[test]
-fn a_slab_takes_no_object_that_is_in_a_magazine() {
-    let mut ram = std::vec![0; 17 << 20];
-    let mm = boot(&mut ram);
-    let dogs = dogs(&mm);
-    let dog = mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap();
-    let tables = mm.tables().unwrap();
-    let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
-    let of = mm.shared(tables, found.kind);
-    let slabs = &found.cache.nodes()[0];
-    let give = |at| slabs.give(of, at, dog.addr().get(), None, true, |wrong| panic!("{wrong}"));
-    found.at.state.set(State::of(CpuId::new(1).unwrap()).unwrap());
-    assert!(!give(found.at));
-    found.at.state.set(State::HELD);
-    assert!(give(found.at));
-    assert!(found.at.state.get() == State::FREE);
-    assert!(!give(found.at));
-}
-
-/// A free that comes so late that the object is in its slab again: the slab does not hand it out too.
-#[test]
-fn an_object_that_is_freed_late_is_not_taken_from_its_slab() {
-    for through_magazine in [true, false] {
-        let mut ram = std::vec![0; 17 << 20];
-        let mm = boot(&mut ram);
-        let dogs = dogs(&mm);
-        let (kept, dog) =
-            (mm.kmem_cache_alloc(dogs, GFP_KERNEL), mm.kmem_cache_alloc(dogs, GFP_KERNEL));
-        let (kept, dog) = (kept.unwrap(), dog.unwrap());
-        mm.as_cpu(1, || free_dog(&mm, dogs, mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()));
-        free_dog(&mm, dogs, dog);
-        for cpu in [1, 0, 1] {
-            mm.as_cpu(cpu, || mm.kmem_cache_shrink(dogs));
-        }
-        seen_held(&mm, dog);
-        mm.as_cpu(1, || free_dog(&mm, dogs, dog));
-        // CPU 1 has handed it out already, or not yet.
-        let early =
-            mm.as_cpu(1, || through_magazine.then(|| mm.kmem_cache_alloc(dogs, GFP_KERNEL)));
-        assert!(early.is_none_or(|early| early == Ok(dog)));
-        let own: Vec<_> = (0..60).map(|_| mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()).collect();
-        assert!(!own.contains(&dog), "handed out twice");
-        assert_eq!(mm.reports()[0], MisuseKind::ConcurrentFree);
-        if through_magazine {
-            free_dog(&mm, dogs, dog);
-            assert_eq!(mm.reports(), [], "its holder frees it as ever");
-        }
-        own.into_iter().chain([kept]).for_each(|dog| free_dog(&mm, dogs, dog));
-        assert_eq!(mm.reports(), []);
-    }
 }
 
 /// What the README says of a manager's size.

@@ -79,6 +79,8 @@ pub enum PageFlags {
     Large = 20,
     /// A page of a slab of the manager's own: its descriptor says which.
     Objects = 21,
+    /// A page of such a slab that is about to go: no object of it is freed the common way any more.
+    Leaving = 22,
 }
 
 impl PageFlags {
@@ -90,7 +92,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Mapped | Large | Objects => false,
+            | Mapped | Large | Objects | Leaving => false,
         }
     }
 
@@ -367,9 +369,18 @@ impl Descriptor {
         SlabView { cache, node, colour, record }
     }
 
+    /// Whether it is a page of a slab of which objects may be freed the common way.
+    #[inline(always)]
+    pub(crate) fn is_of_slab(&self) -> bool {
+        const BOTH: u32 = PageFlags::Objects.bit() | PageFlags::Leaving.bit();
+        // Acquire pairs with the Release in `set`: what `set_slab` wrote before is seen.
+        self.flags.load(Acquire) & BOTH == PageFlags::Objects.bit()
+    }
+
     /// Undoes [`Descriptor::set_slab`].
     pub(crate) fn clear_slab(&self) {
         self.clear(PageFlags::Objects);
+        self.clear(PageFlags::Leaving);
         self.private.store(0, Relaxed);
         self.map_count.store(0, Relaxed);
     }

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::debug::Debug;
 use super::front::Front;
 use super::geometry::Geometry;
+use super::leaving::Departures;
 use super::node::NodeSlabs;
 use crate::CacheFlags;
 
@@ -162,6 +163,7 @@ pub(crate) struct Cache {
     node_count: u32,
     /// Slabs made so far: each gets the next colour.
     colour: AtomicU32,
+    departures: Departures,
     /// Objects that went to, and came from, callers without a magazine.
     allocated: AtomicU64,
     freed: AtomicU64,
@@ -191,6 +193,7 @@ impl Cache {
             nodes,
             node_count,
             colour: AtomicU32::new(0),
+            departures: Departures::new(),
             allocated: AtomicU64::new(0),
             freed: AtomicU64::new(0),
         }
@@ -284,7 +287,8 @@ impl Cache {
         self.release();
     }
 
-    /// Keeps the cache that is here from being destroyed while it is looked at.
+    /// Keeps the cache that is here from being destroyed while it is looked at, and what it is like from
+    /// being changed.
     pub(crate) fn pin(&self) -> Option<PinnedCache<'_>> {
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
         let pinned = PinnedCache { cache: self };
@@ -297,6 +301,11 @@ impl Cache {
     pub(crate) fn nodes(&self) -> &[NodeSlabs] {
         // SAFETY: by the promise made to `new` there are so many.
         unsafe { core::slice::from_raw_parts(self.nodes.as_ptr(), self.node_count as usize) }
+    }
+
+    /// The departures of its slabs.
+    pub(crate) fn departures(&self) -> &Departures {
+        &self.departures
     }
 
     /// The number of the next slab, for its colour.
@@ -332,6 +341,18 @@ const CLAIMED: u32 = 1 << 31;
 /// A cache that is not destroyed while this lives.
 pub(crate) struct PinnedCache<'a> {
     cache: &'a Cache,
+}
+
+impl PinnedCache<'_> {
+    /// What the cache is like.
+    pub(crate) fn kind(&self) -> &Kind {
+        // SAFETY: who is to write it waits until nobody has pinned the cache, and it was live when
+        // this pinned it.
+        match unsafe { (*self.cache.kind.get()).as_ref() } {
+            Some(kind) => kind,
+            None => unreachable!("kmem: a cache is live, and nobody has said what it is like"),
+        }
+    }
 }
 
 impl core::ops::Deref for PinnedCache<'_> {

@@ -3,6 +3,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::leaving::Acknowledged;
 use super::magazine::Magazine;
 use super::state::State;
 use crate::NodeId;
@@ -34,6 +35,7 @@ pub(crate) struct CpuCache {
     first: UnsafeCell<Magazine>,
     /// Whether the own magazine was found empty since it was given its slots.
     ran_dry: AtomicBool,
+    acknowledged: Acknowledged,
 }
 
 const _: () = assert!(core::mem::offset_of!(CpuCache, away) <= 64);
@@ -83,8 +85,15 @@ unsafe impl Sync for CpuCache {}
 unsafe impl Send for CpuCache {}
 
 impl CpuCache {
-    /// What a CPU of a node has with these magazines, where objects are in this state.
-    pub(crate) const fn new(state: State, home: NodeId, own: Magazine, away: Magazine) -> CpuCache {
+    /// What a CPU of a node has with these magazines, where objects are in this state, and there were
+    /// so many departures.
+    pub(crate) const fn new(
+        state: State,
+        home: NodeId,
+        own: Magazine,
+        away: Magazine,
+        departures: u64,
+    ) -> CpuCache {
         CpuCache {
             section: CpuSection::new(),
             state,
@@ -94,7 +103,23 @@ impl CpuCache {
             away: UnsafeCell::new(away),
             first: UnsafeCell::new(Magazine::NONE),
             ran_dry: AtomicBool::new(false),
+            acknowledged: Acknowledged::new(departures),
         }
+    }
+
+    /// The departures that the CPU has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.get()
+    }
+
+    /// Acknowledges the departures that were announced before the magazines were drained, where
+    /// nothing is left in them. Answers whether it did.
+    pub(crate) fn acknowledge(&self, entered: &mut Entered<'_>, announced: u64) -> bool {
+        let is_drained = self.own(entered).len() == 0 && self.away(entered).len() == 0;
+        if is_drained {
+            self.acknowledged.set(announced);
+        }
+        is_drained
     }
 
     /// Notes that the own magazine was found empty.

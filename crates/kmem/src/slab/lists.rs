@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 
 use super::record::Record;
 use super::state::State;
-use crate::Pfn;
-use crate::page::{List, Memmap};
+use crate::page::{Descriptor, List, Memmap, PageFlags};
+use crate::{Order, Pfn};
 
 /// Full, partial and empty slabs (A179, A181).
 ///
@@ -16,14 +16,18 @@ use crate::page::{List, Memmap};
 /// # Invariants
 ///
 /// Every slab on a list has `objects` objects, and its first frame's descriptor says where its record
-/// is. On `full` are the slabs with no free object, on `empty` those with nothing but free ones, on
-/// `partial` the others. `free` is how many objects are free in all of them.
+/// is. On `full` are the slabs with no free object, on `empty` and `leaving` those with nothing but free
+/// ones, on `partial` the others; the frames of those on `leaving` are marked so, and no others. `free`
+/// is how many objects are free in all of them. `since` is the last departure of a slab on `leaving`.
 pub(crate) struct Lists {
     objects: u32,
+    order: Order,
     free: u64,
     full: List,
     partial: List,
     empty: List,
+    leaving: List,
+    since: u64,
 }
 
 /// How many slabs there are, and how many objects are free in them.
@@ -33,7 +37,7 @@ pub struct SlabCounts {
     pub full: u64,
     /// Slabs with some.
     pub partial: u64,
-    /// Slabs with no object in use.
+    /// Slabs with no object in use, those that are about to go among them.
     pub empty: u64,
     /// Free objects in all slabs; those in magazines and the depot are not among them.
     pub free: u64,
@@ -58,9 +62,11 @@ pub(crate) struct Open {
 }
 
 impl Lists {
-    /// No slabs, for a cache whose slabs have so many objects.
-    pub(crate) const fn new(objects: u32) -> Lists {
-        Lists { objects, free: 0, full: List::EMPTY, partial: List::EMPTY, empty: List::EMPTY }
+    /// No slabs, for a cache whose slabs have so many objects and pages.
+    pub(crate) const fn new(objects: u32, order: Order) -> Lists {
+        let (full, partial, empty) = (List::EMPTY, List::EMPTY, List::EMPTY);
+        let (leaving, since, free) = (List::EMPTY, 0, 0);
+        Lists { objects, order, free, full, partial, empty, leaving, since }
     }
 
     /// How many there are.
@@ -68,7 +74,7 @@ impl Lists {
         SlabCounts {
             full: self.full.len(),
             partial: self.partial.len(),
-            empty: self.empty.len(),
+            empty: self.empty.len() + self.leaving.len(),
             free: self.free,
         }
     }
@@ -78,24 +84,80 @@ impl Lists {
     /// # Safety
     ///
     /// The descriptor of `head` says where the slab's record is, that of a slab with as many objects
-    /// as the lists were made for; both stay until [`Lists::remove_empty`] answers the slab. It is on
+    /// as the lists were made for; both stay until [`Lists::depart`] answers the slab. It is on
     /// no list.
     pub(crate) unsafe fn add(&mut self, map: &Memmap, head: Pfn) {
         self.free += u64::from(self.objects);
         self.empty.push_front(map, head, map.at(head));
     }
 
-    /// Takes a slab without objects in use off the lists.
-    pub(crate) fn remove_empty(&mut self, map: &Memmap) -> Option<Pfn> {
-        let head = self.empty.first()?;
+    /// Marks a slab without objects in use as leaving. Answers whether there was one.
+    pub(crate) fn retire(&mut self, map: &Memmap) -> bool {
+        let Some(head) = self.empty.first() else { return false };
         self.empty.remove(map, map.at(head));
-        self.free -= u64::from(self.objects);
+        self.each_frame(map, head, |frame| {
+            frame.set(PageFlags::Leaving);
+        });
+        self.leaving.push_front(map, head, map.at(head));
+        true
+    }
+
+    /// Notes the departure that was announced for what has been retired.
+    pub(crate) fn set_since(&mut self, departure: u64) {
+        self.since = departure;
+    }
+
+    /// The last departure of a slab that is leaving, if one is.
+    pub(crate) fn leaving_since(&self) -> Option<u64> {
+        (!self.leaving.is_empty()).then_some(self.since)
+    }
+
+    /// Takes a slab back into use that is leaving.
+    fn revive(&mut self, map: &Memmap) -> Option<Pfn> {
+        let head = self.leaving.first()?;
+        self.leaving.remove(map, map.at(head));
+        self.each_frame(map, head, |frame| {
+            frame.clear(PageFlags::Leaving);
+        });
+        self.empty.push_front(map, head, map.at(head));
         Some(head)
     }
 
-    /// The slab that serves the next request: a partial one, else an empty one.
-    pub(crate) fn next(&self, map: &Memmap) -> Option<Open> {
-        let head = self.partial.first().or_else(|| self.empty.first())?;
+    /// Takes a slab off the lists that is leaving, and that every CPU has left: from here on its
+    /// frames are not of a slab. `settle` waits for NMI handlers that may have found it before.
+    ///
+    /// One of which an object was freed once more, and handed out for that, stays.
+    pub(crate) fn depart(&mut self, map: &Memmap, settle: impl Fn()) -> Option<Pfn> {
+        while let Some(head) = self.leaving.first() {
+            self.each_frame(map, head, |frame| {
+                frame.clear(PageFlags::Objects);
+            });
+            settle();
+            let record = self.record(map, head);
+            if (0..self.objects).all(|object| record.state(object).get() == State::FREE) {
+                self.leaving.remove(map, map.at(head));
+                self.free -= u64::from(self.objects);
+                return Some(head);
+            }
+            self.each_frame(map, head, |frame| {
+                frame.set(PageFlags::Objects);
+            });
+            self.revive(map);
+        }
+        None
+    }
+
+    fn each_frame(&self, map: &Memmap, head: Pfn, call: impl Fn(&Descriptor)) {
+        (0..self.order.pages())
+            .filter_map(|frame| head.checked_add(frame))
+            .for_each(|frame| call(map.at(frame)));
+    }
+
+    /// The slab that serves the next request: a partial one, else an empty one, else one that is
+    /// leaving.
+    pub(crate) fn next(&mut self, map: &Memmap) -> Option<Open> {
+        let head = self.partial.first().or_else(|| self.empty.first());
+        let head = head.or_else(|| self.revive(map))?;
         Some(self.open(map, head))
     }
 
@@ -159,8 +221,8 @@ impl Lists {
 
     /// All slabs.
     pub(crate) fn all<'a>(&'a self, map: &'a Memmap) -> impl Iterator<Item = (Pfn, Record)> + 'a {
-        let empty = self.empty.iter(map).map(|head| (head, self.record(map, head)));
-        self.in_use(map).chain(empty)
+        let empty = self.empty.iter(map).chain(self.leaving.iter(map));
+        self.in_use(map).chain(empty.map(|head| (head, self.record(map, head))))
     }
 
     /// The slabs that have objects in use, for those who look for them.

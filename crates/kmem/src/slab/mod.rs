@@ -14,7 +14,8 @@
 //!                        |  ^                             ---- the node's lock from here on ----
 //!                        v  |
 //!   its slabs         partial [==__=_] -> [_===__]        served first
-//!                     empty   [______]                    then these; they go when memory is low
+//!                     empty   [______]                    then these
+//!                     leaving [______]                    then these; they go when memory is low
 //!                     full    [======]
 //! ```
 //!
@@ -53,14 +54,15 @@
 //!
 //! * An object is in exactly one place, but for entries that are not good: those of an object whose
 //!   byte says something else.
-//! * A slab is on the list of its node that the number of its free objects says.
+//! * A slab is on the list of its node that the number of its free objects says. It goes when no CPU
+//!   may have an entry of it (`leaving.rs`).
 //! * A place in the table of caches has a cache while its generation is odd; a handle of another
 //!   generation names nothing.
 //!
 //! # Locking
 //!
 //! Magazines: the CPU, pinned, inside the [`CpuSection`](crate::sync::CpuSection) that each CPU has for
-//! each cache. Depot and slabs: the node's lock (level 2), taken for a batch. Pages are allocated
+//! each cache; that a CPU has any, and what others may know of them, its node's lock. Depot and slabs: the node's lock (level 2), taken for a batch. Pages are allocated
 //! before it is taken and freed after it is released. An NMI handler that finds it taken marks the
 //! object and names the slab, for whoever holds the lock next.
 //!
@@ -73,6 +75,7 @@ mod cpu;
 mod debug;
 mod front;
 mod geometry;
+mod leaving;
 mod lists;
 mod magazine;
 mod node;
@@ -83,7 +86,7 @@ mod state;
 mod tests;
 mod validate;
 
-pub(crate) use cache::{Cache, Kind};
+pub(crate) use cache::{Cache, Kind, PinnedCache};
 pub use cache::{CacheId, CacheName, Ctor, CtorFlags};
 pub(crate) use cpu::CpuCache;
 pub(crate) use debug::{Debug, TRACK};
@@ -95,5 +98,5 @@ pub(crate) use magazine::{Entry, Magazine};
 pub(crate) use node::{NodeSlabs, flush};
 pub(crate) use record::Record;
 pub(crate) use shared::{Asked, At, Shared, slab_of};
-pub(crate) use state::State;
+pub(crate) use state::{ObjectState, State};
 pub use validate::Validated;

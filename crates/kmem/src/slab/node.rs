@@ -1,15 +1,16 @@
 //! What the CPUs share of a cache: its slabs on one node, and the depot.
 
 use super::debug::Debug;
+use super::leaving::{Departures, Visitors};
 use super::lists::{Lists, SlabCounts};
 use super::magazine::{Entry, Magazine};
 use super::record::Record;
-use super::shared::{Asked, At, Giver, Shared, record_of};
+use super::shared::{Asked, Giver, Shared, record_of};
 use super::state::State;
 use crate::page::PageFlags;
 use crate::platform::{Caller, Overwritten, Platform};
 use crate::sync::{Aside, CacheLevel, SpinGuard, SpinLock};
-use crate::{NodeId, Pfn};
+use crate::{NodeId, Order, Pfn};
 
 /// How many slabs with objects that were put aside are found at once.
 const ASIDE: usize = 4;
@@ -21,6 +22,8 @@ pub(crate) struct NodeSlabs {
     inner: SpinLock<CacheLevel, Inner>,
     /// Slabs with objects that were put aside, by their first frames.
     put_aside: Aside<ASIDE>,
+    /// NMI handlers that put an object aside.
+    visitors: Visitors,
 }
 
 /// What the node's lock guards.
@@ -35,15 +38,19 @@ impl NodeSlabs {
     /// No slabs.
     pub(crate) const fn new() -> NodeSlabs {
         NodeSlabs {
-            inner: SpinLock::new(Inner { lists: Lists::new(0), depot: Magazine::NONE }),
+            inner: SpinLock::new(Inner {
+                lists: Lists::new(0, Order::ZERO),
+                depot: Magazine::NONE,
+            }),
             put_aside: Aside::new(),
+            visitors: Visitors::new(),
         }
     }
 
-    /// Begins anew, for a cache whose slabs have so many objects. Answers the depot that was there.
+    /// Begins anew, for a cache whose slabs are as its geometry says. Answers the depot that was there.
     pub(crate) fn reset<P: Platform>(&self, of: Shared<'_, P>, depot: Magazine) -> Magazine {
         let mut inner = self.inner.lock(of.platform);
-        inner.lists = Lists::new(of.geometry.objects);
+        inner.lists = Lists::new(of.geometry.objects, of.geometry.order);
         core::mem::replace(&mut inner.depot, depot)
     }
 
@@ -80,6 +87,18 @@ impl NodeSlabs {
             self.free_put_aside(of, &mut inner.lists);
         }
         Some(inner)
+    }
+
+    /// Does something that other CPUs keep out of with the node's lock held: `None` where that cannot
+    /// be waited for. What a CPU has of a cache comes, goes, and is looked at by others under the lock
+    /// of the CPU's node.
+    pub(crate) fn alone<T, P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        work: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let _locked = self.locked(of)?;
+        Some(work())
     }
 
     #[cold]
@@ -200,32 +219,35 @@ impl NodeSlabs {
     }
 
     /// Gives an object of this node, which begins at an address, back to its slab, or, if it may be kept
-    /// from use, to the quarantine. `false`, and nothing is done, where it is not held any more. In an NMI handler that
-    /// meets the lock taken it is put aside.
+    /// from use, to the quarantine. `false`, and nothing is done, where it is not held any more. In an
+    /// NMI handler that meets the lock taken it is put aside.
     #[must_use]
     pub(crate) fn give<P: Platform>(
         &self,
         of: Shared<'_, P>,
-        at: At<'_>,
+        node: NodeId,
         address: usize,
         owner: Option<Caller>,
         may_keep: bool,
         mut wrong: impl FnMut(Overwritten),
     ) -> bool {
-        let Some(record) = record_of(of.map.at(at.head).slab(), of.geometry.objects) else {
-            return false;
+        // Looked for with the lock held, under which slabs go: what is found stays.
+        let find = || {
+            let at = of.look(address).filter(|at| at.node == node)?;
+            let record = record_of(of.map.at(at.head).slab(), of.geometry.objects)?;
+            (at.state.get() == State::HELD).then_some((at, record))
         };
         let Some(mut inner) = self.locked(of) else {
-            if !at.state.change(State::HELD, State::ASIDE) {
-                return false;
-            }
-            of.take_back(record, at.object, address, owner, &mut wrong);
-            self.put_aside.put(at.head.raw());
-            return true;
+            return self.visitors.visit(|| {
+                let found = find().filter(|(at, _)| at.state.change(State::HELD, State::ASIDE));
+                if let Some((at, record)) = &found {
+                    of.take_back(*record, at.object, address, owner, &mut wrong);
+                    self.put_aside.put(at.head.raw());
+                }
+                found.is_some()
+            });
         };
-        if at.state.get() != State::HELD {
-            return false;
-        }
+        let Some((at, record)) = find() else { return false };
         of.take_back(record, at.object, address, owner, &mut wrong);
         let Inner { lists, depot } = &mut *inner;
         if !may_keep || !of.debug.is_some_and(Debug::has_quarantine) || depot.high() == 0 {
@@ -254,16 +276,46 @@ impl NodeSlabs {
         unsafe { inner.lists.add(of.map, head) };
     }
 
-    /// Takes a slab with no object in use away, to give its pages back.
-    pub(crate) fn remove_empty<P: Platform>(&self, of: Shared<'_, P>) -> Option<Pfn> {
-        self.locked(of)?.lists.remove_empty(of.map)
+    /// Marks up to so many slabs without objects in use as leaving; answers how many. They stay until
+    /// every CPU has acknowledged that: see `leaving.rs`.
+    pub(crate) fn retire<P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        departures: &Departures,
+        most: u64,
+        stray: impl FnMut(Entry),
+    ) -> u64 {
+        let Some(mut inner) = self.locked(of) else { return 0 };
+        let Inner { lists, depot } = &mut *inner;
+        if of.debug.is_none() {
+            // One of its entries may be of an object that was freed once more since, and that its slab
+            // has.
+            give_all(of, lists, depot, stray);
+        }
+        let retired = (0..most).take_while(|_| lists.retire(of.map)).count() as u64;
+        if retired > 0 {
+            lists.set_since(departures.announce());
+        }
+        retired
+    }
+
+    /// Whether slabs are leaving.
+    pub(crate) fn has_leaving<P: Platform>(&self, of: Shared<'_, P>) -> bool {
+        self.locked(of).is_some_and(|inner| inner.lists.leaving_since().is_some())
+    }
+
+    /// Takes a slab away whose departure all CPUs have acknowledged, to give its pages back.
+    pub(crate) fn depart<P: Platform>(&self, of: Shared<'_, P>, acknowledged: u64) -> Option<Pfn> {
+        let mut inner = self.locked(of)?;
+        inner.lists.leaving_since().filter(|since| *since <= acknowledged)?;
+        inner.lists.depart(of.map, || self.visitors.wait(|| of.platform.relax()))
     }
 
     /// Gives what is in the depot back to the slabs. Answers the depot itself, which is empty.
     pub(crate) fn empty_depot<P: Platform>(
         &self,
         of: Shared<'_, P>,
-        mut stray: impl FnMut(Entry),
+        stray: impl FnMut(Entry),
         mut wrong: impl FnMut(Overwritten),
     ) -> Magazine {
         let Some(mut inner) = self.locked(of) else { return Magazine::NONE };
@@ -273,12 +325,7 @@ impl NodeSlabs {
                 let _ = of.leave_quarantine(lists, entry.object, &mut wrong);
             }
         }
-        let mut giver = Giver::new(of, lists);
-        while let Some(entry) = depot.pop() {
-            if !giver.give(entry.object, State::DEPOT) {
-                stray(entry);
-            }
-        }
+        give_all(of, lists, depot, stray);
         core::mem::replace(depot, Magazine::NONE)
     }
 
@@ -298,6 +345,21 @@ impl NodeSlabs {
                     look(of.entry(first, record, object).object);
                 }
             }
+        }
+    }
+}
+
+/// Gives all that is in a depot back to the slabs.
+fn give_all<P: Platform>(
+    of: Shared<'_, P>,
+    lists: &mut Lists,
+    depot: &mut Magazine,
+    mut stray: impl FnMut(Entry),
+) {
+    let mut giver = Giver::new(of, lists);
+    while let Some(entry) = depot.pop() {
+        if !giver.give(entry.object, State::DEPOT) {
+            stray(entry);
         }
     }
 }
@@ -325,13 +387,16 @@ pub(crate) fn flush<P: Platform>(
             break;
         };
         let Inner { lists, depot } = &mut *inner;
+        // What is of a slab that leaves goes there, and nowhere else.
+        let leaving = lists.leaving_since().is_some();
         let mut giver = Giver::new(of, lists);
         while let Some(entry) = entries.get(left) {
             if home.is_none() && of.at(entry.object).node != node {
                 break;
             }
             left += 1;
-            let gone = if home.is_some() && depot.room() > 0 {
+            let to_depot = home.is_some() && depot.room() > 0;
+            let gone = if to_depot && !(leaving && of.is_leaving(entry.object)) {
                 entry.change(state, State::DEPOT) && depot.push(*entry)
             } else {
                 giver.give(entry.object, state)

@@ -97,12 +97,13 @@ impl Record {
 
     /// Gives an object back that was taken, and that is in a state. Under the node's lock.
     ///
-    /// Answers `false`, and does nothing, where it is not in that state, or the slab has it.
+    /// Answers `false` where it is not in that state, or the slab has it.
     #[must_use]
     pub(crate) fn give(self, object: u32, from: State) -> bool {
         let word = self.word(object / BITS);
         let (bits, bit) = (word.load(Relaxed), 1 << (object % BITS));
-        if bits & bit != 0 || !self.state(object).change(from, State::FREE) {
+        // Where the slab has it, it was freed once more: the byte is put right all the same.
+        if !self.state(object).change(from, State::FREE) || bits & bit != 0 {
             return false;
         }
         word.store(bits | bit, Relaxed);

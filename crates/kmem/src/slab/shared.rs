@@ -70,15 +70,23 @@ impl<'a, P: Platform> Shared<'a, P> {
     ///
     /// Where it is none: the magazine is corrupt.
     pub(super) fn at(&self, object: usize) -> At<'a> {
-        let found = || {
-            let phys = self.platform.virt_to_phys(VirtAddr::new(object))?;
-            let (head, descriptor) = slab_of(self.map, phys.frame(P::PAGE_SHIFT)?)?;
-            self.find(head, descriptor.slab(), object)
-        };
-        match found() {
+        match self.look(object) {
             Some(at) => at,
             None => panic!("kmem: {object:#x} in a magazine is no object: the magazine is corrupt"),
         }
+    }
+
+    /// Where an object of the cache lies; `None` where none begins at the address.
+    pub(super) fn look(&self, address: usize) -> Option<At<'a>> {
+        let phys = self.platform.virt_to_phys(VirtAddr::new(address))?;
+        let (head, descriptor) = slab_of(self.map, phys.frame(P::PAGE_SHIFT)?)?;
+        let view = descriptor.slab();
+        if view.cache == self.cache { self.find(head, view, address) } else { None }
+    }
+
+    /// Whether the slab is about to go that an object of a magazine is of.
+    pub(super) fn is_leaving(&self, object: usize) -> bool {
+        self.map.at(self.at(object).head).has(PageFlags::Leaving)
     }
 
     /// The object that begins at an address, in a slab of the cache; `None` where none does.

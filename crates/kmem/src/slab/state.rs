@@ -26,8 +26,7 @@ use crate::sync::atomic::{AtomicU8, Ordering::Relaxed};
 ///   again, which nobody can tell from a right one.
 ///
 /// All of this holds while the slab is there. An entry that is not good stays in its magazine until
-/// that is drained; a slab that is freed before, which a shrink that can only ask the other CPUs to
-/// drain does not prevent, takes the byte away from under it. That is not mended yet.
+/// that is drained, and a slab stays until all that may have one are (`leaving.rs`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u8);
 

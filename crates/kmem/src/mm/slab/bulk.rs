@@ -5,9 +5,10 @@ use core::ptr::NonNull;
 
 use super::super::Mm;
 use super::super::tables::Tables;
+use super::free::held_object;
 use crate::platform::{Pinned, Platform};
 use crate::reclaim::Reclaim;
-use crate::slab::{Cache, CacheId, State};
+use crate::slab::{Cache, CacheId, Entry, State};
 use crate::{AllocError, Gfp};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -135,16 +136,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let Some(own) = tables.cpu_cache(pinned.cpu(), cache) else { return 0 };
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         let Some(mut entered) = (unsafe { own.section.enter() }) else { return 0 };
-        let (mut freed, state) = (0, own.state);
+        let mut freed = 0;
         for object in objects {
             let address = object.as_ptr().expose_provenance();
-            let found = self.held_object::<false>(tables, address, Some(id));
-            let Ok((entry, _, node)) = found else { break };
+            let Ok((page, physical)) = self.page_at::<false>(tables, address) else { break };
+            let held = held_object(cache, id.number, page, physical);
+            let Some((state, node)) = held else { break };
+            let entry = Entry { object: address, state };
             // One of another node goes the common way.
             if tables.several_nodes && node != own.home || !own.own(&mut entered).push(entry) {
                 break;
             }
-            entry.set(state);
+            entry.set(own.state);
             freed += 1;
         }
         own.counters().count_many(0, freed as u64);

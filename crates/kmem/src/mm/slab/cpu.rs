@@ -8,7 +8,9 @@ use super::super::Mm;
 use super::super::tables::Tables;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{Asked, Cache, CpuCache, Entry, Kind, Magazine, NodeSlabs, Shared, State, flush};
+use crate::slab::{
+    Asked, Cache, CpuCache, Entry, Kind, Magazine, NodeSlabs, PinnedCache, Shared, State, flush,
+};
 use crate::sync::Entered;
 use crate::{AllocError, CpuId, GFP_NOWAIT, Gfp, NodeId, VirtAddr};
 
@@ -70,14 +72,43 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if tables.cpus > 1 {
             self.make_depot(tables, cache, kind, tables.node_of(cpu));
         }
-        let made = self.new_cpu_cache(tables, state, tables.node_of(cpu), kind.geometry.stride);
+        let (home, departures) = (tables.node_of(cpu), cache.departures().announced());
+        let made = self.new_cpu_cache(tables, state, home, kind.geometry.stride, departures);
         let Some(made) = made else { return };
         // Release pairs with the Acquire in `Tables::cpu_cache`.
         let null = core::ptr::null_mut();
-        let put = cell.compare_exchange(null, made.as_ptr(), Ordering::Release, Ordering::Relaxed);
-        if put.is_err() {
+        let put = self.alone_on_node_of(tables, cache, self.shared(tables, kind), cpu, || {
+            cell.compare_exchange(null, made.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
+        });
+        if put != Some(true) {
             self.free_internal(tables, made.as_ptr().expose_provenance());
         }
+    }
+
+    /// Does something with the lock of a CPU's node held. `None` in an NMI handler that does not get
+    /// it.
+    fn alone_on_node_of<T>(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        of: Shared<'_, P>,
+        cpu: CpuId,
+        work: impl FnOnce() -> T,
+    ) -> Option<T> {
+        cache.nodes().get(tables.node_of(cpu).index())?.alone(of, work)
+    }
+
+    /// Looks at what a CPU, another one perhaps, has of a cache, if it has something. `None` in an NMI
+    /// handler that does not get the lock that keeps it there.
+    pub(super) fn with_cpu_cache<T>(
+        &self,
+        tables: &Tables,
+        cache: &Cache,
+        of: Shared<'_, P>,
+        cpu: CpuId,
+        look: impl FnOnce(&CpuCache) -> T,
+    ) -> Option<Option<T>> {
+        self.alone_on_node_of(tables, cache, of, cpu, || tables.cpu_cache(cpu, cache).map(look))
     }
 
     /// Gives this CPU twice as many slots for the objects of a cache, if it runs both dry and over
@@ -182,6 +213,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         state: State,
         home: NodeId,
         stride: u32,
+        departures: u64,
     ) -> Option<NonNull<CpuCache>> {
         let away = if tables.several_nodes { AWAY } else { 0 };
         let (layout, own, other) = layout(stride, away)?;
@@ -202,7 +234,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         };
         let made = room.cast();
         // SAFETY: room for it, aligned.
-        unsafe { made.write(CpuCache::new(state, home, own, other)) };
+        unsafe { made.write(CpuCache::new(state, home, own, other, departures)) };
         Some(made)
     }
 
@@ -214,20 +246,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for place in tables.caches().iter().rev() {
             let Some(cache) = place.pin() else { continue };
             let Some(cell) = tables.cpu_cache_cell(cpu, place) else { continue };
-            // Taken away first, so that it is not used for what is given back below.
-            let at = cell.swap(core::ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: it lived as long as it was there, and nobody else knows it any more.
-            let (Some(kind), Some(own)) = (cache.kind(), unsafe { at.as_ref() }) else { continue };
+            let (kind, of) = (cache.kind(), self.shared(tables, cache.kind()));
+            // SAFETY: only this takes it away, and nobody else does that for this CPU.
+            let Some(own) = (unsafe { cell.load(Ordering::Acquire).as_ref() }) else { continue };
             // SAFETY: the CPU does nothing; or it is this one, in this call.
-            let Some(mut entered) = (unsafe { own.section.enter() }) else {
-                // It is at its magazines after all: they stay its own.
-                cell.store(at, Ordering::Release);
-                continue;
-            };
+            // Where it is at its magazines after all, they stay its own.
+            let Some(mut entered) = (unsafe { own.section.enter() }) else { continue };
             self.flush_all(tables, &cache, kind, own, &mut entered);
+            // Whoever finds nothing there knows that nothing is left in the magazines.
+            let taken = self.alone_on_node_of(tables, &cache, of, cpu, || {
+                cell.swap(core::ptr::null_mut(), Ordering::AcqRel)
+            });
             let left = own.reset_own(&mut entered);
             drop(entered);
             self.free_magazine(tables, left);
+            let Some(at) = taken else { continue };
             let (allocated, freed) = (own.counters().allocated(), own.counters().freed());
             cache.count_all(allocated, freed);
             self.free_internal(tables, at.expose_provenance());
@@ -251,26 +284,42 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Gives what this CPU has of a cache back: what is in its magazines goes to the slabs and the
     /// depot. In an interrupt handler that arrived while the CPU was at them, later.
-    pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &Cache) {
-        let Some(kind) = cache.kind() else { return };
-        let pinned = Pinned::new(&self.platform);
-        if let Some(own) = tables.cpu_cache(pinned.cpu(), cache) {
-            own.section.request();
+    pub(super) fn drain_cpu_cache(&self, tables: &Tables, cache: &PinnedCache<'_>) {
+        {
+            let pinned = Pinned::new(&self.platform);
+            if let Some(own) = tables.cpu_cache(pinned.cpu(), cache) {
+                own.section.request();
+            }
         }
-        self.honour_cache_request(tables, cache, kind);
+        let _ = self.drain_if_requested(tables, cache, cache.kind());
     }
 
-    /// Gives what this CPU has of a cache back if somebody has asked for it.
+    /// Gives what this CPU has of a cache back if somebody has asked for it, and the pages of slabs that
+    /// waited for that.
     pub(super) fn honour_cache_request(&self, tables: &Tables, cache: &Cache, kind: &Kind) {
-        let left = self.with_own(tables, cache, |own, entered| {
+        if self.drain_if_requested(tables, cache, kind) && !self.platform.in_nmi() {
+            self.free_departed_place(tables, kind.number);
+        }
+    }
+
+    /// Drains what this CPU has of a cache if somebody has asked for it, and acknowledges the
+    /// departures of slabs that there were. Answers whether it did.
+    fn drain_if_requested(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> bool {
+        let drained = self.with_own(tables, cache, |own, entered| {
             own.section.take_request().then(|| {
+                let announced = cache.departures().announced();
                 self.flush_all(tables, cache, kind, own, entered);
-                own.reset_own(entered)
+                let is_drained = own.acknowledge(entered, announced);
+                if !is_drained {
+                    // An NMI handler, which does not wait for a lock.
+                    own.section.request();
+                }
+                (is_drained, own.reset_own(entered))
             })
         });
-        if let Some(left) = left.flatten() {
-            self.free_magazine(tables, left);
-        }
+        let Some((is_drained, left)) = drained.flatten() else { return false };
+        self.free_magazine(tables, left);
+        is_drained
     }
 
     /// Gives all that a CPU has of a cache back.

@@ -206,9 +206,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     fn open_cache(&self, tables: &Tables, kind: Kind) -> Result<CacheId, CacheError> {
         // Of two that make caches of one name at one moment each may miss the other: names are for
         // people, and nothing depends on them.
-        let named = |cache: &Cache| {
-            cache.pin().is_some_and(|cache| cache.kind().is_some_and(|k| k.name == kind.name))
-        };
+        let named = |cache: &Cache| cache.pin().is_some_and(|cache| cache.kind().name == kind.name);
         if tables.caches().iter().any(named) {
             return Err(CacheError::NameTaken(kind.name));
         }
@@ -264,10 +262,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             cache.reopen(id.generation);
             return Err(CacheError::InUse(in_use));
         }
+        self.retire(tables, cache, &kind, u64::MAX);
+        // Nobody uses the cache, and what CPUs have of it is empty.
+        self.free_departed(tables, cache, id, &kind, u64::MAX);
         for slabs in cache.nodes() {
-            while let Some(head) = slabs.remove_empty(of) {
-                self.free_slab(tables, id, &kind, head);
-            }
             self.free_magazine(tables, slabs.reset(of, Magazine::NONE));
         }
         self.free_cpu_caches(tables, cache);

@@ -47,7 +47,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let tables = self.tables().ok_or(CacheError::NotBooted)?;
         let none = CacheError::NoSuchCache;
         let cache = tables.cache(id).and_then(|cache| cache.pin()).ok_or(none)?;
-        let kind = cache.kind().ok_or(none)?;
+        let kind = cache.kind();
         let of = self.shared(tables, kind);
         let mut all = Validated::default();
         for slabs in cache.nodes() {
@@ -67,7 +67,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let Some(tables) = self.tables() else { return };
         for place in tables.caches() {
             let Some(cache) = place.pin() else { continue };
-            let Some(kind) = cache.kind().filter(|kind| keeps_owners(kind.flags)) else { continue };
+            let kind = cache.kind();
+            if !keeps_owners(kind.flags) {
+                continue;
+            }
             let of = self.shared(tables, kind);
             for slabs in cache.nodes() {
                 slabs.each_owned(of, |object, asked, caller| {
@@ -94,13 +97,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Says in the log who had an object with which something is wrong, where that is known.
     pub(super) fn log_owners(&self, tables: &Tables, address: usize) {
         let Ok(found) = self.find_object(tables, address) else { return };
-        if !keeps_owners(found.kind.flags) {
+        if !keeps_owners(found.kind().flags) {
             return;
         }
-        let (allocated, freed) = self.shared(tables, found.kind).owners(found.at);
+        let (allocated, freed) = self.shared(tables, found.kind()).owners(found.at);
         let object = VirtAddr::new(address);
         let log = |what, owner| {
-            let name = found.kind.name;
+            let name = found.kind().name;
             let message =
                 format_args!("the object of cache {name} at {object} was {what} at {owner}");
             self.platform.log(Level::Error, message);

@@ -6,20 +6,31 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use super::super::tables::Tables;
 use super::cpu::batch;
-use crate::page::{Block, PageFlags};
+use crate::page::{Block, Descriptor};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
-use crate::slab::{At, Cache, CacheId, CpuCache, Entry, Kind, State, slab_of};
+use crate::slab::{
+    At, Cache, CacheId, CpuCache, Entry, Kind, ObjectState, PinnedCache, State, slab_of,
+};
 use crate::sync::Entered;
 use crate::{NodeId, Pfn, VirtAddr};
 
-/// An object that was found, its cache, and that one's number.
-#[derive(Clone, Copy)]
+/// An object that was found, and its cache, which is not destroyed meanwhile.
 pub(in crate::mm) struct Found<'t> {
     pub(in crate::mm) at: At<'t>,
-    pub(in crate::mm) cache: &'t Cache,
-    pub(in crate::mm) kind: &'t Kind,
-    pub(in crate::mm) number: u16,
+    pub(in crate::mm) cache: PinnedCache<'t>,
+}
+
+impl Found<'_> {
+    /// What the cache is like.
+    pub(in crate::mm) fn kind(&self) -> &Kind {
+        self.cache.kind()
+    }
+
+    /// The number of the cache.
+    pub(in crate::mm) fn number(&self) -> u16 {
+        self.kind().number
+    }
 }
 
 /// Why an object was not freed at hand.
@@ -96,15 +107,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    /// The object that begins at an address, its cache and its node, if it is with a caller and of the
-    /// cache that it is freed to.
+    /// The descriptor of the page that an address of the direct map lies in, and its physical address.
     #[inline(always)]
-    pub(super) fn held_object<'t, const FAR: bool>(
+    pub(super) fn page_at<'t, const FAR: bool>(
         &self,
         tables: &'t Tables,
         address: usize,
-        id: Option<CacheId>,
-    ) -> Result<(Entry, &'t Cache, NodeId), Miss> {
+    ) -> Result<(&'t Descriptor, u64), Miss> {
         let virt = VirtAddr::new(address);
         let physical = self.platform.virt_to_phys(virt).ok_or(Miss::Other)?.get();
         let frame = physical >> P::PAGE_SHIFT;
@@ -113,20 +122,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         } else {
             tables.memmap.near(frame).ok_or(Miss::Far)?
         };
-        if !descriptor.has(PageFlags::Objects) {
-            return Err(Miss::Other);
-        }
-        let view = descriptor.slab();
-        let cache = cache_for(tables, view.cache, id).ok_or(Miss::Other)?;
-        let state = cache.front().object(physical, view).ok_or(Miss::Other)?;
-        let entry = Entry { object: address, state };
-        if entry.get() == State::HELD { Ok((entry, cache, view.node)) } else { Err(Miss::Other) }
+        Ok((descriptor, physical))
     }
 
     /// Puts an object into the CPU's magazine, if all is well with it and there is room.
     ///
     /// Whoever frees looks that the object is held, and then says where it is: see
-    /// [`State`](crate::slab::State).
+    /// [`State`](crate::slab::State). Both inside the section: a slab that was found there stays until
+    /// the CPU comes by (`leaving.rs`).
     #[inline(always)]
     fn free_at_hand<const FAR: bool>(
         &self,
@@ -134,18 +137,22 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         id: Option<CacheId>,
     ) -> Result<(), Miss> {
         let tables = self.tables().ok_or(Miss::Other)?;
-        // Before the look at the object: nothing but interrupts comes between that and the store.
         let pinned = Pinned::new(&self.platform);
-        let (entry, cache, node) = self.held_object::<FAR>(tables, address, id)?;
+        let (page, physical) = self.page_at::<FAR>(tables, address)?;
+        // Whose section to enter; whether it is a slab's is looked at inside.
+        let number = page.slab().cache;
+        let cache = cache_for(tables, number, id).ok_or(Miss::Other)?;
         let own = tables.cpu_cache(pinned.cpu(), cache).ok_or(Miss::Other)?;
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Other)?;
+        let (state, node) = held_object(cache, number, page, physical).ok_or(Miss::Other)?;
         // Requests are for those who take objects, or who find the magazine full: soon enough.
         let magazine = if !tables.several_nodes || node == own.home {
             own.own(&mut entered)
         } else {
             own.away(&mut entered)
         };
+        let entry = Entry { object: address, state };
         if !magazine.push(entry) {
             return Err(Miss::Other);
         }
@@ -161,22 +168,29 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         address: usize,
     ) -> Result<Found<'t>, NotFound> {
         let map = &tables.memmap;
-        let phys = self.platform.virt_to_phys(VirtAddr::new(address)).ok_or(NotFound::NoSlab)?;
-        let pfn = phys.frame(P::PAGE_SHIFT).ok_or(NotFound::NoSlab)?;
-        let (head, descriptor) = slab_of(map, pfn).ok_or(NotFound::NoSlab)?;
-        let view = descriptor.slab();
-        let number = view.cache;
+        let slab_at = || {
+            let phys = self.platform.virt_to_phys(VirtAddr::new(address))?;
+            slab_of(map, phys.frame(P::PAGE_SHIFT)?)
+        };
+        let (_, descriptor) = slab_at().ok_or(NotFound::NoSlab)?;
+        let number = descriptor.slab().cache;
         let cache = tables.caches().get(usize::from(number)).ok_or(NotFound::NoSlab)?;
-        let kind = cache.kind().ok_or(NotFound::NoSlab)?;
-        let of = self.shared(tables, kind);
+        let cache = cache.pin().ok_or(NotFound::NoSlab)?;
+        // Once more: what is a slab of this number now is the pinned cache's.
+        let (head, descriptor) = slab_at().ok_or(NotFound::NoSlab)?;
+        let view = descriptor.slab();
+        if view.cache != number {
+            return Err(NotFound::NoSlab);
+        }
+        let of = self.shared(tables, cache.kind());
         let at = of.find(head, view, address).ok_or_else(|| {
             let object = of.around(head, view, address);
-            let order = kind.geometry.order;
+            let order = of.geometry.order;
             NotFound::Interior(object.map_or(There::Block { head, order }, |(object, free)| {
                 There::Object { object: VirtAddr::new(object), cache: number, free }
             }))
         })?;
-        Ok(Found { at, cache, kind, number })
+        Ok(Found { at, cache })
     }
 
     /// Frees when it could not be done at hand: makes room, goes to the slab, or finds what is wrong.
@@ -221,7 +235,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
         };
         match found.at.state.get() {
-            State::HELD if cache_for(tables, found.number, id).is_some() => {}
+            State::HELD if cache_for(tables, found.number(), id).is_some() => {}
             State::HELD => return wrong(MisuseKind::WrongCache, there),
             _ => return wrong(MisuseKind::DoubleFree, there),
         }
@@ -241,7 +255,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         address: usize,
         site: Option<&'static Location<'static>>,
     ) -> bool {
-        let Found { at, cache, kind, .. } = *found;
+        let Found { at, cache } = found;
+        let kind = found.kind();
         let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
         let owner = site.filter(|_| keeps).map(|site| self.caller(site));
         // What the slab layer frees for itself goes at once: it may be sought.
@@ -252,7 +267,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let freed = cache.nodes().get(at.node.index()).is_some_and(|slabs| {
             let site = site.unwrap_or(Location::caller());
             let wrong = |wrong| self.report_overwritten(wrong, site);
-            slabs.give(self.shared(tables, kind), at, address, owner, may_keep, wrong)
+            slabs.give(self.shared(tables, kind), at.node, address, owner, may_keep, wrong)
         });
         if freed {
             cache.count_freed();
@@ -273,7 +288,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Gives a part of the magazine back that the object would go to.
     fn make_room(&self, tables: &Tables, found: &Found<'_>) {
-        let Found { cache, kind, .. } = *found;
+        let (cache, kind) = (&*found.cache, found.kind());
         if !self.platform.in_nmi() {
             self.make_cpu_cache(tables, cache, kind);
         }
@@ -304,7 +319,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     pub(super) fn object_there(&self, address: VirtAddr) -> Option<There> {
         let tables = self.tables()?;
         if let Ok(found) = self.find_object(tables, address.get()) {
-            let cache = found.number;
+            let cache = found.number();
             let free = found.at.state.get() != State::HELD;
             return Some(There::Object { object: address, cache, free });
         }
@@ -315,6 +330,24 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         Some(crate::mm::wrong::what_is_there(&tables.memmap, head, block))
     }
+}
+
+/// The byte of the object that begins at a physical address, and its node, if it is with a caller, and of
+/// a slab of the cache with that number that does not leave.
+#[inline(always)]
+pub(super) fn held_object(
+    cache: &Cache,
+    number: u16,
+    page: &Descriptor,
+    physical: u64,
+) -> Option<(NonNull<ObjectState>, NodeId)> {
+    if !page.is_of_slab() {
+        return None;
+    }
+    let view = page.slab();
+    let state = cache.front().object(physical, view).filter(|_| view.cache == number)?;
+    let entry = Entry { object: 0, state };
+    (entry.get() == State::HELD).then_some((state, view.node))
 }
 
 /// The cache with this number, if it is the one that an object is freed to: one of kmalloc's where

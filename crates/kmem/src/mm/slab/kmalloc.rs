@@ -153,7 +153,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     fn has_slack(&self, memory: NonNull<u8>) -> bool {
         let address = memory.as_ptr().expose_provenance();
         let found = self.tables().map(|tables| self.find_object(tables, address));
-        let debug = found.and_then(|found| found.ok()?.kind.debug);
+        let debug = found.and_then(|found| found.ok()?.kind().debug);
         debug.is_some_and(|debug| debug.has_slack())
     }
 
@@ -176,11 +176,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let (Some(address), Some(tables)) = (address_of(memory), self.tables()) else { return 0 };
         let mut kind = MisuseKind::NoObject;
         if let Ok(found) = self.find_object(tables, address) {
-            if cache_for(tables, found.number, None).is_none() {
+            if cache_for(tables, found.number(), None).is_none() {
                 kind = MisuseKind::WrongCache;
             } else if found.at.state.get() == State::HELD {
-                let asked = self.shared(tables, found.kind).asked(found.at);
-                return asked.unwrap_or(found.kind.size as usize);
+                let asked = self.shared(tables, found.kind()).asked(found.at);
+                return asked.unwrap_or(found.kind().size as usize);
             }
         }
         if let Some((_, size)) = self.large(tables, address) {

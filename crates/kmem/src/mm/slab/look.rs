@@ -3,7 +3,7 @@
 use super::super::Mm;
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{CacheName, SlabCounts};
+use crate::slab::{CacheName, CpuCache, SlabCounts};
 use crate::{CacheFlags, CpuId, Order};
 
 /// What there is of a cache (A213).
@@ -51,7 +51,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         places.filter_map(move |place| {
             let tables = tables?;
             let cache = place.pin()?;
-            let kind = cache.kind()?;
+            let kind = cache.kind();
             let of = self.shared(tables, kind);
             let (mut slabs, mut at_hand) = (SlabCounts::default(), 0);
             for node in cache.nodes() {
@@ -64,10 +64,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
             let (mut allocated, mut freed) = cache.counted();
             for cpu in (0..tables.cpus).filter_map(CpuId::new) {
-                if let Some(own) = tables.cpu_cache(cpu, place) {
-                    allocated += own.counters().allocated();
-                    freed += own.counters().freed();
-                }
+                let counts = |own: &CpuCache| (own.counters().allocated(), own.counters().freed());
+                let own = self.with_cpu_cache(tables, &cache, of, cpu, counts)?;
+                let (own_allocated, own_freed) = own.unwrap_or_default();
+                allocated += own_allocated;
+                freed += own_freed;
             }
             let objects = slabs.slabs() * u64::from(kind.geometry.objects);
             let active = allocated.saturating_sub(freed);

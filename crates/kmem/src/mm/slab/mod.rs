@@ -33,6 +33,8 @@ mod grow;
 mod kmalloc;
 mod look;
 mod shrink;
+#[cfg(test)]
+mod tests;
 
 pub use create::CacheError;
 pub use debug::Owned;
