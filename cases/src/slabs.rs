@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use kmem::{CacheFlags, CpuId, GFP_KERNEL, NodeId};
+use kmem::{CacheFlags, CacheInfo, CpuId, GFP_KERNEL, NodeId};
 
 use crate::elsewhere::{last_cpu, on_cpu};
 use crate::failure::{at_least, check, equal, some};
@@ -383,20 +383,32 @@ fn density<M: Machine>(machine: &M) -> Result<(), Failure> {
         // are elsewhere.
         let slab_pages =
             || -> u64 { mm.caches().map(|cache| cache.slabs.slabs() * cache.order.pages()).sum() };
-        let held = |from| -> Result<u64, Failure> {
+        let held = |from, is: &dyn Fn(&CacheInfo) -> bool| -> Result<u64, Failure> {
+            let slabs = || -> u64 { mm.caches().filter(is).map(|cache| cache.slabs.slabs()).sum() };
             let mut held = Held::new(machine, from);
-            held.fill(COUNT, GFP_KERNEL)?;
+            // What the slabs that there are have free comes first: the first object that wants a new
+            // one is the first that counts.
+            let before = loop {
+                mm.shrink_caches();
+                let (pages, there) = (slab_pages(), slabs());
+                held.fill(1, GFP_KERNEL)?;
+                if slabs() > there {
+                    break pages;
+                }
+            };
+            held.fill(COUNT - 1, GFP_KERNEL)?;
             // What CPUs have ahead of their users is not what the objects need.
             mm.shrink_caches();
-            let with = slab_pages();
+            let pages = slab_pages() - before;
             held.finish()?;
-            mm.shrink_caches();
-            Ok(with - slab_pages().min(with))
+            Ok(pages)
         };
         let cache = Own::new(machine, "right-sized", size, CacheFlags::NONE)?;
-        // What a CPU keeps of a cache is there before it is counted.
-        Held::of(&cache).fill(1, GFP_KERNEL)?;
-        let (own, general) = (held(Source::Cache(cache.id))?, held(Source::Kmalloc(size))?);
+        let own = held(Source::Cache(cache.id), &|info| info.name.as_str() == cache.name)?;
+        let given = mm.kmalloc_size_roundup(size);
+        let is_class =
+            |info: &CacheInfo| info.size == given && info.name.as_str().starts_with("kmalloc");
+        let general = held(Source::Kmalloc(size), &is_class)?;
         let (least, bytes) = (COUNT * size as u64, own * page_bytes);
         at_least(general, own, "a cache of the right size takes no more pages than kmalloc")?;
         denser += u64::from(own < general);
