@@ -521,7 +521,8 @@ fn a_slab_goes_when_the_cpus_have_acknowledged_its_departure() {
                 thread::spawn(move || {
                     let mut entry = false;
                     let mut free = |entry: &mut bool| {
-                        if slab.frame.is_of_slab() && slab.byte(|byte| free_object(byte, of(1))) {
+                        let marked = slab.frame.slab_in_use(slab.frame.slab_word()).is_some();
+                        if marked && slab.byte(|byte| free_object(byte, of(1))) {
                             *entry = true;
                         }
                     };

@@ -123,6 +123,26 @@ pub(crate) struct SlabView {
     pub(crate) record: usize,
 }
 
+/// All of that but the record, as it is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlabWord(u32);
+
+impl SlabWord {
+    /// The number of the cache.
+    #[inline(always)]
+    pub(crate) fn cache(self) -> u16 {
+        (self.0 & ((1 << CACHE_BITS) - 1)) as u16
+    }
+
+    #[inline(always)]
+    fn view(self, record: u64) -> SlabView {
+        // Four bits: a node that there can be.
+        let node = NodeId::new(self.0 >> CACHE_BITS & 0xf).unwrap_or(NodeId::ZERO);
+        let (colour, record) = ((self.0 >> 16) * 8, record as usize);
+        SlabView { cache: self.cache(), node, colour, record }
+    }
+}
+
 /// References at which a count stays from then on: the page is never freed, but not freed while it
 /// is used either. Half of what the field holds, so that as many CPUs as there can be, each past
 /// its look, do not carry it round to 0.
@@ -361,20 +381,25 @@ impl Descriptor {
     /// What [`Descriptor::set_slab`] said.
     #[inline(always)]
     pub(crate) fn slab(&self) -> SlabView {
-        let both = self.map_count.load(Relaxed);
-        let cache = (both & ((1 << CACHE_BITS) - 1)) as u16;
-        // Four bits: a node that there can be.
-        let node = NodeId::new(both >> CACHE_BITS & 0xf).unwrap_or(NodeId::ZERO);
-        let (colour, record) = ((both >> 16) * 8, self.private.load(Relaxed) as usize);
-        SlabView { cache, node, colour, record }
+        self.slab_word().view(self.private.load(Relaxed))
     }
 
-    /// Whether it is a page of a slab of which objects may be freed the common way.
+    /// What the field says that has a slab's cache, whether the page is a slab's or not.
     #[inline(always)]
-    pub(crate) fn is_of_slab(&self) -> bool {
+    pub(crate) fn slab_word(&self) -> SlabWord {
+        SlabWord(self.map_count.load(Relaxed))
+    }
+
+    /// What [`Descriptor::set_slab`] said, of a slab of which objects may be freed the common way, if
+    /// the field still says that.
+    #[inline(always)]
+    pub(crate) fn slab_in_use(&self, word: SlabWord) -> Option<SlabView> {
         const BOTH: u32 = PageFlags::Objects.bit() | PageFlags::Leaving.bit();
         // Acquire pairs with the Release in `set`: what `set_slab` wrote before is seen.
-        self.flags.load(Acquire) & BOTH == PageFlags::Objects.bit()
+        if self.flags.load(Acquire) & BOTH != PageFlags::Objects.bit() || self.slab_word() != word {
+            return None;
+        }
+        Some(word.view(self.private.load(Relaxed)))
     }
 
     /// Undoes [`Descriptor::set_slab`].

@@ -63,8 +63,8 @@ mod mark;
 mod memmap;
 
 pub use block::Block;
-pub(crate) use descriptor::SlabView;
 pub use descriptor::{Descriptor, PageFlags};
+pub(crate) use descriptor::{SlabView, SlabWord};
 #[cfg(not(loom))]
 pub(crate) use list::List;
 pub(crate) use mark::Mark;

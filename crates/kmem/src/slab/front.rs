@@ -79,12 +79,10 @@ impl Front {
         if index >= self.objects.load(relaxed) {
             return None;
         }
-        let record: *mut u8 = core::ptr::with_exposed_provenance_mut(view.record);
-        NonNull::new(record).map(|record| {
-            // SAFETY: a frame that is marked as a slab's has the address of its record, which begins
-            // with a byte for each object of its cache's geometry, until it is no slab's any more.
-            unsafe { record.add(index as usize) }.cast()
-        })
+        let record = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(view.record))?;
+        // SAFETY: a frame that is marked as a slab's has the address of its record, which begins with
+        // a byte for each object of its cache's geometry, until it is no slab's any more.
+        Some(unsafe { record.add(index as usize) }.cast())
     }
 
     /// Where it is written what a CPU has of the cache, for a CPU that there can be.

@@ -140,8 +140,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for object in objects {
             let address = object.as_ptr().expose_provenance();
             let Ok((page, physical)) = self.page_at::<false>(tables, address) else { break };
-            let held = held_object(cache, id.number, page, physical);
-            let Some((state, node)) = held else { break };
+            let word = page.slab_word();
+            let held = held_object(cache, word, page, physical);
+            let Some((state, node)) = held.filter(|_| word.cache() == id.number) else { break };
             let entry = Entry { object: address, state };
             // One of another node goes the common way.
             if tables.several_nodes && node != own.home || !own.own(&mut entered).push(entry) {

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use super::super::tables::Tables;
 use super::cpu::batch;
-use crate::page::{Block, Descriptor};
+use crate::page::{Block, Descriptor, SlabWord};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::slab::{
@@ -140,12 +140,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let pinned = Pinned::new(&self.platform);
         let (page, physical) = self.page_at::<FAR>(tables, address)?;
         // Whose section to enter; whether it is a slab's is looked at inside.
-        let number = page.slab().cache;
-        let cache = cache_for(tables, number, id).ok_or(Miss::Other)?;
+        let word = page.slab_word();
+        let cache = cache_for(tables, word.cache(), id).ok_or(Miss::Other)?;
         let own = tables.cpu_cache(pinned.cpu(), cache).ok_or(Miss::Other)?;
         // SAFETY: this code is pinned to the CPU that the magazines belong to.
         let mut entered = unsafe { own.section.enter() }.ok_or(Miss::Other)?;
-        let (state, node) = held_object(cache, number, page, physical).ok_or(Miss::Other)?;
+        let (state, node) = held_object(cache, word, page, physical).ok_or(Miss::Other)?;
         // Requests are for those who take objects, or who find the magazine full: soon enough.
         let magazine = if !tables.several_nodes || node == own.home {
             own.own(&mut entered)
@@ -333,21 +333,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 }
 
 /// The byte of the object that begins at a physical address, and its node, if it is with a caller, and of
-/// a slab of the cache with that number that does not leave.
+/// a slab that does not leave, of the cache that `word` says.
 #[inline(always)]
 pub(super) fn held_object(
     cache: &Cache,
-    number: u16,
+    word: SlabWord,
     page: &Descriptor,
     physical: u64,
 ) -> Option<(NonNull<ObjectState>, NodeId)> {
-    if !page.is_of_slab() {
-        return None;
-    }
-    let view = page.slab();
-    let state = cache.front().object(physical, view).filter(|_| view.cache == number)?;
+    let view = page.slab_in_use(word)?;
+    let state = cache.front().object(physical, view)?;
     let entry = Entry { object: 0, state };
-    (entry.get() == State::HELD).then_some((state, view.node))
+    if entry.get() == State::HELD { Some((state, view.node)) } else { None }
 }
 
 /// The cache with this number, if it is the one that an object is freed to: one of kmalloc's where

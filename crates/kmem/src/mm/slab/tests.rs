@@ -215,8 +215,7 @@ fn free_late(mm: &Mm<Cpu<'_>>, dog: NonNull<u8>, meanwhile: impl FnOnce()) {
         let put = mm.with_own(tables, cache, |own, entered| {
             let address = dog.addr().get();
             let (page, physical) = mm.page_at::<true>(tables, address).ok().unwrap();
-            let number = page.slab().cache;
-            let (state, _) = held_object(cache, number, page, physical).unwrap();
+            let (state, _) = held_object(cache, page.slab_word(), page, physical).unwrap();
             mm.as_cpu(0, meanwhile);
             let entry = Entry { object: address, state };
             assert!(own.own(entered).push(entry));
