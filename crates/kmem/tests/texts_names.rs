@@ -17,7 +17,8 @@ use kmem::*;
 mod mm {
     pub static MM: std::sync::LazyLock<super::Machine> = std::sync::LazyLock::new(super::boot);
     kmem::texts_names!(MM);
-    kmem::kernel_types!(MM: super::Machine);
+    // A `LazyLock` leads to one value.
+    kmem::kernel_types!(unsafe MM: super::Machine);
 }
 
 fn boot() -> Machine {

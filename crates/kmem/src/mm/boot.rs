@@ -377,11 +377,12 @@ fn build<P: Platform>(
     let node_count = (u16::BITS - nodes.bits().leading_zeros()) as usize;
     let node_slabs: NonNull<NodeSlabs> =
         carver.table("nodes of caches", setup.caches as usize * node_count, None)?;
+    let generation = Front::first_generation();
     for place in 0..setup.caches as usize {
         // SAFETY: both tables have so many; each place gets nodes of its own.
         unsafe {
             let first = node_slabs.add(place * node_count);
-            let front = Front::new(cpu_caches.add(place * setup.cpus as usize));
+            let front = Front::new(cpu_caches.add(place * setup.cpus as usize), generation);
             (0..node_count).for_each(|node| first.add(node).write(NodeSlabs::new()));
             caches.add(place).write(Cache::new(front, first, node_count as u32));
         }

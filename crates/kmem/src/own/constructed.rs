@@ -18,7 +18,8 @@ pub trait Construct: Send + 'static {
     /// Makes a value (A201). The memory is there already, and nobody can be told of a failure: what
     /// can fail is put off until the value is used.
     ///
-    /// Called for all objects of a slab, in the context of whoever took the first.
+    /// Called for all objects of a slab, in the context of whoever took the first. A panic here leaves
+    /// the slab's pages out of use, with what was made on them.
     fn construct() -> Self;
 
     /// Makes a value that was used as a constructed one is.
@@ -35,7 +36,31 @@ pub trait Construct: Send + 'static {
 /// and goes back as one. The values are dropped when the slab's pages go, before they go (A203): then
 /// `T::drop` runs in the context of whoever wanted memory.
 ///
-/// Apart from that it is as [`Cache`](crate::Cache): so are context, borrowing and destruction.
+/// Apart from that it is as [`Cache`](crate::Cache): so are context, borrowing and destruction. A panic
+/// in `T::drop` while the cache is destroyed leaves its place in the table of caches out of use.
+///
+/// A cache of one type is not one of another, not even where the values of the one are such of the
+/// other: what is constructed on its slabs would be dropped as what it was not made as.
+///
+/// ```compile_fail
+/// # use kmem::{Construct, ConstructedCache, Handle};
+/// struct Call<F>(F);
+/// impl Construct for Call<for<'a> fn(&'a str)> {
+/// #   fn construct() -> Self { Call(|_| ()) }
+/// #   fn reset(&mut self) {}
+///     // ...
+/// }
+/// impl Construct for Call<fn(&'static str)> {
+/// #   fn construct() -> Self { Call(|_| ()) }
+/// #   fn reset(&mut self) {}
+///     // ...
+/// }
+/// fn narrow<H: Handle>(
+///     cache: ConstructedCache<Call<for<'a> fn(&'a str)>, H>,
+/// ) -> ConstructedCache<Call<fn(&'static str)>, H> {
+///     cache
+/// }
+/// ```
 ///
 /// ```
 /// # use kmem::{Mm, Setup, MemoryMap, NodeId};

@@ -31,8 +31,8 @@ use crate::{AllocError, GFP_ATOMIC, GFP_KERNEL, Gfp};
 ///     # type Kernel = Desk<'static>;
 ///     # pub static MM: std::sync::LazyLock<kmem::Mm<Desk<'static>>> =
 ///     #     std::sync::LazyLock::new(|| unreachable!());
-///     // pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel);
-///     kmem::kernel_types!(MM: kmem::Mm<Kernel>);
+///     // With pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel), without the `unsafe`.
+///     kmem::kernel_types!(unsafe MM: kmem::Mm<Kernel>);
 /// }
 ///
 /// #[global_allocator]

@@ -44,6 +44,16 @@ unsafe impl<P: Platform, R: Reclaim> Handle for &Mm<P, R> {
 /// value is no larger than its pointers and lengths, and no
 /// call names the manager.
 ///
+/// A manager that is made when it is first used is in the `static` only by way of another type, whose
+/// `deref` leads to it. `unsafe` before the path promises that it leads to the same one each time, as
+/// that of `LazyLock` does; without the word such a path is refused, and so is a `const`:
+///
+/// ```compile_fail,E0308
+/// # type Kernel = kmem::platform::desk::Desk<'static>;
+/// # static MM: std::sync::LazyLock<kmem::Mm<Kernel>> = std::sync::LazyLock::new(|| unreachable!());
+/// kmem::kernel_types!(MM: kmem::Mm<Kernel>);
+/// ```
+///
 /// ```
 /// mod mm {
 ///     # use kmem::platform::desk::Desk;
@@ -57,8 +67,8 @@ unsafe impl<P: Platform, R: Reclaim> Handle for &Mm<P, R> {
 ///     #     mm
 ///     # });
 ///     # type Kernel = Desk<'static>;
-///     // pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel);
-///     kmem::kernel_types!(MM: kmem::Mm<Kernel>);
+///     // With pub static MM: kmem::Mm<Kernel> = kmem::Mm::new(Kernel), without the `unsafe`.
+///     kmem::kernel_types!(unsafe MM: kmem::Mm<Kernel>);
 /// }
 ///
 /// use kmem::GFP_KERNEL;
@@ -72,19 +82,30 @@ unsafe impl<P: Platform, R: Reclaim> Handle for &Mm<P, R> {
 /// ```
 #[macro_export]
 macro_rules! kernel_types {
+    (unsafe $mm:path: $manager:ty) => {
+        $crate::kernel_types!(@ $manager, &*$mm);
+    };
     ($mm:path: $manager:ty) => {
+        $crate::kernel_types!(@ $manager, {
+            // The address of the static itself: of a type that only leads to a manager there is none.
+            let manager: *const $manager = &raw const $mm;
+            // SAFETY: a static is always there.
+            unsafe { &*manager }
+        });
+    };
+    (@ $manager:ty, $reference:expr) => {
         /// The kernel's memory: names the manager that the types of this module allocate from.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Memory;
 
-        // SAFETY: a static is one value.
+        // SAFETY: a static is one value; of anything else whoever wrote `unsafe` says so.
         unsafe impl $crate::Handle for Memory {
             type Platform = <&'static $manager as $crate::Handle>::Platform;
             type Reclaim = <&'static $manager as $crate::Handle>::Reclaim;
 
             #[inline]
             fn mm(&self) -> &$crate::Mm<Self::Platform, Self::Reclaim> {
-                &$mm
+                $reference
             }
         }
 

@@ -33,16 +33,26 @@ pub(crate) struct Front {
 
 const _: () = assert!(size_of::<Front>() == 64);
 
+/// How many managers there have been.
+static MANAGERS: AtomicU32 = AtomicU32::new(0);
+
 impl Front {
-    /// For a place without a cache.
+    /// The generation of all places of a new manager: far from those of others, so that none of
+    /// theirs knows a handle that is not its own.
+    pub(crate) fn first_generation() -> u32 {
+        // The golden ratio of all values there are, made even: multiples of it keep their distance.
+        MANAGERS.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b2)
+    }
+
+    /// For a place without a cache, whose generation is an even one.
     ///
     /// # Safety
     ///
     /// `cells` points to a null cell for each CPU, for as long as the place is used, reached through
     /// it only.
-    pub(crate) const unsafe fn new(cells: NonNull<AtomicPtr<CpuCache>>) -> Front {
+    pub(crate) const unsafe fn new(cells: NonNull<AtomicPtr<CpuCache>>, generation: u32) -> Front {
         Front {
-            generation: AtomicU32::new(0),
+            generation: AtomicU32::new(generation),
             slab_mask: AtomicU32::new(0),
             inverse: AtomicU32::new(0),
             shift: AtomicU32::new(0),
