@@ -742,3 +742,23 @@ fn descriptors_of_objects_pages_are_not_for_their_holders() {
         assert_eq!(kinds(&mm), []);
     }
 }
+
+/// A191
+#[test]
+fn an_alignment_that_the_direct_map_does_not_have_is_refused() {
+    const HALF: usize = 1 << 16;
+    let mut ram = vec![0; (9 << 20) + 4 * HALF];
+    let start = ram.as_ptr().addr();
+    let odd = start.next_multiple_of(2 * HALF) + HALF - start;
+    // SAFETY: one thread.
+    let mm = Mm::new(unsafe { kmem::platform::desk::Desk::<12>::new(&mut ram[odd..]) });
+    let map = MemoryMap::new().ram(0..8 << 20, NodeId::ZERO);
+    // SAFETY: the RAM is this test's.
+    unsafe { mm.boot(&map, &Setup::new()) }.unwrap();
+    assert!(mm.platform().base().get() % (2 * HALF) == HALF);
+    let make = |align| mm.kmem_cache_create("x", 8, align, CacheFlags::NONE, None, None);
+    assert_eq!(make(2 * HALF), Err(CacheError::MapAlign(2 * HALF)));
+    let id = make(HALF).unwrap();
+    let object = mm.kmem_cache_alloc(id, GFP_KERNEL).unwrap();
+    assert!(object.addr().get().is_multiple_of(HALF));
+}

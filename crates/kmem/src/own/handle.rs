@@ -7,9 +7,9 @@ use crate::reclaim::Reclaim;
 /// Names the manager that a value's memory is from, and goes with the value so that it can give the
 /// memory back.
 ///
-/// There are two kinds. `&Mm<P, R>` names any manager and costs a pointer in each value. A type
-/// without fields names a manager in a `static` and costs nothing: [`kernel_types!`](crate::kernel_types)
-/// makes it. The second kind is [`Default`] too, which is what calls such as [`KBox::new`](crate::KBox::new)
+/// There are two kinds. `&Mm<P, R>` names any manager and costs a pointer in each value. A type without
+/// fields names a manager in a `static` and costs nothing: [`kernel_types!`](crate::kernel_types) makes
+/// it. The second kind is [`Default`] too, which is what calls such as [`KBox::new`](crate::KBox::new)
 /// ask for; their sisters such as [`KBox::new_in`](crate::KBox::new_in) take a handle of either kind.
 ///
 /// # Safety

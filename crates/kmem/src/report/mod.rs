@@ -40,7 +40,8 @@
 //! # Context
 //!
 //! Any but NMI. `buddyinfo`, `pagetypeinfo` and `zoneinfo` take each zone's lock for a moment: the
-//! numbers of one zone are of one moment, those of different zones are not. Nothing is locked while the writer is called. Before boot the files are empty.
+//! numbers of one zone are of one moment, those of different zones are not. Nothing is locked while the
+//! writer is called. Before boot the files are empty.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

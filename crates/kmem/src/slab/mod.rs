@@ -33,8 +33,9 @@
 //! masks interrupts, or executes an atomic read-modify-write.
 //!
 //! A magazine that both runs dry and overflows has too few slots for what its CPU does: it is given
-//! twice as many, up to 16384 and to what a 64th of the memory would be, for each cache. Where memory is sought it goes back to the
-//! slots that it began with. A CPU that only allocates, or only frees, does not hoard by this.
+//! twice as many, up to 16384 and to what a 64th of the memory would be, for each cache. Where memory
+//! is sought it goes back to the slots that it began with. A CPU that only allocates, or only frees,
+//! does not hoard by this.
 //!
 //! # Caches that are debugged
 //!
@@ -62,9 +63,10 @@
 //! # Locking
 //!
 //! Magazines: the CPU, pinned, inside the [`CpuSection`](crate::sync::CpuSection) that each CPU has for
-//! each cache; that a CPU has any, and what others may know of them, its node's lock. Depot and slabs: the node's lock (level 2), taken for a batch. Pages are allocated
-//! before it is taken and freed after it is released. An NMI handler that finds it taken marks the
-//! object and names the slab, for whoever holds the lock next.
+//! each cache; that a CPU has any, and what others may know of them, its node's lock. Depot and slabs:
+//! the node's lock (level 2), taken for a batch. Pages are allocated before it is taken and freed after
+//! it is released. An NMI handler that finds it taken marks the object and names the slab, for whoever
+//! holds the lock next.
 //!
 //! Linux: `mm/slab.c` of the texts' kernels, whose three lists, colours, per-CPU arrays and shared array
 //! these are, and `mm/slub.c` of today, which has none of these and links free objects through

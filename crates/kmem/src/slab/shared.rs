@@ -140,7 +140,7 @@ impl<P: Platform> Shared<'_, P> {
         wrong: &mut impl FnMut(Overwritten),
     ) {
         let Some((debug, at)) = self.debugged(address) else { return };
-        self.look_at_free(record, object, address, wrong);
+        self.look_at(record, object, address, true, wrong);
         let bytes = asked.bytes.min(u32::MAX as usize) as u32;
         // SAFETY: the object was just taken out of its slab; records of such caches have tracks.
         unsafe {
@@ -159,7 +159,7 @@ impl<P: Platform> Shared<'_, P> {
         wrong: &mut impl FnMut(Overwritten),
     ) {
         let Some((debug, at)) = self.debugged(address) else { return };
-        self.look_at_held(record, object, address, wrong);
+        self.look_at(record, object, address, false, wrong);
         // SAFETY: the object was just given back; records of such caches have tracks.
         unsafe {
             debug.free(at);
@@ -167,43 +167,26 @@ impl<P: Platform> Shared<'_, P> {
         }
     }
 
-    /// Whether the bytes of a free object are as they were left; answers `false`, and puts them right,
-    /// where they are not.
-    pub(super) fn look_at_free(
+    /// Whether the bytes of a free object, or those around one that is with a caller, are as they were
+    /// left; answers `false`, and puts them right, where they are not.
+    pub(super) fn look_at(
         &self,
         record: Record,
         object: u32,
         address: usize,
-        wrong: &mut impl FnMut(Overwritten),
-    ) -> bool {
-        let Some((debug, at)) = self.debugged(address) else { return true };
-        // SAFETY: an object of the cache, which is free.
-        let found = unsafe { debug.check_free(at) };
-        let Some((place, offset, bytes)) = found else { return true };
-        wrong(self.overwritten(record, object, address, place, offset, bytes));
-        // SAFETY: as above.
-        unsafe { debug.free(at) };
-        false
-    }
-
-    /// Whether the bytes around an object that is with a caller are as they were left; answers
-    /// `false`, and puts them right, where they are not.
-    pub(super) fn look_at_held(
-        &self,
-        record: Record,
-        object: u32,
-        address: usize,
+        is_free: bool,
         wrong: &mut impl FnMut(Overwritten),
     ) -> bool {
         let Some((debug, at)) = self.debugged(address) else { return true };
         // SAFETY: records of such caches have tracks.
         let asked = unsafe { record.track(object) }.asked();
-        // SAFETY: an object of the cache: what is looked at is not its holder's.
-        let found = unsafe { debug.check_held(at, asked) };
+        // SAFETY: an object of the cache, which is free; or what is looked at is not its holder's.
+        let found =
+            unsafe { if is_free { debug.check_free(at) } else { debug.check_held(at, asked) } };
         let Some((place, offset, bytes)) = found else { return true };
         wrong(self.overwritten(record, object, address, place, offset, bytes));
         // SAFETY: as above.
-        unsafe { debug.mend_held(at, asked) };
+        unsafe { if is_free { debug.free(at) } else { debug.mend_held(at, asked) } };
         false
     }
 
@@ -232,7 +215,7 @@ impl<P: Platform> Shared<'_, P> {
     ) -> bool {
         let at = self.at(address);
         if let Some(record) = record_of(self.map.at(at.head).slab(), self.geometry.objects) {
-            self.look_at_free(record, at.object, address, wrong);
+            self.look_at(record, at.object, address, true, wrong);
         }
         lists.give(self.map, at.head, at.object, State::DEPOT)
     }

@@ -42,7 +42,8 @@ impl State {
     /// Of CPU 0; those of the others follow.
     const FIRST_CPU: u8 = 4;
 
-    /// How many CPUs have a state of their own, and so magazines. Any further ones take from the depot and give to slabs.
+    /// How many CPUs have a state of their own, and so magazines. Any further ones take from the depot
+    /// and give to slabs.
     pub(crate) const CPUS: u32 = u8::MAX as u32 + 1 - Self::FIRST_CPU as u32;
 
     /// Free, in the magazine of a CPU; `None` for a CPU that has none.

@@ -31,13 +31,10 @@ impl NodeSlabs {
             let first = of.first(head, of.map.at(head).slab().colour);
             for object in 0..record.objects() {
                 let address = of.entry(first, record, object).object;
-                let right = match record.state(object).get() {
-                    State::FREE | State::DEPOT => {
-                        of.look_at_free(record, object, address, &mut wrong)
-                    }
-                    State::HELD => of.look_at_held(record, object, address, &mut wrong),
-                    _ => true,
-                };
+                let state = record.state(object).get();
+                let is_free = state == State::FREE || state == State::DEPOT;
+                let right = !is_free && state != State::HELD
+                    || of.look_at(record, object, address, is_free, &mut wrong);
                 done.objects += 1;
                 done.wrong += u64::from(!right);
             }

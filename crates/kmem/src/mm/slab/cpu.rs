@@ -115,8 +115,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// with those that it has: it then refills and flushes, at several times the cost of the common
     /// way, what it could keep.
     ///
-    /// Answers whether it did. What all CPUs keep of a cache comes to a 64th of the memory at most. Where memory is sought a
-    /// CPU goes back to the slots that it began with.
+    /// Answers whether it did. What all CPUs keep of a cache comes to a 64th of the memory at most.
+    /// Where memory is sought a CPU goes back to the slots that it began with.
     #[cold]
     #[inline(never)]
     pub(super) fn grow_magazine(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> bool {

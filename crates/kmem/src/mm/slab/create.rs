@@ -41,6 +41,9 @@ pub enum CacheError {
     },
     /// The alignment is not a power of two.
     Align(usize),
+    /// The direct map does not begin at a multiple of the alignment: what is aligned in memory is not
+    /// where it is seen.
+    MapAlign(usize),
     /// A destructor without a constructor (A200).
     DtorWithoutCtor,
     /// All places for caches are taken.
@@ -67,6 +70,9 @@ impl fmt::Display for CacheError {
                 write!(f, "no slab of this machine holds an object of {size} bytes at {align}")
             }
             CacheError::Align(align) => write!(f, "alignment {align} is not a power of two"),
+            CacheError::MapAlign(align) => {
+                write!(f, "the direct map does not begin at a multiple of the alignment, {align}")
+            }
             CacheError::DtorWithoutCtor => f.write_str("a destructor needs a constructor"),
             CacheError::TooMany(most) => {
                 write!(f, "all {most} places for caches are taken: see Setup::caches")
@@ -79,6 +85,16 @@ impl fmt::Display for CacheError {
 }
 
 impl core::error::Error for CacheError {}
+
+/// What somebody asks of a cache.
+struct Wanted<'n> {
+    name: &'n str,
+    size: usize,
+    align: usize,
+    flags: CacheFlags,
+    ctor: Option<Ctor>,
+    dtor: Option<Ctor>,
+}
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Makes a cache for objects of `size` bytes at multiples of `align` (0: what a pointer needs)
@@ -108,8 +124,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         ctor: Option<Ctor>,
         dtor: Option<Ctor>,
     ) -> Result<CacheId, CacheError> {
-        let made = self.create(name, size, align, flags, ctor, dtor, Location::caller());
-        match made {
+        let wanted = Wanted { name, size, align, flags, ctor, dtor };
+        match self.create(wanted, Location::caller()) {
             Err(error) if flags.contains(CacheFlags::PANIC) => {
                 panic!("kmem: cache {name}: {error}")
             }
@@ -117,17 +133,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn create(
         &self,
-        name: &str,
-        size: usize,
-        align: usize,
-        flags: CacheFlags,
-        ctor: Option<Ctor>,
-        dtor: Option<Ctor>,
+        wanted: Wanted<'_>,
         site: &'static Location<'static>,
     ) -> Result<CacheId, CacheError> {
+        let Wanted { name, size, align, flags, ctor, dtor } = wanted;
         let tables = self.tables().ok_or(CacheError::NotBooted)?;
         self.cache_may_sleep(site)?;
         let most = tables.cache_name_limit;
@@ -137,10 +148,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(CacheError::DtorWithoutCtor);
         }
         let align = alignment(size, align, flags)?;
-        // Objects lie at multiples of it in memory; they are seen there if the direct map does.
-        if !self.platform.base().get().is_multiple_of(align) {
-            return Err(CacheError::Size { size, align });
-        }
         let mut flags = flags | tables.slab_debug.flags_for(name.as_str());
         if ctor.is_some() {
             // What it writes stays.
@@ -148,6 +155,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let kind = self.kind(tables, name, size, align, flags, false).filter(|_| size > 0);
         let kind = kind.ok_or(CacheError::Size { size, align })?;
+        // Objects lie at multiples of it in memory; they are seen there if the direct map does.
+        if !self.platform.base().get().is_multiple_of(align) {
+            return Err(CacheError::MapAlign(align));
+        }
         self.open_cache(tables, Kind { ctor, dtor, ..kind })
     }
 
