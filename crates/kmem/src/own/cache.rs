@@ -169,6 +169,42 @@ impl<H: Handle> Drop for RawCache<H> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// A cache for as long as the kernel runs is in a `static`, in whatever cell the kernel has that is
+/// written once. Its objects borrow it for ever, so they go anywhere:
+///
+/// ```
+/// # mod mm {
+/// #     use kmem::platform::desk::Desk;
+/// #     pub static MM: std::sync::LazyLock<kmem::Mm<Desk<'static>>> = std::sync::LazyLock::new(|| {
+/// #         let ram = Box::leak(vec![0; 9 << 20].into_boxed_slice());
+/// #         // SAFETY: one thread.
+/// #         let mm = kmem::Mm::new(unsafe { Desk::new(ram) });
+/// #         let map = kmem::MemoryMap::new().ram(0..8 << 20, kmem::NodeId::ZERO);
+/// #         // SAFETY: nobody else uses the RAM.
+/// #         unsafe { mm.boot(&map, &kmem::Setup::new()) }.unwrap();
+/// #         mm
+/// #     });
+/// #     kmem::kernel_types!(unsafe MM: kmem::Mm<Desk<'static>>);
+/// # }
+/// use std::sync::OnceLock; // in a kernel: spin::Once, or its own
+/// use kmem::{CacheBox, CacheFlags, CacheOptions, GFP_KERNEL};
+///
+/// struct Dog {
+///     age: u32,
+/// }
+///
+/// static DOGS: OnceLock<mm::Cache<Dog>> = OnceLock::new();
+///
+/// fn dog(age: u32) -> Result<CacheBox<'static, Dog, mm::Memory>, kmem::AllocError> {
+///     let options = CacheOptions::new().flags(CacheFlags::PANIC);
+///     let dogs = DOGS.get_or_init(|| mm::Cache::new("dog", options).unwrap());
+///     dogs.alloc(Dog { age }, GFP_KERNEL)
+/// }
+///
+/// assert_eq!(dog(3)?.age, 3);
+/// # Ok::<(), kmem::AllocError>(())
+/// ```
+///
 /// While an object is out the cache stays:
 ///
 /// ```compile_fail,E0505
