@@ -29,6 +29,11 @@ pub fn error(line: &str) {
     let _ = writeln!(anstream::stderr(), "{BAD}kmem:{BAD:#} {}", printable(line));
 }
 
+/// Prints the last line of a machine that panicked to standard error.
+pub fn kernel_panic(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{BAD}kernel panic:{BAD:#} {}", printable(line));
+}
+
 /// Prints one line that the machine logged to standard error.
 pub fn machine_message(line: &str) {
     let _ = writeln!(anstream::stderr(), "{FAINT}{}{FAINT:#}", printable(line));

@@ -1,7 +1,8 @@
 //! How the command ends.
 
 use std::io::{self, ErrorKind};
-use std::process::ExitCode;
+use std::panic::{self, PanicHookInfo};
+use std::process::{ExitCode, exit};
 
 use crate::console;
 
@@ -21,6 +22,31 @@ pub enum Exit {
 /// What a shell makes of a process that SIGPIPE (13) has ended. The signal itself would end the
 /// process before the machine is checked.
 const CLOSED: u8 = 128 + 13;
+
+/// The status of a machine that a kernel panic has ended.
+const PANICKED: i32 = 4;
+
+/// What the manager's own panics begin with.
+const MANAGERS: &str = "kmem: ";
+
+/// Has a panic of the manager's, such as that of a cache that must be made and cannot (A197), end the
+/// process as it ends a kernel: with one line, and a status of its own. Any other panic is a bug of this
+/// program, and is shown as one.
+pub fn end_on_kernel_panic() {
+    let bug = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match message(info) {
+        Some(message) if message.starts_with(MANAGERS) => {
+            console::kernel_panic(message);
+            exit(PANICKED);
+        }
+        _ => bug(info),
+    }));
+}
+
+fn message<'a>(info: &'a PanicHookInfo<'_>) -> Option<&'a str> {
+    let payload = info.payload();
+    payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied())
+}
 
 impl Exit {
     /// Standard output took nothing.

@@ -13,7 +13,7 @@ use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
-use crate::exit::Exit;
+use crate::exit::{Exit, end_on_kernel_panic};
 
 /// How far apart the interrupts of a stress run are, on average.
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
@@ -26,8 +26,9 @@ pub trait Visit {
 /// Boots a machine, has it visited, shuts it down and checks it.
 ///
 /// What is lost at the end counts for more than a command that failed: that line is printed as
-/// well, and the status is that of the loss.
+/// well, and the status is that of the loss. A kernel panic ends the process.
 pub fn boot(description: &Description, visit: impl Visit) -> Result<(), Exit> {
+    end_on_kernel_panic();
     match description.page_shift {
         12 => boot_with::<12>(description, visit),
         13 => boot_with::<13>(description, visit),

@@ -41,7 +41,7 @@ Examples:
   kmem boot --machine tiny -c 'insmod scullp; cp /etc/services /dev/scullp0; cat /proc/buddyinfo'
 
 Exit status: 0 all went well; 1 a command failed; 2 the input makes no sense;
-3 at the end memory was missing or corrupted.";
+3 at the end memory was missing or corrupted; 4 the machine's kernel panicked.";
 
 #[derive(Subcommand)]
 enum Command {

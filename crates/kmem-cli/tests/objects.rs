@@ -68,6 +68,9 @@ fn memory_is_given_back_and_made_larger_by_its_address() {
         format!("kfree {}; krealloc {} 10K; kfree 0", at[0], at[1])
     });
     assert!(out.well().ends_with(": 10240 bytes asked for, 10240 got\n"));
+    // No memory is not what krealloc makes of memory.
+    let none = at_addresses("kmalloc 100 GFP_KERNEL", |at| format!("krealloc {} 0", at[0]));
+    none.complains(1, "krealloc: memory of 0 bytes is none: `kfree 0x");
 }
 
 /// A148
@@ -85,7 +88,30 @@ fn a_wrong_kfree_is_explained_by_the_manager_where_it_can_do_no_harm() {
     let other = at_addresses(caches, |at| format!("cache free b {}", at[0]));
     other.complains(1, "free of another cache's object");
     let other = at_addresses(caches, |at| format!("kfree {}", at[0]));
+    assert!(other.err.contains(" (a) at 0x"), "{}", other.err);
     other.complains(1, "free of another cache's object");
+}
+
+/// People know caches by their names.
+#[test]
+fn a_report_names_the_cache_beside_its_number() {
+    for (command, name) in [
+        ("wrong_free object", "(kmalloc-64) at 0x"),
+        ("wrong_free inside", "(kmalloc-64) at 0x"),
+        ("wrong_free cache", "(kmalloc-64) at 0x"),
+        ("overrun before", "(overrun) at 0x"),
+        ("overrun freed", "(overrun) at 0x"),
+    ] {
+        let out = tiny(&format!("{command}; dmesg")).well();
+        let (shown, logged) = out.split_once("error: ").unwrap();
+        let shown: Vec<&str> = shown.split_whitespace().collect();
+        for text in [shown.join(" ").as_str(), logged] {
+            let (before, _) = text.split_once(name).unwrap_or_else(|| panic!("{command}: {text}"));
+            let number = before.trim_end().rsplit(' ').next().unwrap();
+            assert!(before.ends_with(&format!("cache {number} ")), "{text}");
+            assert!(number.parse::<u16>().is_ok(), "{text}");
+        }
+    }
 }
 
 /// A187, A193, A208
@@ -124,12 +150,38 @@ fn a_cache_that_is_debugged_is_looked_through() {
     tiny("cache validate dogs").complains(1, "there is no cache dogs");
 }
 
+/// A186: looking through a cache, and taking from it what nobody uses, is for anybody.
+#[test]
+fn caches_of_others_are_shrunk_and_validated_and_nothing_else() {
+    let folder = common::Folder::new();
+    let file = folder.file("file", 40_000);
+    let filled = format!("insmod scullc; cp {file} /dev/scullc0; cache validate scullc");
+    let out = tiny(&format!("{filled}; cp /dev/null /dev/scullc0; cache shrink scullc")).well();
+    let lines: Vec<&str> = out.lines().collect();
+    let slabs = lines[0].strip_prefix("scullc: ").unwrap();
+    let objects: u64 = slabs.strip_suffix(" objects, nothing is wrong").unwrap().parse().unwrap();
+    assert!(objects >= 10, "{out}");
+    let pages = lines[1].strip_prefix("gave ").unwrap().strip_suffix(" pages back").unwrap();
+    assert!(pages.parse::<u64>().unwrap() >= 8, "{out}");
+    let out = tiny("kmalloc 64 GFP_KERNEL; cache validate kmalloc-64; cache shrink kmalloc-64");
+    assert!(out.well().contains("\nkmalloc-64: "));
+    for refused in ["alloc kmalloc-64", "free kmalloc-64 all", "destroy kmalloc-64"] {
+        let needle = "cache kmalloc-64 was not made here: only shrink and validate take it";
+        tiny(&format!("cache {refused}")).complains(1, needle);
+    }
+    for unknown in ["validate", "shrink"] {
+        tiny(&format!("cache {unknown} cats")).complains(1, "there is no cache cats");
+    }
+}
+
 /// A208, A209: it says how many are in use, the log names them, and it works on.
 #[test]
 fn a_cache_with_objects_in_use_is_not_destroyed() {
     let made = "cache create dogs 100; cache alloc dogs 3";
     let refused = tiny(&format!("{made}; cache destroy dogs"));
-    refused.complains(1, "dogs: 3 of the cache's objects are in use: `cache free dogs all` gives");
+    refused.complains(1, "dogs: still in use: 3 objects; `cache free dogs all` gives all back");
+    let one = tiny("cache create dogs 100; cache alloc dogs; cache destroy dogs");
+    one.complains(1, "dogs: still in use: 1 object; ");
     // What is still held at the end is given back, and its cache goes.
     tiny(made).well();
 }
@@ -138,8 +190,13 @@ fn a_cache_with_objects_in_use_is_not_destroyed() {
 #[test]
 fn a_cache_that_must_be_made_and_cannot_is_a_panic() {
     let panicked = tiny("cache create kmalloc-64 8 panic");
-    assert_eq!(panicked.status, 101);
-    assert!(panicked.err.contains("there is a cache kmalloc-64 already"), "{}", panicked.err);
+    let line = "kernel panic: kmem: cache kmalloc-64: there is a cache kmalloc-64 already\n";
+    assert_eq!((panicked.status, panicked.err.as_str()), (4, line));
+    for arguments in [&["--help"][..], &["boot", "--help"]] {
+        let help = kmem(arguments).well();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        assert!(words.join(" ").contains("4 the machine's kernel panicked"), "{help}");
+    }
     // Without the flag it is an error.
     tiny("cache create kmalloc-64 8").complains(1, "there is a cache kmalloc-64 already");
 }
@@ -149,7 +206,9 @@ fn objects_that_cannot_be_had_are_told_and_those_that_can_are_held() {
     let commands = "cache create big 60K; cache alloc big 5000 'GFP_ATOMIC|__GFP_NOWARN'";
     let run = tiny(commands);
     assert!(run.out.contains(" objects from 0x"), "{}", run.out);
-    run.complains(1, "objects of 5000: out of memory");
+    run.complains(1, "objects of 5000; those are held: out of memory");
+    let run = tiny("cache create big 60K; fill; fill GFP_ATOMIC; cache alloc big 2");
+    run.complains(1, "cache: 0 objects of 2: out of memory");
 }
 
 /// A213

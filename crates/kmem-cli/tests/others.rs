@@ -110,6 +110,28 @@ fn the_numbers_of_the_demo_add_up() {
     assert_eq!(tables[0], tables[2], "{out}");
 }
 
+/// A command's result is of that command: the tour does nothing beforehand that would leave it nothing.
+#[test]
+fn the_demo_gives_back_before_it_counts() {
+    let out = kmem(&["demo"]).well();
+    let lines: Vec<&str> = out.lines().collect();
+    let drains: Vec<usize> =
+        (0..lines.len()).filter(|line| lines[*line] == "kmem> drain").collect();
+    assert_eq!(drains.len(), 2, "{out}");
+    for at in &drains {
+        assert_eq!(lines[at - 2], "kmem> cache shrink all", "{out}");
+        let (left, rest) = lines[at + 1].split_once(" pages left the CPUs' lists; ").unwrap();
+        assert!(left.parse::<u64>().unwrap() > 0 && rest.ends_with(" pages free"), "{out}");
+    }
+    // A remark stands before each group of commands, and groups begin with an empty line.
+    let groups = out.split("\n\n").filter(|group| group.contains("kmem> "));
+    assert!(groups.clone().count() >= 10, "{out}");
+    for group in groups {
+        let first = group.trim_start().chars().next().unwrap();
+        assert!(first.is_ascii_uppercase() || first.is_ascii_digit(), "{group}");
+    }
+}
+
 #[test]
 fn the_demo_holds_what_it_claims() {
     let folder = Folder::new();

@@ -104,6 +104,18 @@ fn a_message_is_shown_once_at_a_prompt() {
     assert!(screen.contains("warning: "), "{screen}");
 }
 
+/// A command that takes long shows how far it is, and takes the bar away before its result.
+#[test]
+fn a_bar_shows_how_far_many_objects_are() {
+    let mut session = Session::boot();
+    session.enter("cache create many 8; cache alloc many 200000; exit");
+    session.expect("% ");
+    session.expect("\u{1b}[2K");
+    session.expect("200000 objects from 0x");
+    let (screen, status) = session.end();
+    assert_eq!(status, Some(0), "{screen}");
+}
+
 /// Lines that are pasted together, or typed while a command runs, are run one after the other.
 #[test]
 fn lines_typed_ahead_are_not_lost() {

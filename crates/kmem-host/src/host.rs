@@ -7,16 +7,16 @@
 use std::fmt;
 use std::io::Write as _;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use kmem::platform::{
     Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled,
-    PageMap, PageMapError, Sleep, TemporaryMap, WakeReason,
+    Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, WakeReason,
 };
-use kmem::{CpuId, MAX_CPUS, NodeMask, Pfn, PhysAddr, VirtAddr};
+use kmem::{CpuId, MAX_CPUS, Mm, NodeMask, Pfn, PhysAddr, Reclaim, VirtAddr};
 use rustix::io::Errno;
 
 use crate::cpu::{Cpus, VirtualCpu};
@@ -46,6 +46,20 @@ pub struct Host<const SHIFT: u32 = 12> {
     /// When the machine was made.
     start: Instant,
     echo: AtomicBool,
+    /// The manager that runs on this, which knows what caches are called.
+    manager: OnceLock<Weak<dyn CacheNames + Send + Sync>>,
+}
+
+/// What knows what caches are called, whatever reclaims its memory.
+trait CacheNames {
+    /// The name of the cache with this number.
+    fn cache_name(&self, number: u16) -> Option<Line>;
+}
+
+impl<const SHIFT: u32, R: Reclaim> CacheNames for Mm<Host<SHIFT>, R> {
+    fn cache_name(&self, number: u16) -> Option<Line> {
+        Mm::cache_name(self, number).map(|name| Line::new(format_args!("{name}")))
+    }
 }
 
 impl<const SHIFT: u32> Host<SHIFT> {
@@ -68,8 +82,38 @@ impl<const SHIFT: u32> Host<SHIFT> {
             misuses: Journal::new(),
             start: Instant::now(),
             echo: AtomicBool::new(false),
+            manager: OnceLock::new(),
             cpus,
         })
+    }
+
+    /// Says which manager runs on this: reports name its caches from then on.
+    pub(crate) fn set_manager<R: Reclaim + Send + 'static>(&self, mm: &Arc<Mm<Self, R>>) {
+        let manager: Weak<Mm<Self, R>> = Arc::downgrade(mm);
+        // There is one manager, and it is told of once.
+        let _ = self.manager.set(manager);
+    }
+
+    /// A report as a line, with the name of the cache that it is about beside the cache's number.
+    fn line_of(&self, report: &Misuse<'_>) -> Line {
+        let plain = Line::new(format_args!("{report}"));
+        let (There::Object { cache, .. } | There::Overwritten(Overwritten { cache, .. })) =
+            report.there
+        else {
+            return plain;
+        };
+        // It is the manager that calls, so this handle of it is not the last to go.
+        let manager = self.manager.get().and_then(Weak::upgrade);
+        let number = Line::new(format_args!("cache {cache} "));
+        match (
+            manager.and_then(|manager| manager.cache_name(cache)),
+            plain.as_str().split_once(number.as_str()),
+        ) {
+            (Some(name), Some((before, after))) => {
+                Line::new(format_args!("{before}{}({}) {after}", number.as_str(), name.as_str()))
+            }
+            _ => plain,
+        }
     }
 
     /// Whether messages also go to standard error as they come.
@@ -228,8 +272,9 @@ impl<const SHIFT: u32> Hooks for Host<SHIFT> {
     }
 
     fn misuse(&self, report: &Misuse<'_>) {
-        self.misuses.write(Line::new(format_args!("{report}")));
-        self.log(Level::Error, format_args!("{report}"));
+        let line = self.line_of(report);
+        self.misuses.write(line);
+        self.log(Level::Error, format_args!("{}", line.as_str()));
     }
 }
 

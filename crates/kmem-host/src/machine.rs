@@ -29,7 +29,8 @@ use crate::{error, local};
 /// Whatever allocates or frees runs on a CPU: within [`Machine::run_on`], [`Machine::run`], a task
 /// of [`Machine::spawn`], or an interrupt handler.
 pub struct Machine<const SHIFT: u32 = 12, R: Reclaim = NoReclaim> {
-    mm: Mm<Host<SHIFT>, R>,
+    /// In an `Arc` so that its platform can ask it what caches are called.
+    mm: Arc<Mm<Host<SHIFT>, R>>,
     description: Description,
     /// Runs the interrupts of idle CPUs.
     controller: Option<JoinHandle<()>>,
@@ -41,7 +42,7 @@ pub struct Machine<const SHIFT: u32 = 12, R: Reclaim = NoReclaim> {
     hotplug: Mutex<()>,
 }
 
-impl<const SHIFT: u32, R: Reclaim + Default> Machine<SHIFT, R> {
+impl<const SHIFT: u32, R: Reclaim + Default + Send + 'static> Machine<SHIFT, R> {
     /// Boots a machine. All of its CPUs are online afterwards.
     ///
     /// # Errors
@@ -59,7 +60,10 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// # Errors
     ///
     /// As [`Machine::boot`].
-    pub fn boot_with(description: &Description, reclaim: R) -> Result<Arc<Self>, HostError> {
+    pub fn boot_with(description: &Description, reclaim: R) -> Result<Arc<Self>, HostError>
+    where
+        R: Send + 'static,
+    {
         description.check()?;
         if description.page_shift != SHIFT {
             return Err(HostError::PageShift { described: description.page_shift, built: SHIFT });
@@ -68,8 +72,10 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
         let resource = |what| move |reason: Errno| HostError::Resource { what, reason };
         let host = Host::new(description).map_err(resource("memory for the machine"))?;
         let cpus = Arc::clone(&host.cpus);
+        let mm = Arc::new(Mm::with_reclaim(host, reclaim));
+        mm.platform().set_manager(&mm);
         let mut machine = Machine {
-            mm: Mm::with_reclaim(host, reclaim),
+            mm,
             description: description.clone(),
             controller: None,
             used_at_boot: 0,

@@ -140,7 +140,7 @@ impl Mappings {
         // SAFETY: the range is this value's reservation, and the caller has done with it.
         if let Err(error) = unsafe { unmap(address, count << self.page_shift) } {
             // Cutting a run takes two mappings more, for which room is kept.
-            panic!("cannot unmap {count} pages at {address:#x}: {error}");
+            panic!("cannot unmap at {address:#x}, pages: {count}: {error}");
         }
         let Range { start, end } = self.indices(address, count);
         let pages = self.pages.all();

@@ -121,10 +121,11 @@ impl fmt::Display for ScullError {
         match self {
             ScullError::NoMemory(error) => error.fmt(f)?,
             ScullError::NoCache(error) => write!(f, "the cache cannot be made: {error}")?,
-            ScullError::OverQuota { held, needed, quota } => write!(
-                f,
-                "over the device's quota of {quota} bytes: it holds {held} and needs {needed} more"
-            )?,
+            ScullError::OverQuota { held, needed, quota } => {
+                let bytes = if *quota == 1 { "byte" } else { "bytes" };
+                write!(f, "over the device's quota of {quota} {bytes}: ")?;
+                write!(f, "it holds {held} and needs {needed} more")?
+            }
             ScullError::ReadOnly { module, name } => {
                 write!(f, "{name} is set when {module} is loaded, not later")?
             }

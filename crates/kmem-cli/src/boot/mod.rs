@@ -42,7 +42,8 @@ Examples:
 `kmem machines NAME` prints a machine file to begin with.
 
 Exit status: 0 all went well; 1 a command was understood and failed; 2 the input makes no sense;
-3 at the end memory was missing or corrupted; 141 nobody reads the output any more.
+3 at the end memory was missing or corrupted; 4 the machine's kernel panicked, as it does for a
+cache that must be made (`panic`) and cannot; 141 nobody reads the output any more.
 All names of commands are looked up before the first command of a text runs; what is wrong with a
 command's arguments is found (2) when its turn comes. At a prompt what fails is told and does not
 count: the status is 0, or 3. Ctrl-C during a command ends the process without the check of memory.";

@@ -56,11 +56,16 @@ impl<'m, const SHIFT: u32> Guide<'m, SHIFT> {
         self.machine.run(|| FreeLists::take(self.machine.mm()))
     }
 
-    /// Shows the free lists.
+    /// Has caches and CPUs give back the pages that nobody uses, which would be missing in the table.
+    pub fn give_back(&mut self) -> Result<(), Exit> {
+        self.command("cache shrink all")?;
+        self.command("drain")
+    }
+
+    /// Shows the free lists, after [`Guide::give_back`].
     pub fn show_lists(&mut self) -> Result<FreeLists, Exit> {
-        // What caches keep and nobody uses would be missing in the table.
+        // The commands shrink once; what comes of that may let another slab go.
         let lists = self.lists();
-        self.command("drain")?;
         self.command("cat /proc/buddyinfo")?;
         Ok(lists)
     }

@@ -50,24 +50,29 @@ impl Tour<'_> {
         say(format_args!("{COMMAND}$ kmem boot --machine default{COMMAND:#}"))?;
         say(format_args!("{}", guide.machine.title()))?;
         guide.remark(
-            "How many blocks of 1, 2, 4 ... 1024 free pages each zone has. Each CPU keeps some more \
-             on lists\nof its own; `drain` empties them, and then free pages lie in the largest \
-             blocks that they can form.\nWhat each CPU keeps of kmalloc's sizes for its next requests has \
-             been taken before.",
+            "Caches keep slabs in which no object is in use, and CPUs keep lists of free pages: so the next\n\
+             requests are quick. Both are asked to give these back, so that all free pages are counted.",
         )?;
+        // What CPUs keep of kmalloc once they have used it would be missing in the later tables.
         guide.warm_up()?;
+        guide.give_back()?;
+        guide.remark(
+            "This is what is free: how many blocks of 1, 2, 4 ... 1024 pages each zone has. Neighbours \
+             that are\nfree have merged to the largest blocks that they can form.",
+        )?;
         let before = guide.show_lists()?;
         let slabs = guide.slab_pages();
 
         guide.remark(
-            "A driver of Linux Device Drivers: /dev/scullp0 to 3 keep in whole pages what is \
-             written to them.",
+            "A driver of the book Linux Device Drivers is loaded: its devices scullp0 to scullp3 keep \
+             in whole\npages what is written to them.",
         )?;
         guide.command("insmod scullp")?;
         guide.command("ls /dev")?;
 
         guide.remark(format_args!(
-            "Into the device and back again: {}, one page allocated for each {page}.",
+            "A file of {} is copied into the device and out of it again, and compared.\n\
+             The driver allocates a page for each {page} of them.",
             Count(self.sample.bytes, "byte")
         ))?;
         guide.command(&format!("time cp {file} /dev/scullp0"))?;
@@ -75,11 +80,15 @@ impl Tour<'_> {
         guide.command(&format!("cmp {file} {copy}"))?;
         guide.held("what came back is what went in")?;
 
-        guide.remark("Where the driver keeps it: its lists, and the addresses of its pages.")?;
+        guide.remark(
+            "The driver shows where it keeps the file: the items of its list, and the addresses of its \
+             pages.",
+        )?;
         let sets = file_pages.div_ceil(500);
         guide.command(&format!("head -{} /proc/scullpmem", sets + 5))?;
 
         guide.remark("The same table as above, now that the file lies in the machine's memory.")?;
+        guide.give_back()?;
         let taken = before.pages().saturating_sub(guide.show_lists()?.pages());
         let slabs = guide.slab_pages().saturating_sub(slabs);
         guide.remark(format_args!(
@@ -100,8 +109,8 @@ impl Tour<'_> {
         guide.command("wrong_free double")?;
         guide.check("the double free was reported", guide.machine.misuses() == reports + 1)?;
         guide.remark(
-            "Another: a byte is written behind an object, of a cache with red zones. It is found \
-             when the\nobject is freed, and said is what was there, and who had it.",
+            "Another bug: a byte is written behind an object of a cache with red zones. It is found when \
+             the\nobject is freed; the report says what was found there, and who had the object.",
         )?;
         guide.command("overrun behind")?;
         guide.check("the overrun was reported", guide.machine.misuses() == reports + 2)?;
@@ -116,7 +125,8 @@ impl Tour<'_> {
         guide.held("nothing was lost, handed out twice or overwritten")?;
 
         guide.remark(
-            "All drivers are unloaded: every page is back, and the blocks have merged again.",
+            "All drivers are unloaded, and the last command had caches and CPUs give back what they keep:\n\
+             every page is back, and the blocks have merged again.",
         )?;
         let after = guide.show_lists()?;
         guide.check("the free lists are as at the start", before.difference(&after).is_none())
@@ -129,8 +139,8 @@ impl Tour<'_> {
         guide.remark(
             "The drivers of the book differ in where their memory comes from: scull's from kmalloc, 4000 \
              bytes\na piece, scullc's from a slab cache of its own, scullp's are pages. The book copies \
-             4 MB from one\ndevice to another and looks at the clock. Here the work and the memory are \
-             counted.",
+             4 MB from one\ndevice to another and looks at the clock. Here it is counted how often memory is \
+             asked for, how many\npages both devices take, and how much of the file is in each.",
         )?;
         guide.command("rmmod scullp")?;
         let scull = copy(guide, "scull", &file, bytes)?;

@@ -5,7 +5,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use kmem::{CacheError, CacheFlags, GFP_KERNEL};
+use kmem::platform::DirectMap;
+use kmem::{CacheError, CacheFlags, CacheId, GFP_KERNEL};
 
 use super::objects::{OwnCache, address, free_wrongly, pointer, size};
 use super::pages::gfp;
@@ -20,10 +21,12 @@ pub(super) const fn cache<S: System>() -> Command<S> {
                 cache create NAME SIZE [align=BYTES] [FLAG]...    make a cache\n\
                 cache alloc NAME [COUNT [FLAGS]]                  take objects and hold them\n\
                 cache free NAME ADDRESS|all                       give objects back\n\
-                cache shrink NAME|all                             give the pages of empty slabs back\n\
-                cache validate NAME|all                           look for overwritten bytes\n\
                 cache destroy NAME                                end a cache with no object in use\n\
                 cache list                                        the caches that were made here\n\
+                cache shrink NAME|all                             give the pages of empty slabs back\n\
+                cache validate NAME|all                           look for overwritten bytes\n\
+                shrink and validate take any cache of the machine, such as kmalloc-64; `validate all`\n\
+                looks at those that were made here. The others take these alone.\n\
                 FLAG is hwalign (objects begin at cache lines), dma, reclaim (the pages count as\n\
                 reclaimable), noreap (`cache shrink all` passes it over) or panic (creation must not\n\
                 fail); and to find bugs poison (free objects have known bytes), redzone (and so has\n\
@@ -88,9 +91,10 @@ fn create<S: System>(
     }
     let made = shell.system.mm().kmem_cache_create(name, bytes, align, flags, None, None);
     let id = made.map_err(|error| match error {
-        CacheError::Name(_) | CacheError::Size { .. } | CacheError::Align(_) => {
-            Failure::Usage(error.to_string())
-        }
+        CacheError::Name(_)
+        | CacheError::Size { .. }
+        | CacheError::Align(_)
+        | CacheError::MapAlign(_) => Failure::Usage(error.to_string()),
         error => Failure::Failed(error.to_string()),
     })?;
     let new = OwnCache { name: name.into(), id, size: bytes, objects: BTreeSet::new() };
@@ -103,16 +107,35 @@ fn find<S: System>(shell: &Shell<'_, S>, name: &str) -> Result<usize, Failure> {
     let caches = &shell.objects.caches;
     caches.iter().position(|cache| cache.name == name).ok_or_else(|| {
         let others = shell.system.mm().caches().any(|cache| cache.name.as_str() == name);
-        Failure::Failed(if others {
-            format!("cache {name} was not made here: its objects are others' business")
+        if others {
+            let message =
+                format!("cache {name} was not made here: only shrink and validate take it");
+            Failure::Failed(message)
         } else {
-            format!("there is no cache {name}: `cache create {name} SIZE` makes it")
-        })
+            no_such_cache(name)
+        }
     })
+}
+
+/// The handle of a cache, whoever made it.
+///
+/// # Safety
+///
+/// It is used to shrink and to validate the cache, and for nothing else.
+unsafe fn any<S: System>(shell: &Shell<'_, S>, name: &str) -> Result<CacheId, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { shell.system.mm().find_cache(name) }.ok_or_else(|| no_such_cache(name))
+}
+
+fn no_such_cache(name: &str) -> Failure {
+    Failure::Failed(format!("there is no cache {name}: `cache create {name} SIZE` makes it"))
 }
 
 /// How many new objects are shown one by one; of more, the first and the last.
 const SHOWN: usize = 8;
+
+/// After how many objects the progress is told: they take some milliseconds.
+const TOLD: usize = 1 << 14;
 
 fn alloc<S: System>(
     shell: &mut Shell<'_, S>,
@@ -125,35 +148,37 @@ fn alloc<S: System>(
     let gfp = flags.map_or(Ok(GFP_KERNEL), gfp)?;
     let index = find(shell, name)?;
     let mm = shell.system.mm();
+    // Memory is out after so many at the latest.
+    let room = mm.free_page_count() << <S::Platform as DirectMap>::PAGE_SHIFT;
+    let total = (count as u64).min(room / shell.objects.caches[index].size as u64);
     let mut new = Vec::new();
     let mut failed = None;
     while new.len() < count && failed.is_none() {
+        if new.len() % TOLD == TOLD - 1 {
+            shell.system.progress("objects", new.len() as u64, total);
+        }
         match mm.kmem_cache_alloc(shell.objects.caches[index].id, gfp) {
-            Ok(object) => new.push(object.as_ptr().expose_provenance()),
+            Ok(object) => {
+                let address = object.as_ptr().expose_provenance();
+                shell.objects.hold(address);
+                shell.objects.caches[index].objects.insert(address);
+                new.push(address);
+            }
             Err(error) => failed = Some(error),
         }
     }
-    for address in &new {
-        shell.objects.hold(*address);
-        shell.objects.caches[index].objects.insert(*address);
-    }
+    let got = Count(new.len() as u64, "object");
     match new[..] {
         [first, .., last] if new.len() > SHOWN => {
-            print(
-                out,
-                format_args!(
-                    "{} from {first:#x} to {last:#x}\n",
-                    Count(new.len() as u64, "object")
-                ),
-            )?;
+            print(out, format_args!("{got} from {first:#x} to {last:#x}\n"))?;
         }
         _ => new.iter().try_for_each(|at| print(out, format_args!("address {at:#x}\n")))?,
     }
     match failed {
         None => Ok(()),
         Some(error) => {
-            let got = Count(new.len() as u64, "object");
-            Err(Failure::Failed(format!("{got} of {count}: {error}")))
+            let held = if new.is_empty() { "" } else { "; those are held" };
+            Err(Failure::Failed(format!("{got} of {count}{held}: {error}")))
         }
     }
 }
@@ -189,8 +214,9 @@ fn destroy<S: System>(shell: &mut Shell<'_, S>, name: &str) -> Result<(), Failur
             shell.objects.caches.swap_remove(index);
             Ok(())
         }
-        Err(error @ CacheError::InUse(_)) => Err(Failure::Failed(format!(
-            "{name}: {error}: `cache free {name} all` gives them back"
+        Err(CacheError::InUse(objects)) => Err(Failure::Failed(format!(
+            "{name}: still in use: {}; `cache free {name} all` gives all back",
+            Count(objects, "object")
         ))),
         Err(error) => Err(Failure::Failed(format!("{name}: {error}"))),
     }
@@ -204,7 +230,8 @@ fn shrink<S: System>(
     let mm = shell.system.mm();
     let pages = match name {
         "all" => mm.shrink_caches(),
-        name => mm.kmem_cache_shrink(shell.objects.caches[find(shell, name)?].id),
+        // SAFETY: the cache is shrunk.
+        name => mm.kmem_cache_shrink(unsafe { any(shell, name) }?),
     };
     print(out, format_args!("gave {} back\n", Count(pages, "page")))
 }
@@ -215,21 +242,29 @@ fn validate<S: System>(
     out: &mut dyn Sink,
 ) -> Result<(), Failure> {
     if name != "all" {
-        find(shell, name)?;
+        // SAFETY: the cache is validated.
+        return validate_one(shell, name, unsafe { any(shell, name) }?, out);
     }
-    let wanted = |cache: &&OwnCache| name == "all" || cache.name == name;
-    shell.objects.caches.iter().filter(wanted).try_for_each(|OwnCache { name, id, .. }| {
-        let found = shell.system.mm().kmem_cache_validate(*id);
-        let found = found.map_err(|error| format!("{name}: {error}"))?;
-        let objects = Count(found.objects, "object");
-        if found.wrong + found.records == 0 {
-            return print(out, format_args!("{name}: {objects}, nothing is wrong\n"));
-        }
-        let records = Count(found.records, "slab record");
-        let wrong = format!("{} of {objects} and {records} were overwritten", found.wrong);
-        let last = shell.system.last_misuse().unwrap_or_default();
-        Err(Failure::Failed(format!("{name}: {wrong}; the latest: {last}")))
-    })
+    let own = &shell.objects.caches;
+    own.iter().try_for_each(|OwnCache { name, id, .. }| validate_one(shell, name, *id, out))
+}
+
+fn validate_one<S: System>(
+    shell: &Shell<'_, S>,
+    name: &str,
+    id: CacheId,
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
+    let found = shell.system.mm().kmem_cache_validate(id);
+    let found = found.map_err(|error| format!("{name}: {error}"))?;
+    let objects = Count(found.objects, "object");
+    if found.wrong + found.records == 0 {
+        return print(out, format_args!("{name}: {objects}, nothing is wrong\n"));
+    }
+    let records = Count(found.records, "slab record");
+    let wrong = format!("{} of {objects} and {records} were overwritten", found.wrong);
+    let last = shell.system.last_misuse().unwrap_or_default();
+    Err(Failure::Failed(format!("{name}: {wrong}; the latest: {last}")))
 }
 
 fn list<S: System>(shell: &Shell<'_, S>, out: &mut dyn Sink) -> Result<(), Failure> {

@@ -202,7 +202,8 @@ pub(super) const fn krealloc<S: System>() -> Command<S> {
     Command {
         name: "krealloc",
         usage: "krealloc ADDRESS SIZE [FLAGS]",
-        about: "make memory of kmalloc's larger or smaller; it may move",
+        about: "make memory of kmalloc's larger or smaller; it may move\n\
+                0 bytes are refused: kfree gives memory back.",
         example: "krealloc 0x7f0000001000 4K",
         run: run_krealloc,
     }
@@ -221,6 +222,10 @@ fn run_krealloc<S: System>(
     let mm = shell.system.mm();
     if !shell.objects.memory.contains_key(&address) {
         return Err(Failure::Failed(format!("kmalloc handed nothing out here at {address:#x}")));
+    }
+    if asked == 0 {
+        let message = format!("memory of 0 bytes is none: `kfree {address:#x}` gives it back");
+        return Err(Failure::Failed(message));
     }
     // SAFETY: by the invariant the memory is the user's alone; it is known by its new address below.
     let moved = unsafe { mm.krealloc(pointer(address), asked, gfp) };

@@ -132,7 +132,7 @@ pub(super) const fn drain<S: System>() -> Command<S> {
     Command {
         name: "drain",
         usage: "drain",
-        about: "give back what fill took, and empty the per-CPU lists",
+        about: "give back what fill took, and empty the CPUs' lists of free pages",
         example: "drain",
         run: run_drain,
     }
@@ -147,15 +147,13 @@ fn run_drain<S: System>(
     let mm = shell.system.mm();
     // First, as some of what `fill` took goes to those lists when it is freed.
     let listed = drain_lists(mm);
-    let filled = Count(shell.fill.drain(mm)?, "page");
+    let filled = shell.fill.drain(mm)?;
     drain_lists(mm);
-    let free = mm.free_page_count();
-    print(
-        out,
-        format_args!(
-            "gave back {filled} that fill held; {listed} left the CPUs' lists; {free} free\n"
-        ),
-    )
+    if filled > 0 {
+        print(out, format_args!("gave back {} that fill held; ", Count(filled, "page")))?;
+    }
+    let free = Count(mm.free_page_count(), "page");
+    print(out, format_args!("{listed} left the CPUs' lists; {free} free\n"))
 }
 
 /// Empties the per-CPU lists, and answers how many pages left them.

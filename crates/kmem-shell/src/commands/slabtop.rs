@@ -17,7 +17,9 @@ pub(super) const fn slabtop<S: System>() -> Command<S> {
         usage: "slabtop [size|active|objects|slabs|object|waste|name]",
         about: "show the caches that have memory, largest first, or by another key\n\
                 size: bytes in memory; active: objects in use; objects: all of them; slabs: how many;\n\
-                object: bytes of one; waste: bytes in memory that are in no object in use; name.",
+                object: bytes of one; waste: bytes in memory that are in no object in use; name.\n\
+                In use is what callers hold, and what the manager does: its own tables (magazines,\n\
+                records of slabs) are objects of kmalloc's caches. What CPUs keep at hand is not.",
         example: "slabtop active",
         run: run_slabtop,
     }

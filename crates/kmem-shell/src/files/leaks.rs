@@ -6,6 +6,8 @@ use alloc::string::{String, ToString};
 
 use kmem::{Mm, Platform, Reclaim};
 
+use crate::Count;
+
 /// What the code below a folder has allocated and holds, a line a call; `None` where it is nothing
 /// (A162). Caches that keep owners know: see the machine's key `slab_debug`.
 pub(super) fn leaks<P: Platform, R: Reclaim>(mm: &Mm<P, R>, folder: &str) -> Option<String> {
@@ -21,7 +23,7 @@ pub(super) fn leaks<P: Platform, R: Reclaim>(mm: &Mm<P, R>, folder: &str) -> Opt
         }
     });
     let lines = calls.into_iter().map(|((file, line, cache), (objects, bytes))| {
-        format!("{objects} of {cache}, {bytes} bytes, allocated at {file}:{line}")
+        format!("{objects} of {cache}, {}, allocated at {file}:{line}", Count(bytes, "byte"))
     });
     lines.reduce(|all, line| format!("{all}; {line}"))
 }
@@ -53,5 +55,9 @@ mod tests {
         // SAFETY: the test's own.
         held.into_iter().for_each(|memory| unsafe { mm.kfree(memory.as_ptr()) });
         assert_eq!(leaks(&mm, folder), None);
+        let byte = mm.kmalloc(1, GFP_KERNEL).unwrap();
+        assert!(leaks(&mm, folder).unwrap().starts_with("1 of kmalloc-8, 1 byte, allocated at "));
+        // SAFETY: the test's own.
+        unsafe { mm.kfree(byte.as_ptr()) };
     }
 }

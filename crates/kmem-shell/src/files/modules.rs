@@ -6,11 +6,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use kmem::Mm;
+use kmem::{CacheError, Mm};
 use scull::{Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError, SlabCache};
 
 use super::leaks::leaks;
-use crate::System;
+use crate::{Failure, System};
 
 /// A loaded module, which a file that is open on one of its devices shares.
 pub(crate) type Loaded<'m> = Arc<dyn Driver + 'm>;
@@ -56,16 +56,25 @@ impl<'m> Modules<'m> {
         system: &'m S,
         name: &str,
         settings: &[String],
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let (kind, load) = known::<S>(name)?;
         if self.find(name).is_some() {
-            return Err(format!("{name} is loaded already; `rmmod {name}` unloads it"));
+            let message = format!("{name} is loaded already; `rmmod {name}` unloads it");
+            return Err(Failure::Failed(message));
         }
         let mut parameters = kind.defaults;
         for setting in settings {
             set(kind, &mut parameters, setting)?;
         }
-        let module = load(system.mm(), parameters).map_err(|e| format!("{name}: {e}"))?;
+        let module = load(system.mm(), parameters).map_err(|error| {
+            let message = format!("{name}: {error}");
+            match error {
+                ScullError::BadParameter { .. } | ScullError::NoCache(CacheError::Size { .. }) => {
+                    Failure::Usage(message)
+                }
+                _ => Failure::Failed(message),
+            }
+        })?;
         self.loaded.insert(0, module);
         Ok(())
     }
@@ -74,16 +83,19 @@ impl<'m> Modules<'m> {
     ///
     /// A module that leaves something behind is told of, with who allocated it, if no other is loaded
     /// whose it could be (A162).
-    pub(crate) fn unload<S: System>(&mut self, system: &S, name: &str) -> Result<(), String> {
+    pub(crate) fn unload<S: System>(&mut self, system: &S, name: &str) -> Result<(), Failure> {
         known::<S>(name)?;
         let at = self.loaded.iter().position(|module| module.kind().name == name);
         let at = at.ok_or_else(|| format!("{name} is not loaded; `lsmod` lists what is"))?;
         if Arc::strong_count(&self.loaded[at]) > 1 {
-            return Err(format!("{name} is in use: a file is open on one of its devices"));
+            let message = format!("{name} is in use: a file is open on one of its devices");
+            return Err(Failure::Failed(message));
         }
         self.loaded.remove(at);
         let left = if self.loaded.is_empty() { leaks(system.mm(), scull::SOURCE) } else { None };
-        left.map_or(Ok(()), |left| Err(format!("{name} is unloaded and has leaked: {left}")))
+        left.map_or(Ok(()), |left| {
+            Err(Failure::Failed(format!("{name} is unloaded and has leaked: {left}")))
+        })
     }
 
     pub(crate) fn unload_all(&mut self) {
@@ -117,21 +129,23 @@ pub(crate) fn kinds<S: System>() -> impl Iterator<Item = &'static Kind> {
     available::<S>().into_iter().map(|(kind, _)| kind)
 }
 
-fn known<'m, S: System>(name: &str) -> Result<(&'static Kind, Load<'m, S>), String> {
+fn known<'m, S: System>(name: &str) -> Result<(&'static Kind, Load<'m, S>), Failure> {
     available::<S>().into_iter().find(|(kind, _)| kind.name == name).ok_or_else(|| {
         let names: Vec<_> = kinds::<S>().map(|kind| kind.name).collect();
-        format!("there is no module {name}; there are {}", names.join(", "))
+        Failure::Usage(format!("there is no module {name}; there are {}", names.join(", ")))
     })
 }
 
-fn set(kind: &Kind, parameters: &mut Parameters, setting: &str) -> Result<(), String> {
+fn set(kind: &Kind, parameters: &mut Parameters, setting: &str) -> Result<(), Failure> {
     let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
     let place = parameters.by_name(kind, name).filter(|_| setting.contains('='));
     let place = place.ok_or_else(|| {
         let names = kind.defaults.named(kind).map(|(name, _)| format!("{name}=N"));
-        format!("{setting} is no parameter of {}; give {}", kind.name, names.join(", "))
+        let message =
+            format!("{setting} is no parameter of {}; give {}", kind.name, names.join(", "));
+        Failure::Usage(message)
     })?;
-    *place = number(setting, value)?;
+    *place = number(setting, value).map_err(Failure::Usage)?;
     Ok(())
 }
 

@@ -79,6 +79,7 @@ impl fmt::Display for CacheError {
             }
             CacheError::NoSuchCache => f.write_str("there is no such cache any more"),
             CacheError::Kmalloc => f.write_str("the caches of kmalloc stay"),
+            CacheError::InUse(1) => f.write_str("an object of the cache is in use"),
             CacheError::InUse(objects) => write!(f, "{objects} of the cache's objects are in use"),
         }
     }
@@ -308,7 +309,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Says in the log which objects are in the way of a destruction.
     fn name_leaks(&self, cache: &Cache, kind: &Kind, of: Shared<'_, P>, in_use: u64) {
         let log = |message: fmt::Arguments<'_>| self.platform.log(Level::Error, message);
-        log(format_args!("cache {}: {in_use} objects are in use, it is not destroyed", kind.name));
+        log(format_args!("cache {} is not destroyed, objects in use: {in_use}", kind.name));
         let mut left = NAMED;
         for slabs in cache.nodes() {
             slabs.each_held(of, |object| {

@@ -3,7 +3,7 @@
 use super::super::Mm;
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::slab::{CacheName, CpuCache, SlabCounts};
+use crate::slab::{CacheId, CacheName, CpuCache, SlabCounts};
 use crate::{CacheFlags, CpuId, Order};
 
 /// What there is of a cache (A213).
@@ -41,6 +41,36 @@ impl CacheInfo {
 }
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// The name of the cache that has a number, as reports of misuse give it; `None` where there is
+    /// none, or one that is being destroyed.
+    ///
+    /// A number is another cache's once its cache is destroyed: ask while the report is made. Any
+    /// context, that of [`Hooks::misuse`](crate::platform::Hooks::misuse) too. Cost: constant.
+    pub fn cache_name(&self, number: u16) -> Option<CacheName> {
+        let cache = self.tables()?.caches().get(usize::from(number))?.pin()?;
+        Some(cache.kind().name)
+    }
+
+    /// The handle of a cache by its name (A190), whoever made it; `None` where there is none, or one
+    /// that is being destroyed.
+    ///
+    /// It is for what changes nothing for the cache's users: [`Mm::kmem_cache_shrink`] and
+    /// [`Mm::kmem_cache_validate`]. Any context. Cost: all places for caches.
+    ///
+    /// # Safety
+    ///
+    /// The handle of a cache that others made is passed to these two alone: its objects, and its end, are
+    /// the business of who made it, who may be destroying it meanwhile.
+    pub unsafe fn find_cache(&self, name: &str) -> Option<CacheId> {
+        let places = self.tables()?.caches().iter().enumerate();
+        let mut named = places.filter_map(|(number, place)| {
+            let cache = place.pin()?;
+            let generation = cache.generation().filter(|_| cache.kind().name.as_str() == name)?;
+            Some(CacheId { number: number as u16, generation })
+        });
+        named.next()
+    }
+
     /// All caches, those of kmalloc first.
     ///
     /// Any context but NMI, where some may be left out. Cost: all places for caches, and for each
