@@ -584,3 +584,27 @@ fn a_slab_goes_when_no_nmi_handler_is_at_its_objects() {
         });
     }
 }
+
+/// A CPU meets a request to drain when slabs are marked, and it is asked again: it has acknowledged the
+/// departure, or knows that it was asked.
+#[test]
+fn a_request_to_drain_that_comes_meanwhile_is_not_lost() {
+    loom::model(|| {
+        let slab = Arc::new((CpuSection::new(), Departures::new()));
+        slab.0.request();
+        let drains = {
+            let slab = slab.clone();
+            thread::spawn(move || {
+                let acknowledged = Acknowledged::new(0);
+                if slab.0.take_request() {
+                    acknowledged.set(slab.1.announced());
+                }
+                acknowledged.get()
+            })
+        };
+        let departure = slab.1.announce();
+        slab.0.request();
+        let acknowledged = drains.join().unwrap();
+        assert!(acknowledged >= departure || slab.0.is_requested());
+    });
+}

@@ -21,7 +21,7 @@ pub enum CpuError {
     Online(CpuId),
     /// It is not online.
     Offline(CpuId),
-    /// It is at its lists: the call was made by an interrupt handler that arrived there.
+    /// It is at its lists or magazines: the call was made by an interrupt handler that arrived there.
     Busy(CpuId),
 }
 
@@ -83,7 +83,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.set_area(cpu, None);
         self.drain(area, &mut entered);
         drop(entered);
-        self.take_cpu_caches(tables, cpu);
+        if !self.take_cpu_caches(tables, cpu) {
+            self.set_area(cpu, tables.area(cpu));
+            return Err(CpuError::Busy(cpu));
+        }
         Ok(())
     }
 

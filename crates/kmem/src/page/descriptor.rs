@@ -378,6 +378,12 @@ impl Descriptor {
         self.set(PageFlags::Objects);
     }
 
+    /// Whether [`Descriptor::set_slab`] said something, which then is seen.
+    pub(crate) fn is_slab(&self) -> bool {
+        // Acquire pairs with the Release in `set`.
+        self.flags.load(Acquire) & PageFlags::Objects.bit() != 0
+    }
+
     /// What [`Descriptor::set_slab`] said.
     #[inline(always)]
     pub(crate) fn slab(&self) -> SlabView {

@@ -128,6 +128,10 @@ impl CtorFlags {
 /// A constructor is called once for each object when a slab is made, and not when an object is handed
 /// out; a destructor, once for each when the slab's pages go (A201 to A203). An object is freed as it
 /// was constructed.
+///
+/// A destructor runs where memory is sought, or where the last CPU comes by that a slab waited for: in
+/// the midst of any call that allocates or frees. [`CtorFlags::ATOMIC`] says where it must not sleep.
+/// It does not shrink caches: that would call it again.
 pub type Ctor = fn(NonNull<u8>, CacheId, CtorFlags);
 
 /// What the objects of a cache are like.
@@ -188,7 +192,7 @@ impl Cache {
     ) -> Cache {
         Cache {
             front,
-            pins: AtomicU32::new(0),
+            pins: AtomicU32::new(CLAIMED | VACANT),
             kind: UnsafeCell::new(None),
             nodes,
             node_count,
@@ -228,27 +232,16 @@ impl Cache {
         unsafe { (*self.kind.get()).as_ref() }
     }
 
-    /// Takes a place without a cache, for whoever is to make one: nobody else gets it until `open` or
-    /// `release`.
+    /// Takes a place without a cache, for whoever is to make one: nobody else gets it until it is
+    /// released again.
     pub(crate) fn claim(&self) -> bool {
-        // Acquire pairs with the Release in `close`: what its last cache did is over.
-        if self.generation().is_some()
-            || self.pins.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err()
-        {
-            return false;
-        }
-        // Between the two looks somebody may have made a cache here.
-        let is_free = self.generation().is_none();
-        if !is_free {
-            self.release();
-        }
-        is_free
+        // Acquire pairs with the Release in `release`: what the last cache here did is over.
+        self.pins.fetch_and(!VACANT, Ordering::Acquire) & VACANT != 0
     }
 
-    /// Gives up a place that was claimed.
+    /// Gives up a place that this has, by `claim` or by `close`.
     pub(crate) fn release(&self) {
-        // Not a store: somebody who wants to look may have counted already, and find it claimed.
-        self.pins.fetch_sub(CLAIMED, Ordering::Release);
+        self.pins.fetch_or(VACANT, Ordering::Release);
     }
 
     /// Says what the cache is like in a place that was claimed. Answers its generation.
@@ -266,7 +259,8 @@ impl Cache {
         self.freed.store(0, Ordering::Relaxed);
         // Release pairs with the Acquire in `generation`.
         self.front.generation().store(generation.get(), Ordering::Release);
-        self.release();
+        // Not a store: somebody may have counted already who looked here in vain.
+        self.pins.fetch_and(!CLAIMED, Ordering::SeqCst);
         generation
     }
 
@@ -274,8 +268,10 @@ impl Cache {
     pub(crate) fn close(&self, wait: impl Fn()) {
         let generation = self.front.generation().load(Ordering::Relaxed);
         self.front.generation().store(generation.wrapping_add(1), Ordering::SeqCst);
-        // SeqCst, with the same in `pin`: either that one sees the generation, or this the pin.
-        while self.pins.compare_exchange(0, CLAIMED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        // From here on nobody pins it who has not yet, and nobody else gets the place: it is not vacant.
+        // SeqCst, with the same in `pin`: either that one sees the mark, or this the pin.
+        self.pins.fetch_or(CLAIMED, Ordering::SeqCst);
+        while self.pins.load(Ordering::SeqCst) != CLAIMED {
             wait();
         }
     }
@@ -284,7 +280,7 @@ impl Cache {
     pub(crate) fn reopen(&self, generation: NonZeroU32) {
         // Release pairs with the Acquire in `generation`.
         self.front.generation().store(generation.get(), Ordering::Release);
-        self.release();
+        self.pins.fetch_and(!CLAIMED, Ordering::SeqCst);
     }
 
     /// Keeps the cache that is here from being destroyed while it is looked at, and what it is like from
@@ -293,7 +289,7 @@ impl Cache {
         let before = self.pins.fetch_add(1, Ordering::SeqCst);
         let pinned = PinnedCache { cache: self };
         let live = !self.front.generation().load(Ordering::SeqCst).is_multiple_of(2);
-        (before < CLAIMED && live).then_some(pinned)
+        (before < VACANT && live).then_some(pinned)
     }
 
     /// The nodes.
@@ -335,8 +331,11 @@ impl Cache {
     }
 }
 
-/// Added to the pins by who has claimed the place.
+/// Among the pins: there is no cache here, or one that is being made or destroyed by one CPU.
 const CLAIMED: u32 = 1 << 31;
+
+/// Among the pins, with [`CLAIMED`]: nobody has the place. What is below counts who looks.
+const VACANT: u32 = 1 << 30;
 
 /// A cache that is not destroyed while this lives.
 pub(crate) struct PinnedCache<'a> {

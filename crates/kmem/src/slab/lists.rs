@@ -129,19 +129,17 @@ impl Lists {
     /// One of which an object was freed once more, and handed out for that, stays.
     pub(crate) fn depart(&mut self, map: &Memmap, settle: impl Fn()) -> Option<Pfn> {
         while let Some(head) = self.leaving.first() {
-            self.each_frame(map, head, |frame| {
-                frame.clear(PageFlags::Objects);
-            });
-            settle();
             let record = self.record(map, head);
+            // Nobody has an entry of it, so what is free stays free.
             if (0..self.objects).all(|object| record.state(object).get() == State::FREE) {
+                self.each_frame(map, head, |frame| {
+                    frame.clear(PageFlags::Objects);
+                });
+                settle();
                 self.leaving.remove(map, map.at(head));
                 self.free -= u64::from(self.objects);
                 return Some(head);
             }
-            self.each_frame(map, head, |frame| {
-                frame.set(PageFlags::Objects);
-            });
             self.revive(map);
         }
         None

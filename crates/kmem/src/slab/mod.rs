@@ -95,10 +95,14 @@ pub(crate) use debug::{Debug, TRACK};
 pub(crate) use front::Front;
 pub(crate) use geometry::Geometry;
 pub use geometry::SMALLEST_OBJECT;
+#[cfg(test)]
+pub(crate) use lists::Lists;
 pub use lists::SlabCounts;
 pub(crate) use magazine::{Entry, Magazine};
 pub(crate) use node::{NodeSlabs, flush};
 pub(crate) use record::Record;
-pub(crate) use shared::{Asked, At, Shared, slab_of};
+#[cfg(test)]
+pub(crate) use shared::At;
+pub(crate) use shared::{Asked, Seen, Shared, Sight, slab_of};
 pub(crate) use state::{ObjectState, State};
 pub use validate::Validated;

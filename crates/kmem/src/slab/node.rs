@@ -5,7 +5,7 @@ use super::leaving::{Departures, Visitors};
 use super::lists::{Lists, SlabCounts};
 use super::magazine::{Entry, Magazine};
 use super::record::Record;
-use super::shared::{Asked, Giver, Shared, record_of};
+use super::shared::{Asked, Giver, Shared, Sight, record_of};
 use super::state::State;
 use crate::page::PageFlags;
 use crate::platform::{Caller, Overwritten, Platform};
@@ -99,6 +99,27 @@ impl NodeSlabs {
     ) -> Option<T> {
         let _locked = self.locked(of)?;
         Some(work())
+    }
+
+    /// What there is at an address in a slab of this node; `None` where there is no such slab. It stays
+    /// while it is looked at.
+    pub(crate) fn see<P: Platform>(
+        &self,
+        of: Shared<'_, P>,
+        node: NodeId,
+        address: usize,
+    ) -> Option<Sight> {
+        let look = || {
+            let (head, view) = of.slab_at(address).filter(|(_, view)| view.node == node)?;
+            Some(match of.find(head, view, address) {
+                Some(at) => Sight::Object(of.seen(at)),
+                None => Sight::Inside(head, of.around(head, view, address)),
+            })
+        };
+        match self.locked(of) {
+            Some(_locked) => look(),
+            None => self.visitors.visit(look),
+        }
     }
 
     #[cold]
@@ -335,10 +356,17 @@ impl NodeSlabs {
         Some((inner.lists.counts(), inner.depot.len()))
     }
 
+    /// How many objects of the slabs are with callers.
+    pub(crate) fn held<P: Platform>(&self, of: Shared<'_, P>) -> u64 {
+        let mut count = 0;
+        self.each_held(of, |_| count += 1);
+        count
+    }
+
     /// Calls `look` for each object of the slabs that is with a caller. Under the node's lock.
     pub(crate) fn each_held<P: Platform>(&self, of: Shared<'_, P>, mut look: impl FnMut(usize)) {
         let Some(inner) = self.locked(of) else { return };
-        for (head, record) in inner.lists.in_use(of.map) {
+        for (head, record) in inner.lists.all(of.map) {
             let first = of.first(head, of.map.at(head).slab().colour);
             for object in 0..record.objects() {
                 if record.state(object).get() == State::HELD {

@@ -2,6 +2,7 @@
 
 use core::panic::Location;
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, fence};
 
 use super::debug::{Bytes, Debug};
 use super::geometry::Geometry;
@@ -23,6 +24,27 @@ pub(crate) struct At<'m> {
     pub(crate) node: NodeId,
     /// The object's byte.
     pub(crate) state: &'m ObjectState,
+}
+
+/// What was known of an object at a moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    /// The node that it lies on.
+    pub(crate) node: NodeId,
+    pub(crate) state: State,
+    /// How many bytes were asked for, where that bounds what its caller may use.
+    pub(crate) asked: Option<usize>,
+    /// Who allocated, and who freed it, where that is kept.
+    pub(crate) owners: (Option<Caller>, Option<Caller>),
+}
+
+/// What there is at an address in a slab.
+pub(crate) enum Sight {
+    /// An object that begins there.
+    Object(Seen),
+    /// None does: the first frame of the slab, and the object that the address lies in, if it lies in
+    /// one, with whether that is free.
+    Inside(Pfn, Option<(usize, bool)>),
 }
 
 /// A node of a cache, for one operation: what the cache's objects look like, and where.
@@ -76,12 +98,19 @@ impl<'a, P: Platform> Shared<'a, P> {
         }
     }
 
-    /// Where an object of the cache lies; `None` where none begins at the address.
-    pub(super) fn look(&self, address: usize) -> Option<At<'a>> {
+    /// Where an object of the cache lies; `None` where none begins at the address. For who knows that
+    /// its slab stays.
+    pub(crate) fn look<'r>(&self, address: usize) -> Option<At<'r>> {
+        let (head, view) = self.slab_at(address)?;
+        self.find(head, view, address)
+    }
+
+    /// The slab of the cache that an address lies in.
+    pub(super) fn slab_at(&self, address: usize) -> Option<(Pfn, SlabView)> {
         let phys = self.platform.virt_to_phys(VirtAddr::new(address))?;
         let (head, descriptor) = slab_of(self.map, phys.frame(P::PAGE_SHIFT)?)?;
         let view = descriptor.slab();
-        if view.cache == self.cache { self.find(head, view, address) } else { None }
+        (view.cache == self.cache).then_some((head, view))
     }
 
     /// Whether the slab is about to go that an object of a magazine is of.
@@ -99,7 +128,7 @@ impl<'a, P: Platform> Shared<'a, P> {
     }
 
     /// The object of a slab that an address lies in, and whether it is free.
-    pub(crate) fn around(
+    pub(super) fn around(
         &self,
         head: Pfn,
         view: SlabView,
@@ -178,12 +207,18 @@ impl<P: Platform> Shared<'_, P> {
         wrong: &mut impl FnMut(Overwritten),
     ) -> bool {
         let Some((debug, at)) = self.debugged(address) else { return true };
+        let state = record.state(object).get();
         // SAFETY: records of such caches have tracks.
         let asked = unsafe { record.track(object) }.asked();
         // SAFETY: an object of the cache, which is free; or what is looked at is not its holder's.
         let found =
             unsafe { if is_free { debug.check_free(at) } else { debug.check_held(at, asked) } };
         let Some((place, offset, bytes)) = found else { return true };
+        // An NMI handler that frees it says so before it writes to it: then these are its bytes.
+        fence(Ordering::Acquire);
+        if record.state(object).get() != state {
+            return true;
+        }
         wrong(self.overwritten(record, object, address, place, offset, bytes));
         // SAFETY: as above.
         unsafe { if is_free { debug.free(at) } else { debug.mend_held(at, asked) } };
@@ -220,22 +255,18 @@ impl<P: Platform> Shared<'_, P> {
         lists.give(self.map, at.head, at.object, State::DEPOT)
     }
 
-    /// Who allocated, and who freed, an object of a cache that keeps owners.
-    pub(crate) fn owners(&self, at: At<'_>) -> (Option<Caller>, Option<Caller>) {
+    /// What is known of an object whose slab stays meanwhile.
+    pub(super) fn seen(&self, at: At<'_>) -> Seen {
+        let (node, state) = (at.node, at.state.get());
         let view = self.map.at(at.head).slab();
-        match record_of(view, self.geometry.objects).filter(|_| self.debug.is_some()) {
-            // SAFETY: records of caches that are debugged have tracks.
-            Some(record) => unsafe { record.track(at.object) }.owners(),
-            None => (None, None),
-        }
-    }
-
-    /// How many bytes were asked for of an object, where that bounds what its caller may use.
-    pub(crate) fn asked(&self, at: At<'_>) -> Option<usize> {
-        self.debug.filter(|debug| debug.has_slack())?;
-        let record = record_of(self.map.at(at.head).slab(), self.geometry.objects)?;
+        let record = record_of(view, self.geometry.objects);
+        let (Some(debug), Some(record)) = (self.debug, record) else {
+            return Seen { node, state, asked: None, owners: (None, None) };
+        };
         // SAFETY: records of caches that are debugged have tracks.
-        Some(unsafe { record.track(at.object) }.asked() as usize)
+        let track = unsafe { record.track(at.object) };
+        let asked = debug.has_slack().then(|| track.asked() as usize);
+        Seen { node, state, asked, owners: track.owners() }
     }
 
     fn debugged(&self, address: usize) -> Option<(&Debug, NonNull<u8>)> {
@@ -297,7 +328,7 @@ pub(crate) fn slab_of(map: &Memmap, pfn: Pfn) -> Option<(Pfn, &Descriptor)> {
         Some(head) => (head, map.get(head)?),
         None => (pfn, descriptor),
     };
-    descriptor.has(PageFlags::Objects).then_some((head, descriptor))
+    descriptor.is_slab().then_some((head, descriptor))
 }
 
 /// The record of the slab of which this is said.

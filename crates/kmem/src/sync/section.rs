@@ -79,11 +79,8 @@ impl CpuSection {
     #[inline]
     pub fn take_request(&self) -> bool {
         // Acquire pairs with the Release in `request`. Two requests may become one: both are met
-        // by what follows.
-        self.requested.load(Ordering::Acquire) && {
-            self.requested.store(false, Ordering::Relaxed);
-            true
-        }
+        // by what follows. An exchange, since a store could hide a request that came after the look.
+        self.requested.load(Ordering::Relaxed) && self.requested.swap(false, Ordering::Acquire)
     }
 }
 

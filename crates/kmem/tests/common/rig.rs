@@ -58,6 +58,8 @@ pub struct Cpu {
     pub nodes: Cell<NodeMask>,
     /// How often the manager has called.
     pub points: Cell<u64>,
+    /// Whether what the handler came in between of could not be taken off its CPU.
+    pub was_atomic: Cell<bool>,
     pins: Cell<u32>,
     masked: Cell<bool>,
     interrupt: Cell<bool>,
@@ -83,6 +85,7 @@ thread_local! {
             memalloc: Cell::new(false),
             nodes: Cell::new(NodeMask::ALL),
             points: Cell::new(0),
+            was_atomic: Cell::new(false),
             pins: Cell::new(0),
             masked: Cell::new(false),
             interrupt: Cell::new(false),
@@ -147,6 +150,7 @@ impl Cpu {
         armed.left = armed.every.unwrap_or(0);
         self.armed.set(armed.every.map(|_| armed));
         let Some(mut handler) = self.handler.borrow_mut().take() else { return };
+        self.was_atomic.set(self.in_atomic());
         let state = (self.number.get(), self.pins.replace(0), self.masked.get());
         self.between.set(true);
         match armed.scope {

@@ -251,3 +251,35 @@ fn a_panic_while_values_are_chosen_drops_nothing_twice() {
     assert!((0..10).contains(&count.get()));
     assert_eq!(kinds(&mm), []);
 }
+
+/// A value whose drop counts, and panics where it is told to.
+struct Touchy<'c> {
+    drops: &'c Cell<u32>,
+    panics: bool,
+}
+
+impl Drop for Touchy<'_> {
+    fn drop(&mut self) {
+        self.drops.set(self.drops.get() + 1);
+        if self.panics {
+            panic!("dropped");
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_a_values_drop_drops_nothing_twice() {
+    let mm = boot(Setup::new());
+    let drops = [const { Cell::new(0) }; 8];
+    let mut list = KVec::new_in(&mm);
+    let values = drops.iter().enumerate();
+    let values = values.map(|(number, drops)| Touchy { drops, panics: number == 5 });
+    list.try_extend(values, GFP_KERNEL).unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| list.truncate(3)));
+    assert!(panicked.is_err());
+    assert_eq!(list.len(), 3, "what was to go is the list's no more");
+    drop(list);
+    assert_eq!(drops.each_ref().map(Cell::get), [1; 8]);
+    mm.shrink_caches();
+    assert_eq!(kinds(&mm), []);
+}

@@ -186,7 +186,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if magazine.len() == 0 {
             own.run_dry();
             let slabs = cache.nodes().get(own.home.index())?;
-            let stray = |entry| self.report_stray_object(entry);
+            let stray = |entry| self.report_stray_object(kind.number, entry);
             let most = batch(kind.geometry.stride);
             slabs.refill(self.shared(tables, kind), own.state, magazine, most, stray);
         }
@@ -197,7 +197,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 own.counters().count_allocated();
                 return Some(entry.object);
             }
-            self.report_stray_object(entry);
+            self.report_stray_object(kind.number, entry);
         }
     }
 
@@ -218,7 +218,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let wanted = node.unwrap_or_else(|| self.local_node(tables));
         let take = |node: NodeId| {
             let slabs = cache.nodes().get(node.index())?;
-            let stray = |entry| self.report_stray_object(entry);
+            let stray = |entry| self.report_stray_object(kind.number, entry);
             let wrong = |wrong| self.report_overwritten(wrong, asked.site);
             let object = slabs.take(self.shared(tables, kind), asked, stray, wrong)?;
             cache.count_allocated();

@@ -78,7 +78,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // Release pairs with the Acquire in `Tables::cpu_cache`.
         let null = core::ptr::null_mut();
         let put = self.alone_on_node_of(tables, cache, self.shared(tables, kind), cpu, || {
-            cell.compare_exchange(null, made.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
+            // Once more: with the lock held it is seen here that the CPU goes, or there what it has.
+            self.is_online(cpu)
+                && cell
+                    .compare_exchange(null, made.as_ptr(), Ordering::Release, Ordering::Relaxed)
+                    .is_ok()
         });
         if put != Some(true) {
             self.free_internal(tables, made.as_ptr().expose_provenance());
@@ -238,20 +242,28 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         Some(made)
     }
 
-    /// Takes what a CPU has of caches away, and gives its objects back to their slabs.
+    /// Takes what a CPU has of caches away, and gives its objects back to their slabs. Answers `false`
+    /// where it is at some of that after all, which then stays its own.
     ///
     /// The CPU does nothing, or this is the last that it does.
-    pub(in crate::mm) fn take_cpu_caches(&self, tables: &Tables, cpu: CpuId) {
+    #[must_use]
+    pub(in crate::mm) fn take_cpu_caches(&self, tables: &Tables, cpu: CpuId) -> bool {
+        let mut all = true;
         // From the last: what is taken of the others goes back to kmalloc's, which are the first.
-        for place in tables.caches().iter().rev() {
+        for (number, place) in tables.caches().iter().enumerate().rev() {
+            // What is of one that is being destroyed goes with that, done or refused.
             let Some(cache) = place.pin() else { continue };
             let Some(cell) = tables.cpu_cache_cell(cpu, place) else { continue };
             let (kind, of) = (cache.kind(), self.shared(tables, cache.kind()));
+            let there =
+                self.alone_on_node_of(tables, &cache, of, cpu, || cell.load(Ordering::Acquire));
             // SAFETY: only this takes it away, and nobody else does that for this CPU.
-            let Some(own) = (unsafe { cell.load(Ordering::Acquire).as_ref() }) else { continue };
+            let Some(own) = there.and_then(|at| unsafe { at.as_ref() }) else { continue };
             // SAFETY: the CPU does nothing; or it is this one, in this call.
-            // Where it is at its magazines after all, they stay its own.
-            let Some(mut entered) = (unsafe { own.section.enter() }) else { continue };
+            let Some(mut entered) = (unsafe { own.section.enter() }) else {
+                all = false;
+                continue;
+            };
             self.flush_all(tables, &cache, kind, own, &mut entered);
             // Whoever finds nothing there knows that nothing is left in the magazines.
             let taken = self.alone_on_node_of(tables, &cache, of, cpu, || {
@@ -264,7 +276,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let (allocated, freed) = (own.counters().allocated(), own.counters().freed());
             cache.count_all(allocated, freed);
             self.free_internal(tables, at.expose_provenance());
+            self.free_departed_place(tables, number as u16);
         }
+        all
     }
 
     /// Takes what CPUs have of a cache away from a cache that is closed, and whose magazines are empty.
@@ -278,6 +292,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             if let Some(mut entered) = unsafe { own.section.enter() } {
                 self.free_magazine(tables, own.reset_own(&mut entered));
             }
+            cache.count_all(own.counters().allocated(), own.counters().freed());
             self.free_internal(tables, at.expose_provenance());
         }
     }
@@ -310,8 +325,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 let announced = cache.departures().announced();
                 self.flush_all(tables, cache, kind, own, entered);
                 let is_drained = own.acknowledge(entered, announced);
-                if !is_drained {
-                    // An NMI handler, which does not wait for a lock.
+                if !is_drained || self.platform.in_nmi() {
+                    // An NMI handler does not wait for a lock, and frees no slab: whoever comes next
+                    // does.
                     own.section.request();
                 }
                 (is_drained, own.reset_own(entered))
@@ -348,27 +364,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         magazine: &mut Magazine,
         most: u32,
     ) {
-        let stray = |entry| self.report_stray_object(entry);
+        let stray = |entry| self.report_stray_object(kind.number, entry);
         flush(self.shared(tables, kind), cache.nodes(), home, state, magazine, most, stray);
     }
 
     /// Gives what is in a node's depot back to the slabs. Answers the depot itself.
     #[track_caller]
     pub(super) fn empty_depot(&self, slabs: &NodeSlabs, of: Shared<'_, P>) -> Magazine {
-        let stray = |entry| self.report_stray_object(entry);
+        let stray = |entry| self.report_stray_object(of.cache, entry);
         let site = core::panic::Location::caller();
         slabs.empty_depot(of, stray, |wrong| self.report_overwritten(wrong, site))
     }
 
-    /// An entry whose object is not there: two CPUs freed it at one moment.
+    /// An entry whose object is not there: two CPUs freed it at one moment. By who has the entry, perhaps
+    /// with the node's lock held.
     #[cold]
     #[inline(never)]
-    pub(super) fn report_stray_object(&self, entry: Entry) {
-        let address = VirtAddr::new(entry.object);
-        let site = core::panic::Location::caller();
-        let there = self.object_there(address).unwrap_or(There::Nothing);
-        let (kind, passed) = (MisuseKind::ConcurrentFree, Passed::Object(address));
-        self.report(&Misuse { kind, passed, there, site });
+    pub(super) fn report_stray_object(&self, cache: u16, entry: Entry) {
+        let object = VirtAddr::new(entry.object);
+        let there = There::Object { object, cache, free: entry.get() != State::HELD };
+        let (kind, passed) = (MisuseKind::ConcurrentFree, Passed::Object(object));
+        self.report(&Misuse { kind, passed, there, site: core::panic::Location::caller() });
     }
 }
 

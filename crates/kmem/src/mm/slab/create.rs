@@ -268,27 +268,25 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         cache.close(|| self.platform.relax());
         let of = self.shared(tables, &kind);
-        let in_use = self.empty_closed(tables, cache, &kind);
+        let in_use = self.empty_closed(tables, cache, id, &kind);
+        // What CPUs have of it is empty. Where the cache stays they are given that anew.
+        self.free_cpu_caches(tables, cache);
         if in_use > 0 {
             self.name_leaks(cache, &kind, of, in_use);
             cache.reopen(id.generation);
             return Err(CacheError::InUse(in_use));
         }
-        self.retire(tables, cache, &kind, u64::MAX);
-        // Nobody uses the cache, and what CPUs have of it is empty.
-        self.free_departed(tables, cache, id, &kind, u64::MAX);
         for slabs in cache.nodes() {
             self.free_magazine(tables, slabs.reset(of, Magazine::NONE));
         }
-        self.free_cpu_caches(tables, cache);
         cache.release();
         Ok(())
     }
 
-    /// Gives everything that CPUs and depots have of a closed cache back to its slabs. Answers how
-    /// many objects are with callers.
+    /// Gives everything that CPUs and depots have of a closed cache back to its slabs, and the slabs
+    /// that have all of their objects. Answers how many objects are with callers.
     #[track_caller]
-    fn empty_closed(&self, tables: &Tables, cache: &Cache, kind: &Kind) -> u64 {
+    fn empty_closed(&self, tables: &Tables, cache: &Cache, id: CacheId, kind: &Kind) -> u64 {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {
             let Some(own) = tables.cpu_cache(cpu, cache) else { continue };
             // SAFETY: the cache is closed, so its CPUs leave it alone, and nobody uses it.
@@ -296,12 +294,19 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.flush_all(tables, cache, kind, own, &mut entered);
         }
         let of = self.shared(tables, kind);
-        let mut in_use = 0;
         for slabs in cache.nodes() {
             let depot = self.empty_depot(slabs, of);
             self.free_magazine(tables, depot);
-            let counts = slabs.counts(of).map(|(counts, _)| counts).unwrap_or_default();
-            in_use += counts.slabs() * u64::from(of.geometry.objects) - counts.free;
+        }
+        self.retire(tables, cache, kind, u64::MAX);
+        // Nobody uses the cache, and what CPUs have of it is empty: nobody is waited for.
+        self.free_departed(tables, cache, id, kind, u64::MAX);
+        let mut in_use = 0;
+        for slabs in cache.nodes() {
+            // What is left has an object that its slab does not have, or that was freed twice at one
+            // moment and is with somebody all the same.
+            let (counts, held) = (slabs.counts(of).unwrap_or_default().0, slabs.held(of));
+            in_use += held.max(counts.slabs() * u64::from(of.geometry.objects) - counts.free);
         }
         in_use
     }

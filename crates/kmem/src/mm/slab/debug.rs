@@ -100,7 +100,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !keeps_owners(found.kind().flags) {
             return;
         }
-        let (allocated, freed) = self.shared(tables, found.kind()).owners(found.at);
+        let (allocated, freed) = found.seen.owners;
         let object = VirtAddr::new(address);
         let log = |what, owner| {
             let name = found.kind().name;

@@ -6,18 +6,18 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use super::super::tables::Tables;
 use super::cpu::batch;
-use crate::page::{Block, Descriptor, SlabWord};
+use crate::page::{Block, Descriptor, SlabView, SlabWord};
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::slab::{
-    At, Cache, CacheId, CpuCache, Entry, Kind, ObjectState, PinnedCache, State, slab_of,
+    Cache, CacheId, CpuCache, Entry, Kind, ObjectState, PinnedCache, Seen, Sight, State, slab_of,
 };
 use crate::sync::Entered;
 use crate::{NodeId, Pfn, VirtAddr};
 
 /// An object that was found, and its cache, which is not destroyed meanwhile.
 pub(in crate::mm) struct Found<'t> {
-    pub(in crate::mm) at: At<'t>,
+    pub(in crate::mm) seen: Seen,
     pub(in crate::mm) cache: PinnedCache<'t>,
 }
 
@@ -161,36 +161,33 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         Ok(())
     }
 
-    /// The object that begins at an address.
+    /// The object that begins at an address, as it is at this moment. Takes the lock of its node.
     pub(in crate::mm) fn find_object<'t>(
         &self,
         tables: &'t Tables,
         address: usize,
     ) -> Result<Found<'t>, NotFound> {
-        let map = &tables.memmap;
-        let slab_at = || {
+        let find = || {
             let phys = self.platform.virt_to_phys(VirtAddr::new(address))?;
-            slab_of(map, phys.frame(P::PAGE_SHIFT)?)
+            let (_, descriptor) = slab_of(&tables.memmap, phys.frame(P::PAGE_SHIFT)?)?;
+            // Where to look: with the lock held it is looked whether that is so.
+            let SlabView { cache: number, node, .. } = descriptor.slab();
+            let cache = tables.caches().get(usize::from(number))?.pin()?;
+            let of = self.shared(tables, cache.kind());
+            let sight = cache.nodes().get(node.index())?.see(of, node, address)?;
+            Some((sight, cache))
         };
-        let (_, descriptor) = slab_at().ok_or(NotFound::NoSlab)?;
-        let number = descriptor.slab().cache;
-        let cache = tables.caches().get(usize::from(number)).ok_or(NotFound::NoSlab)?;
-        let cache = cache.pin().ok_or(NotFound::NoSlab)?;
-        // Once more: what is a slab of this number now is the pinned cache's.
-        let (head, descriptor) = slab_at().ok_or(NotFound::NoSlab)?;
-        let view = descriptor.slab();
-        if view.cache != number {
-            return Err(NotFound::NoSlab);
+        match find() {
+            Some((Sight::Object(seen), cache)) => Ok(Found { seen, cache }),
+            Some((Sight::Inside(head, object), cache)) => {
+                let (cache, order) = (cache.kind().number, cache.kind().geometry.order);
+                let there = object.map_or(There::Block { head, order }, |(object, free)| {
+                    There::Object { object: VirtAddr::new(object), cache, free }
+                });
+                Err(NotFound::Interior(there))
+            }
+            None => Err(NotFound::NoSlab),
         }
-        let of = self.shared(tables, cache.kind());
-        let at = of.find(head, view, address).ok_or_else(|| {
-            let object = of.around(head, view, address);
-            let order = of.geometry.order;
-            NotFound::Interior(object.map_or(There::Block { head, order }, |(object, free)| {
-                There::Object { object: VirtAddr::new(object), cache: number, free }
-            }))
-        })?;
-        Ok(Found { at, cache })
     }
 
     /// Frees when it could not be done at hand: makes room, goes to the slab, or finds what is wrong.
@@ -234,7 +231,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 return wrong(kind, there);
             }
         };
-        match found.at.state.get() {
+        match found.seen.state {
             State::HELD if cache_for(tables, found.number(), id).is_some() => {}
             State::HELD => return wrong(MisuseKind::WrongCache, there),
             _ => return wrong(MisuseKind::DoubleFree, there),
@@ -255,19 +252,19 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         address: usize,
         site: Option<&'static Location<'static>>,
     ) -> bool {
-        let Found { at, cache } = found;
-        let kind = found.kind();
+        let Found { seen, cache } = found;
+        let (kind, node) = (found.kind(), seen.node);
         let keeps = kind.debug.is_some_and(|debug| debug.has_owners());
         let owner = site.filter(|_| keeps).map(|site| self.caller(site));
         // What the slab layer frees for itself goes at once: it may be sought.
         let may_keep = site.is_some();
         if may_keep && kind.debug.is_some_and(|debug| debug.has_quarantine()) {
-            self.make_depot(tables, cache, kind, at.node);
+            self.make_depot(tables, cache, kind, node);
         }
-        let freed = cache.nodes().get(at.node.index()).is_some_and(|slabs| {
+        let freed = cache.nodes().get(node.index()).is_some_and(|slabs| {
             let site = site.unwrap_or(Location::caller());
             let wrong = |wrong| self.report_overwritten(wrong, site);
-            slabs.give(self.shared(tables, kind), at.node, address, owner, may_keep, wrong)
+            slabs.give(self.shared(tables, kind), node, address, owner, may_keep, wrong)
         });
         if freed {
             cache.count_freed();
@@ -295,12 +292,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.honour_cache_request(tables, cache, kind);
         self.with_own(tables, cache, |own, entered| {
             let away = own.away(entered);
-            if found.at.node != own.home && away.room() == 0 {
+            if found.seen.node != own.home && away.room() == 0 {
                 self.flush(tables, cache, kind, own.state, None, away, u32::MAX);
             }
         });
         let is_full = |own: &CpuCache, entered: &mut Entered<'_>| {
-            found.at.node == own.home && own.own(entered).room() == 0
+            found.seen.node == own.home && own.own(entered).room() == 0
         };
         if self.with_own(tables, cache, is_full) != Some(true)
             || self.grow_magazine(tables, cache, kind)
@@ -320,7 +317,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let tables = self.tables()?;
         if let Ok(found) = self.find_object(tables, address.get()) {
             let cache = found.number();
-            let free = found.at.state.get() != State::HELD;
+            let free = found.seen.state != State::HELD;
             return Some(There::Object { object: address, cache, free });
         }
         let pfn = self.platform.virt_to_phys(address)?.frame(P::PAGE_SHIFT)?;

@@ -103,9 +103,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let page = Page::of(head);
         let start = self.page_address(page).map_or(0, VirtAddr::get);
         if let Some(dtor) = kind.dtor {
-            each_object(kind, start + view.colour as usize, |object| {
-                dtor(object, id, CtorFlags::NONE);
-            });
+            let atomic = self.platform.in_atomic();
+            let why = if atomic { CtorFlags::ATOMIC } else { CtorFlags::NONE };
+            each_object(kind, start + view.colour as usize, |object| dtor(object, id, why));
         }
         each_frame(head, kind, |frame| tables.memmap.at(frame).clear_slab());
         self.clear_page_slab(page);

@@ -178,9 +178,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Ok(found) = self.find_object(tables, address) {
             if cache_for(tables, found.number(), None).is_none() {
                 kind = MisuseKind::WrongCache;
-            } else if found.at.state.get() == State::HELD {
-                let asked = self.shared(tables, found.kind()).asked(found.at);
-                return asked.unwrap_or(found.kind().size as usize);
+            } else if found.seen.state == State::HELD {
+                return found.seen.asked.unwrap_or(found.kind().size as usize);
             }
         }
         if let Some((_, size)) = self.large(tables, address) {
@@ -273,11 +272,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Frees memory above the largest size class. `false` where it is none.
     pub(super) fn free_large_memory(&self, tables: &Tables, address: usize) -> bool {
-        let Some((page, size)) = self.large(tables, address) else { return false };
+        let Some((page, _)) = self.large(tables, address) else { return false };
         let descriptor = tables.memmap.at(page.pfn());
-        // Of two who free it at one moment, the one that takes the flag away frees it.
+        // Of two who free it at one moment, the one that takes the flag away frees it: as much as is
+        // there then.
         let freed = descriptor.clear(PageFlags::Large);
         if freed {
+            let size = descriptor.private().unwrap_or(0) as usize;
             descriptor.set_private(None);
             self.each_large_page(page, size, |descriptor| {
                 descriptor.clear(PageFlags::Large);

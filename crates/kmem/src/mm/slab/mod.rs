@@ -35,6 +35,8 @@ mod look;
 mod shrink;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_edges;
 
 pub use create::CacheError;
 pub use debug::Owned;

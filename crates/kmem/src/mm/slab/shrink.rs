@@ -71,7 +71,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for slabs in cache.nodes() {
             while retired < pages {
                 let most = (pages - retired).div_ceil(slab).min(RETIRED);
-                let stray = |entry| self.report_stray_object(entry);
+                let stray = |entry| self.report_stray_object(kind.number, entry);
                 match slabs.retire(of, cache.departures(), most, stray) {
                     0 => break,
                     slabs => retired += slabs * slab,

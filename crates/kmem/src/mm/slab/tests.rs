@@ -9,8 +9,10 @@ use super::super::Mm;
 use super::super::tests::{Cpu, boot};
 use super::free::{Found, held_object};
 use crate::platform::MisuseKind;
-use crate::slab::{Entry, State};
-use crate::{CacheFlags, CacheId, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, NodeId, VirtAddr};
+use crate::slab::{At, Entry, Lists, State};
+use crate::{
+    CacheError, CacheFlags, CacheId, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, NodeId, Order, VirtAddr,
+};
 
 /// A cache on a machine with two CPUs, and one of its objects' byte.
 fn dogs(mm: &Mm<Cpu<'_>>) -> CacheId {
@@ -22,10 +24,16 @@ fn free_dog(mm: &Mm<Cpu<'_>>, dogs: CacheId, dog: NonNull<u8>) {
     unsafe { mm.kmem_cache_free(dogs, dog.as_ptr()) };
 }
 
+/// Where an object lies, whose slab stays.
+pub(super) fn at<'m>(mm: &'m Mm<Cpu<'_>>, object: NonNull<u8>) -> At<'m> {
+    let found = found(mm, object);
+    let of = mm.shared(mm.tables().unwrap(), found.kind());
+    of.look(object.addr().get()).unwrap()
+}
+
 /// What a CPU has seen that looked before another one freed the object: it is held.
 fn seen_held(mm: &Mm<Cpu<'_>>, dog: NonNull<u8>) {
-    let found = mm.find_object(mm.tables().unwrap(), dog.addr().get());
-    found.ok().unwrap().at.state.set(State::HELD);
+    at(mm, dog).state.set(State::HELD);
 }
 
 /// An object that two CPUs freed at one moment is in both their magazines; the entry that is not good
@@ -94,7 +102,7 @@ fn an_object_in_the_depot_that_is_freed_again_is_handed_out_once() {
     let found = mm.find_object(tables, dog.addr().get()).ok().unwrap();
     mm.make_depot(tables, &found.cache, found.kind(), NodeId::ZERO);
     mm.drain_local_caches(tables, 0..tables.caches().len());
-    let state = mm.find_object(tables, dog.addr().get()).ok().unwrap().at.state;
+    let state = at(&mm, dog).state;
     assert!(state.get() == State::DEPOT);
     seen_held(&mm, dog);
     mm.as_cpu(1, || free_dog(&mm, dogs, dog));
@@ -122,11 +130,11 @@ fn a_slab_takes_no_object_that_is_in_a_magazine() {
         let (address, wrong) = (dog.addr().get(), |wrong| panic!("{wrong}"));
         slabs.give(of, NodeId::ZERO, address, None, true, wrong)
     };
-    found.at.state.set(State::of(CpuId::new(1).unwrap()).unwrap());
+    at(&mm, dog).state.set(State::of(CpuId::new(1).unwrap()).unwrap());
     assert!(!give());
-    found.at.state.set(State::HELD);
+    at(&mm, dog).state.set(State::HELD);
     assert!(give());
-    assert!(found.at.state.get() == State::FREE);
+    assert!(at(&mm, dog).state.get() == State::FREE);
     assert!(!give());
 }
 
@@ -304,7 +312,7 @@ fn objects_of_a_slab_that_is_leaving_go_nowhere_else() {
     let mut ram = std::vec![0; 17 << 20];
     let mm = boot(&mut ram);
     let (dogs, dog) = one_dog(&mm);
-    let byte = found(&mm, dog).at.state;
+    let byte = at(&mm, dog).state;
     free_late(&mm, dog, || {
         free_dog(&mm, dogs, dog);
         mm.kmem_cache_shrink(dogs);
@@ -338,10 +346,10 @@ fn a_depot_has_no_entry_of_a_slab_that_is_leaving() {
     mm.make_depot(tables, &found.cache, found.kind(), NodeId::ZERO);
     free_dog(&mm, dogs, dog);
     mm.drain_local_caches(tables, 0..100);
-    assert!(found.at.state.get() == State::DEPOT);
+    assert!(at(&mm, dog).state.get() == State::DEPOT);
     // Another CPU had looked before, and it went to the slab.
     let (of, slabs) = (mm.shared(tables, found.kind()), &found.cache.nodes()[0]);
-    found.at.state.set(State::HELD);
+    at(&mm, dog).state.set(State::HELD);
     let wrong = |wrong| panic!("{wrong}");
     assert!(slabs.give(of, NodeId::ZERO, dog.addr().get(), None, false, wrong));
     let in_depot = || slabs.counts(of).unwrap().1;
@@ -403,4 +411,58 @@ fn departures_are_acknowledged_by_empty_magazines() {
     mm.as_cpu(1, || free_dog(&mm, dogs, mm.kmem_cache_alloc(dogs, GFP_KERNEL).unwrap()));
     assert_eq!(own(1).acknowledged(), before + 1);
     [other, dog].into_iter().for_each(|dog| free_dog(&mm, dogs, dog));
+}
+
+/// Of two frees at one moment the later one was of an object that its slab had by then; the entry was
+/// handed out. That is one holder, and a slab that has all of its objects.
+fn held_although_in_its_slab(mm: &Mm<Cpu<'_>>) -> (CacheId, NonNull<u8>) {
+    let (dogs, dog) = one_dog(mm);
+    let tables = mm.tables().unwrap();
+    free_late(mm, dog, || {
+        free_dog(mm, dogs, dog);
+        mm.drain_local_caches(tables, 0..100);
+        let found = found(mm, dog);
+        let depot = mm.empty_depot(&found.cache.nodes()[0], mm.shared(tables, found.kind()));
+        mm.free_magazine(tables, depot);
+    });
+    mm.as_cpu(1, || assert_eq!(mm.kmem_cache_alloc(dogs, GFP_KERNEL), Ok(dog)));
+    (dogs, dog)
+}
+
+/// A148, A208
+#[test]
+fn a_cache_is_not_destroyed_while_an_object_of_it_is_held_that_its_slab_has() {
+    let mut ram = std::vec![0; 17 << 20];
+    let mm = boot(&mut ram);
+    let (dogs, dog) = held_although_in_its_slab(&mm);
+    // SAFETY: nobody uses the cache meanwhile.
+    let destroy = || unsafe { mm.kmem_cache_destroy(dogs) };
+    assert_eq!(destroy(), Err(CacheError::InUse(1)));
+    free_dog(&mm, dogs, dog);
+    assert_eq!(destroy(), Ok(()));
+    let reports = mm.reports();
+    assert!(reports.iter().all(|kind| *kind == MisuseKind::ConcurrentFree), "{reports:?}");
+    mm.verify().unwrap();
+}
+
+/// Its holder frees the object while somebody looks whether the slab can go.
+///
+/// A148, A186
+#[test]
+fn a_slab_that_cannot_go_is_one_all_the_time() {
+    let mut ram = std::vec![0; 17 << 20];
+    let mm = boot(&mut ram);
+    let (dogs, dog) = held_although_in_its_slab(&mm);
+    let tables = mm.tables().unwrap();
+    for cpu in [1, 0] {
+        mm.as_cpu(cpu, || mm.drain_local_caches(tables, 0..100));
+    }
+    let found = found(&mm, dog);
+    let (map, head) = (&tables.memmap, at(&mm, dog).head);
+    let mut lists = Lists::new(found.kind().geometry.objects, Order::ZERO);
+    // SAFETY: the slab is the cache's; its own lists are not used meanwhile.
+    unsafe { lists.add(map, head) };
+    assert!(lists.retire(map));
+    assert_eq!(lists.depart(map, || panic!("it was none for a moment")), None);
+    assert!(map.at(head).is_slab() && lists.leaving_since().is_none());
 }
