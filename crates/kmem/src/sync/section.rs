@@ -66,7 +66,12 @@ impl CpuSection {
     #[inline]
     pub fn request(&self) {
         // Release pairs with the Acquire in `take_request`.
+        #[cfg(not(loom))]
         self.requested.store(true, Ordering::Release);
+        // The model checker may order a store before an exchange that did not see it, which no memory
+        // model allows.
+        #[cfg(loom)]
+        self.requested.swap(true, Ordering::Release);
     }
 
     /// Whether a request waits. A plain read, for fast paths.

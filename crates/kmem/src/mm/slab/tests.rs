@@ -452,7 +452,7 @@ fn a_cache_is_not_destroyed_while_an_object_of_it_is_held_that_its_slab_has() {
 fn a_slab_that_cannot_go_is_one_all_the_time() {
     let mut ram = std::vec![0; 17 << 20];
     let mm = boot(&mut ram);
-    let (dogs, dog) = held_although_in_its_slab(&mm);
+    let (_, dog) = held_although_in_its_slab(&mm);
     let tables = mm.tables().unwrap();
     for cpu in [1, 0] {
         mm.as_cpu(cpu, || mm.drain_local_caches(tables, 0..100));
