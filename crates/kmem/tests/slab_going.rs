@@ -91,7 +91,7 @@ fn caches_come_and_go_at_one_moment() {
             scope.spawn(move || {
                 CPU.with(|own| own.number.set(number));
                 let (name, size) = (format!("own{number}"), 100 + 400 * number as usize);
-                for _ in 0..10_000 {
+                for _ in 0..3_000 {
                     let id = mm.kmem_cache_create(&name, size, 0, CacheFlags::NONE, None, None);
                     let id = id.unwrap();
                     let object = take(mm, id);

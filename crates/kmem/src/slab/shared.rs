@@ -169,7 +169,7 @@ impl<P: Platform> Shared<'_, P> {
         wrong: &mut impl FnMut(Overwritten),
     ) {
         let Some((debug, at)) = self.debugged(address) else { return };
-        self.look_at(record, object, address, true, wrong);
+        self.look_at(record, object, address, true, State::HELD, wrong);
         let bytes = asked.bytes.min(u32::MAX as usize) as u32;
         // SAFETY: the object was just taken out of its slab; records of such caches have tracks.
         unsafe {
@@ -188,7 +188,7 @@ impl<P: Platform> Shared<'_, P> {
         wrong: &mut impl FnMut(Overwritten),
     ) {
         let Some((debug, at)) = self.debugged(address) else { return };
-        self.look_at(record, object, address, false, wrong);
+        self.look_at(record, object, address, false, record.state(object).get(), wrong);
         // SAFETY: the object was just given back; records of such caches have tracks.
         unsafe {
             debug.free(at);
@@ -197,17 +197,18 @@ impl<P: Platform> Shared<'_, P> {
     }
 
     /// Whether the bytes of a free object, or those around one that is with a caller, are as they were
-    /// left; answers `false`, and puts them right, where they are not.
+    /// left; answers `false`, and puts them right, where they are not. `state` is what the object's byte
+    /// said before: where that is not so any more it is somebody else's to look.
     pub(super) fn look_at(
         &self,
         record: Record,
         object: u32,
         address: usize,
         is_free: bool,
+        state: State,
         wrong: &mut impl FnMut(Overwritten),
     ) -> bool {
         let Some((debug, at)) = self.debugged(address) else { return true };
-        let state = record.state(object).get();
         // SAFETY: records of such caches have tracks.
         let asked = unsafe { record.track(object) }.asked();
         // SAFETY: an object of the cache, which is free; or what is looked at is not its holder's.
@@ -250,7 +251,7 @@ impl<P: Platform> Shared<'_, P> {
     ) -> bool {
         let at = self.at(address);
         if let Some(record) = record_of(self.map.at(at.head).slab(), self.geometry.objects) {
-            self.look_at(record, at.object, address, true, wrong);
+            self.look_at(record, at.object, address, true, at.state.get(), wrong);
         }
         lists.give(self.map, at.head, at.object, State::DEPOT)
     }

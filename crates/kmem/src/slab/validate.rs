@@ -34,7 +34,7 @@ impl NodeSlabs {
                 let state = record.state(object).get();
                 let is_free = state == State::FREE || state == State::DEPOT;
                 let right = !is_free && state != State::HELD
-                    || of.look_at(record, object, address, is_free, &mut wrong);
+                    || of.look_at(record, object, address, is_free, state, &mut wrong);
                 done.objects += 1;
                 done.wrong += u64::from(!right);
             }

@@ -31,6 +31,12 @@ impl Found<'_> {
     pub(in crate::mm) fn number(&self) -> u16 {
         self.kind().number
     }
+
+    /// The object, which begins at an address, in the words of a report.
+    fn there(&self, address: usize) -> There {
+        let free = self.seen.state != State::HELD;
+        There::Object { object: VirtAddr::new(address), cache: self.number(), free }
+    }
 }
 
 /// Why an object was not freed at hand.
@@ -217,11 +223,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if id.is_none() && self.free_large_memory(tables, address) {
             return;
         }
-        let there = self.object_there(VirtAddr::new(address)).unwrap_or(There::Nothing);
         let found = match self.find_object(tables, address) {
             Ok(found) => found,
             Err(NotFound::Interior(there)) => return wrong(MisuseKind::InsideObject, there),
             Err(NotFound::NoSlab) => {
+                let there = self.object_there(VirtAddr::new(address)).unwrap_or(There::Nothing);
                 let kind = match there {
                     There::Nothing => MisuseKind::Foreign,
                     There::Free { .. } | There::PerCpu { .. } => MisuseKind::DoubleFree,
@@ -231,6 +237,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 return wrong(kind, there);
             }
         };
+        let there = found.there(address);
         match found.seen.state {
             State::HELD if cache_for(tables, found.number(), id).is_some() => {}
             State::HELD => return wrong(MisuseKind::WrongCache, there),
@@ -316,9 +323,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     pub(super) fn object_there(&self, address: VirtAddr) -> Option<There> {
         let tables = self.tables()?;
         if let Ok(found) = self.find_object(tables, address.get()) {
-            let cache = found.number();
-            let free = found.seen.state != State::HELD;
-            return Some(There::Object { object: address, cache, free });
+            return Some(found.there(address.get()));
         }
         let pfn = self.platform.virt_to_phys(address)?.frame(P::PAGE_SHIFT)?;
         let (head, block) = tables.memmap.head(pfn)?;
