@@ -105,7 +105,7 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
             .objects(),
             Case::new(
                 "/proc/slabinfo has a line for each cache, with its figures",
-                &["A213", "A190"],
+                &["A213", "A190", "A323"],
                 anywhere,
                 slabinfo,
             )

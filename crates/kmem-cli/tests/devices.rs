@@ -102,7 +102,7 @@ fn devices_are_there_while_their_module_is() {
     assert_eq!(all.lines().collect::<Vec<_>>(), wanted);
 }
 
-/// A304, A307
+/// A304, A307, A323
 #[test]
 fn the_cache_scullc_is_in_slabinfo_while_the_module_is_loaded() {
     let folder = Folder::new();
