@@ -5,6 +5,7 @@ mod bench;
 mod conformance;
 mod freestanding;
 mod layers;
+mod pc;
 mod setup;
 mod suites;
 mod test;
@@ -25,6 +26,8 @@ Examples:
   cargo xtask conformance           run the tests and cases, write docs/conformance.md
   cargo xtask conformance --check   the same, but fail where the committed page differs
   cargo xtask bench --quick         kmem beside its peers, one short run
+  cargo xtask pc -- -c 'insmod scullp; cat /proc/buddyinfo'
+                                    boot a PC in QEMU and run commands on it
 
 Exit status: 0 all held, 1 a check failed, 2 bad input or a missing program.";
 
@@ -58,10 +61,19 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the kernel of kmem-pc and boot it in QEMU.
+    Pc(pc::Pc),
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    // `cargo xtask pc -- -c ...` reads as `cargo run -- ...` does: what follows is the machine's.
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|name| name == "pc")
+        && arguments.get(2).is_some_and(|sign| sign == "--")
+    {
+        arguments.remove(2);
+    }
+    let command = Cli::parse_from(arguments).command;
     let done = Workspace::find().and_then(|ws| {
         match command {
             Command::Test => return Ok(test::run(&ws)),
@@ -70,6 +82,7 @@ fn main() -> ExitCode {
                 conformance::run(&ws, check, cases_from.as_deref())
             }
             Command::Bench { args } => bench::run_bench(&ws, &args),
+            Command::Pc(pc) => return pc::boot(&ws, &pc),
         }
         .map(|()| ExitCode::SUCCESS)
     });

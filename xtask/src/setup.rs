@@ -22,20 +22,15 @@ const PROGRAMS: &[Program] = &[
     Program { name: "nm", packages: &["binutils"] },
 ];
 
+/// What a PC is booted with.
+const PC: &[Program] = &[Program { name: "qemu-system-x86_64", packages: &["qemu-system-x86"] }];
+
 /// Parts of the Rust toolchain that a minimal installation lacks: the cargo command, the component.
 const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 
 /// Installs what is missing where it may, else says what to run.
 pub fn check(ws: &Workspace) -> Result<()> {
-    let missing = missing_packages(on_path);
-    if !missing.is_empty() {
-        if !(is_root() && Path::new("/etc/debian_version").exists() && on_path("apt-get")) {
-            return Err(BadInput(apt_advice(&missing)).into());
-        }
-        ui::note(&format!("installing {}", missing.join(" ")));
-        apt(&["update"])?;
-        apt(&[&["install", "-y", "--no-install-recommends"], &*missing].concat())?;
-    }
+    install(PROGRAMS)?;
     let components: Vec<&str> = COMPONENTS
         .iter()
         .filter(|(command, _)| {
@@ -50,8 +45,26 @@ pub fn check(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn missing_packages(present: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    PROGRAMS.iter().filter(|p| !present(p.name)).flat_map(|p| p.packages).copied().collect()
+/// The same for what a PC is booted with.
+pub fn check_pc() -> Result<()> {
+    install(PC)
+}
+
+fn install(programs: &[Program]) -> Result<()> {
+    let missing = missing_packages(programs, on_path);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !(is_root() && Path::new("/etc/debian_version").exists() && on_path("apt-get")) {
+        return Err(BadInput(apt_advice(&missing)).into());
+    }
+    ui::note(&format!("installing {}", missing.join(" ")));
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends"], &*missing].concat())
+}
+
+fn missing_packages(programs: &[Program], present: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    programs.iter().filter(|p| !present(p.name)).flat_map(|p| p.packages).copied().collect()
 }
 
 fn apt_advice(packages: &[&str]) -> String {
@@ -79,8 +92,8 @@ mod tests {
 
     #[test]
     fn names_the_packages_of_missing_programs_only() {
-        assert_eq!(missing_packages(|_| true), Vec::<&str>::new());
-        assert_eq!(missing_packages(|name| name != "cc"), ["gcc", "libc6-dev"]);
+        assert_eq!(missing_packages(PROGRAMS, |_| true), Vec::<&str>::new());
+        assert_eq!(missing_packages(PROGRAMS, |name| name != "cc"), ["gcc", "libc6-dev"]);
     }
 
     #[test]

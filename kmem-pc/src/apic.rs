@@ -1,0 +1,133 @@
+//! The local interrupt controllers: a timer for each CPU, and interrupts from one CPU to another.
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use kmem::CpuId;
+
+use crate::cpu::{self, Cpu};
+use crate::{clock, paging, port, smp, system, task};
+
+/// The registers of the running CPU's controller.
+const BASE: u64 = 0xfee0_0000;
+
+const ID: usize = 0x20;
+const COMMAND: usize = 0x300;
+const TARGET: usize = 0x310;
+const END: usize = 0xb0;
+const SPURIOUS: usize = 0xf0;
+const TIMER: usize = 0x320;
+const COUNT: usize = 0x380;
+const DIVIDE: usize = 0x3e0;
+
+/// The timer's vector.
+const TICK: u8 = 32;
+
+/// The vector that has a CPU look at its queue.
+pub const NUDGE: u8 = 33;
+
+/// The vector of a call from another CPU.
+pub const CALL: u8 = 34;
+
+/// The vector of an interrupt that was none.
+const NONE: u8 = 255;
+
+/// Where the registers are seen, once they are.
+static REGISTERS: AtomicUsize = AtomicUsize::new(0);
+
+fn register(register: usize) -> *mut u32 {
+    core::ptr::with_exposed_provenance_mut(REGISTERS.load(Relaxed) + register)
+}
+
+fn read(at: usize) -> u32 {
+    // SAFETY: a register of the controller, which is mapped.
+    unsafe { register(at).read_volatile() }
+}
+
+fn write(at: usize, value: u32) {
+    // SAFETY: as above; what it does is this file's matter.
+    unsafe { register(at).write_volatile(value) }
+}
+
+/// Makes the registers seen: each CPU finds its own controller's there.
+///
+/// # Safety
+///
+/// By the boot CPU, before others are started.
+pub unsafe fn map() {
+    // SAFETY: every PC has the controller, there after reset.
+    REGISTERS.store(unsafe { paging::map_device(BASE) }, Relaxed);
+    // The PC's old interrupt controllers, whose vectors are those of exceptions, are not used.
+    // SAFETY: they touch no memory.
+    unsafe {
+        port::write8(0x21, 0xff);
+        port::write8(0xa1, 0xff);
+    }
+}
+
+/// Switches the running CPU's controller on.
+pub fn begin() {
+    // SAFETY: the controller is where the processor has it after reset.
+    unsafe { cpu::write_msr(0x1b, BASE | 1 << 11 | cpu::read_msr(0x1b) & 1 << 8) };
+    write(SPURIOUS, 1 << 8 | u32::from(NONE));
+}
+
+/// The running CPU's number as the controllers know it.
+pub fn id() -> u32 {
+    read(ID) >> 24
+}
+
+/// Has an interrupt come every so many of the controller's steps.
+pub fn start_timer(count: u32) {
+    // By one, and again and again.
+    write(DIVIDE, 0b1011);
+    write(TIMER, 1 << 17 | u32::from(TICK));
+    write(COUNT, count);
+}
+
+/// Handles an interrupt.
+pub fn interrupt(vector: u8) {
+    if vector != NONE {
+        write(END, 0);
+    }
+    match vector {
+        TICK => {
+            if Cpu::id() == CpuId::BOOT {
+                task::tick();
+            }
+            system::tick();
+        }
+        CALL => smp::run_call(),
+        _ => {}
+    }
+}
+
+/// Sends an interrupt to the CPU with a controller. Any context.
+pub fn send(controller: u32, vector: u8) {
+    command(controller, u32::from(vector));
+}
+
+/// Starts the CPU with a controller at a page below 1 MiB.
+pub fn start_cpu(controller: u32, start: u64) {
+    const INIT: u32 = 5 << 8 | 1 << 14;
+    const START_UP: u32 = 6 << 8 | 1 << 14;
+    let wait = |nanoseconds| {
+        let begun = clock::nanoseconds();
+        while clock::nanoseconds() - begun < nanoseconds {
+            core::hint::spin_loop();
+        }
+    };
+    command(controller, INIT);
+    wait(1_000_000);
+    command(controller, START_UP | (start >> 12) as u32);
+}
+
+fn command(controller: u32, what: u32) {
+    // The two writes are one command: no handler of this CPU may give one between them.
+    let were = cpu::mask();
+    while read(COMMAND) & 1 << 12 != 0 {
+        core::hint::spin_loop();
+    }
+    write(TARGET, controller << 24);
+    write(COMMAND, what);
+    cpu::restore(were);
+}

@@ -1,0 +1,242 @@
+//! Interrupts and exceptions: how the processor enters the kernel, and where it goes from there.
+//!
+//! # Why every vector has a stack of its own
+//!
+//! The `core` that comes with the compiler was built for user programs: its functions use the 128 bytes
+//! below the stack pointer, the red zone, and the SSE registers. An interrupt that pushed its frame onto
+//! the interrupted stack would overwrite the former. So each vector is given a stack by the processor
+//! (IST), and the entry code saves the SSE registers. Vectors that can arrive while another's handler runs
+//! have different stacks; those that share one cannot: an interrupt's handler runs with interrupts masked.
+//!
+//! | stack | vectors |
+//! | --- | --- |
+//! | 1 | interrupts: the timer, calls from other CPUs |
+//! | 2 | faults |
+//! | 3 | double fault |
+//! | 4 | NMI |
+//! | 5 | single steps, breakpoints |
+//! | 6 | machine check |
+
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+
+/// How many bytes each of a CPU's stacks has.
+const STACK: usize = 32 << 10;
+
+/// How many stacks a CPU has for interrupts.
+const STACKS: usize = 6;
+
+/// Where the vectors of devices and of other CPUs begin.
+pub const FIRST: u8 = 32;
+
+/// What the entry code leaves on the stack: the registers, and what the processor pushed.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    registers: [u64; 15],
+    /// Which interrupt or exception it is.
+    pub vector: u64,
+    /// What the processor says of it; 0 where it says nothing.
+    pub error: u64,
+    /// Where the interrupted code goes on.
+    pub rip: u64,
+    cs: u64,
+    /// Its flags.
+    pub flags: u64,
+    /// Its stack.
+    pub rsp: u64,
+    ss: u64,
+}
+
+global_asm!(
+    r#"
+    .section .text.interrupt, "ax"
+    /* A stub a vector, 16 bytes each: pushes what the processor did not, and the number. */
+    .align 16
+    .globl interrupt_stubs
+interrupt_stubs:
+    .set vector, 0
+    .rept 256
+    .align 16
+    .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+    pushq $0
+    .endif
+    pushq $vector
+    jmp interrupt_entry
+    .set vector, vector + 1
+    .endr
+
+interrupt_entry:
+    pushq %rax
+    pushq %rcx
+    pushq %rdx
+    pushq %rbx
+    pushq %rbp
+    pushq %rsi
+    pushq %rdi
+    pushq %r8
+    pushq %r9
+    pushq %r10
+    pushq %r11
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, %rdi
+    movq %rsp, %rbp
+    subq $512, %rsp
+    andq $-16, %rsp
+    fxsaveq (%rsp)
+    cld
+    call interrupted
+    fxrstorq (%rsp)
+    movq %rbp, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rdi
+    popq %rsi
+    popq %rbp
+    popq %rbx
+    popq %rdx
+    popq %rcx
+    popq %rax
+    addq $16, %rsp
+    iretq
+"#,
+    options(att_syntax)
+);
+
+unsafe extern "C" {
+    static interrupt_stubs: u8;
+}
+
+#[repr(C, align(16))]
+struct Gate([u64; 2]);
+
+#[repr(C, align(4096))]
+struct Table(UnsafeCell<[Gate; 256]>);
+
+// SAFETY: written once, by the boot CPU, before it is used.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table(UnsafeCell::new([const { Gate([0; 2]) }; 256]));
+
+/// The task state segment: where the stacks of interrupts are.
+#[repr(C, packed(4))]
+struct TaskState {
+    reserved: u32,
+    privileged: [u64; 3],
+    none: u64,
+    stacks: [u64; 7],
+    more: [u32; 3],
+}
+
+/// What a CPU needs to enter the kernel: descriptors, and the stacks of interrupts.
+#[repr(C, align(4096))]
+pub struct Entry {
+    stacks: UnsafeCell<[[u8; STACK]; STACKS]>,
+    state: UnsafeCell<TaskState>,
+    descriptors: UnsafeCell<[u64; 5]>,
+}
+
+// SAFETY: it is one CPU's, which writes it once, before it lets interrupts in.
+unsafe impl Sync for Entry {}
+
+/// What the processor is told of a table: its last byte, and where it is.
+#[repr(C, packed)]
+struct Pointer {
+    last: u16,
+    base: u64,
+}
+
+/// The selector of the kernel's code.
+const CODE: u16 = 8;
+
+/// The selector of the task state.
+const TASK_STATE: u16 = 24;
+
+impl Entry {
+    /// Of a CPU that has not begun.
+    pub const fn new() -> Entry {
+        let state = TaskState {
+            reserved: 0,
+            privileged: [0; 3],
+            none: 0,
+            stacks: [0; 7],
+            more: [0, 0, (size_of::<TaskState>() as u32) << 16],
+        };
+        Entry {
+            stacks: UnsafeCell::new([[0; STACK]; STACKS]),
+            state: UnsafeCell::new(state),
+            descriptors: UnsafeCell::new([0; 5]),
+        }
+    }
+
+    /// Makes this the running CPU's. The boot CPU is the first.
+    pub fn begin(&'static self) {
+        let state = self.state.get();
+        for stack in 0..STACKS {
+            let top = self.stacks.get().addr() + (stack + 1) * STACK;
+            // SAFETY: nobody else uses it yet.
+            unsafe { (*state).stacks[stack] = top as u64 };
+        }
+        let (base, last) = (state.addr() as u64, size_of::<TaskState>() as u64 - 1);
+        // A present task state: its base is spread over two entries.
+        let low = last | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
+        let descriptors = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, low, base >> 32];
+        // SAFETY: as above.
+        unsafe { *self.descriptors.get() = descriptors };
+        let table = Pointer {
+            last: size_of_val(&descriptors) as u16 - 1,
+            base: self.descriptors.get().addr() as u64,
+        };
+        let gates =
+            Pointer { last: size_of::<Table>() as u16 - 1, base: TABLE.0.get().addr() as u64 };
+        // SAFETY: the descriptors say what those of the entry code said, and a task state more; the
+        // gates are written.
+        unsafe {
+            asm!("lgdt [{}]", in(reg) &raw const table, options(nostack));
+            asm!("ltr {:x}", in(reg) TASK_STATE, options(nostack));
+            asm!("lidt [{}]", in(reg) &raw const gates, options(nostack));
+        }
+    }
+}
+
+/// Writes the gates. By the boot CPU, once, before any CPU uses them.
+pub fn write_gates() {
+    let stubs = (&raw const interrupt_stubs).addr() as u64;
+    for vector in 0..256_u64 {
+        let (at, stack) = (stubs + 16 * vector, stack_of(vector as u8));
+        // An interrupt gate: interrupts are masked in its handler.
+        let low = at & 0xffff
+            | u64::from(CODE) << 16
+            | stack << 32
+            | 0x8e << 40
+            | (at >> 16 & 0xffff) << 48;
+        // SAFETY: nobody else uses the table yet.
+        unsafe { (*TABLE.0.get())[vector as usize] = Gate([low, at >> 32]) };
+    }
+}
+
+/// The stack of a vector's handler.
+fn stack_of(vector: u8) -> u64 {
+    match vector {
+        1 | 3 => 5,
+        2 => 4,
+        8 => 3,
+        18 => 6,
+        FIRST.. => 1,
+        _ => 2,
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn interrupted(frame: &mut Frame) {
+    crate::trap::handle(frame);
+}

@@ -1,0 +1,137 @@
+//! The contract with the memory manager.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use kmem::platform::{
+    Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, Sleep, WakeReason,
+};
+use kmem::{CpuId, NodeMask, PhysAddr, VirtAddr};
+
+use crate::cpu::{self, Cpu};
+use crate::log::Log;
+use crate::{clock, direct, smp, task};
+
+/// A PC.
+pub struct Pc {
+    /// Where the direct map ends.
+    limit: AtomicU64,
+    /// The manager's messages.
+    pub log: Log,
+    /// Its reports of misuse.
+    pub misuses: Log,
+}
+
+impl Pc {
+    /// A PC of whose memory nothing is known yet.
+    pub const fn new() -> Pc {
+        Pc { limit: AtomicU64::new(0), log: Log::new(), misuses: Log::new() }
+    }
+
+    /// Says where the direct map ends. Once, before the manager boots.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Relaxed);
+    }
+}
+
+// SAFETY: a task leaves its CPU only where it sleeps or yields, which pinned ones do not; `gs` belongs
+// to the processor.
+unsafe impl Cpus for Pc {
+    #[inline]
+    fn pin(&self) {
+        Cpu::pin();
+    }
+
+    #[inline]
+    fn unpin(&self) {
+        Cpu::unpin();
+    }
+
+    #[inline]
+    fn current(&self) -> CpuId {
+        Cpu::id()
+    }
+
+    fn cross_call(&self) -> Option<&dyn CrossCall> {
+        Some(self)
+    }
+}
+
+// SAFETY: an interrupt of that CPU runs it, once, and it is waited for.
+unsafe impl CrossCall for Pc {
+    fn call_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled> {
+        smp::call_on(cpu, work)
+    }
+}
+
+impl Sleep for Pc {
+    fn wait(&self, key: usize, ready: &(dyn Fn() -> bool + Sync), nanoseconds: u64) -> WakeReason {
+        task::wait(key, ready, nanoseconds)
+    }
+
+    fn wake(&self, key: usize) {
+        task::wake(key);
+    }
+}
+
+// SAFETY: the processor's interrupt flag; NMI handlers say that they are ones.
+unsafe impl Context for Pc {
+    type Saved = bool;
+
+    #[inline]
+    fn mask(&self) -> bool {
+        cpu::mask()
+    }
+
+    #[inline]
+    fn restore(&self, saved: bool) {
+        cpu::restore(saved);
+    }
+
+    #[inline]
+    fn in_atomic(&self) -> bool {
+        !cpu::are_unmasked() || Cpu::current().is_pinned()
+    }
+
+    #[inline]
+    fn in_nmi(&self) -> bool {
+        Cpu::current().in_nmi()
+    }
+
+    fn allowed_nodes(&self) -> NodeMask {
+        task::nodes()
+    }
+
+    fn sleep(&self) -> Option<&dyn Sleep> {
+        // Before there are tasks nothing can wait.
+        task::current().map(|_| self as &dyn Sleep)
+    }
+}
+
+// SAFETY: the tables of `paging` map all RAM below the limit there, and nobody changes that.
+unsafe impl DirectMap for Pc {
+    #[inline]
+    fn base(&self) -> VirtAddr {
+        VirtAddr::new(direct::BASE)
+    }
+
+    #[inline]
+    fn limit(&self) -> PhysAddr {
+        PhysAddr::new(self.limit.load(Relaxed))
+    }
+}
+
+impl Hooks for Pc {
+    fn log(&self, _: Level, message: fmt::Arguments<'_>) {
+        self.log.write(message);
+    }
+
+    fn misuse(&self, report: &Misuse<'_>) {
+        self.misuses.write(format_args!("{report}"));
+        self.log.write(format_args!("{report}"));
+    }
+
+    fn now(&self) -> u64 {
+        clock::nanoseconds()
+    }
+}

@@ -1,0 +1,315 @@
+//! Tasks: what may sleep.
+//!
+//! A task belongs to one CPU and runs until it waits, yields or ends: nothing takes the CPU away from it
+//! but interrupts. A CPU without a task that is ready halts in its idle loop, which is what every task
+//! switches to.
+//!
+//! ```text
+//!   ready, a queue a CPU  ──►  idle loop  ──►  running  ──►  waiting, by key and time  ──►  ready
+//! ```
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::arch::{asm, global_asm};
+use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use kmem::platform::WakeReason;
+use kmem::{GFP_KERNEL, NodeMask, VirtAddr};
+
+use crate::cpu::{self, CPUS, Cpu};
+use crate::lock::Lock;
+use crate::{MM, clock, smp};
+
+/// The order of a task's stack: 64 KiB.
+const STACK: u32 = 4;
+
+/// What a task does.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A task.
+///
+/// # Invariants
+///
+/// The cells are its CPU's, or of whoever has the scheduler's lock: `next` while the task is on a list,
+/// `key` and `until` while that is the list of those that wait.
+pub struct Task {
+    cpu: u32,
+    stack: VirtAddr,
+    /// Where its stack is while it does not run.
+    saved: UnsafeCell<usize>,
+    work: Cell<Option<Work>>,
+    next: Cell<*const Task>,
+    key: Cell<usize>,
+    until: Cell<u64>,
+    timed_out: Cell<bool>,
+    done: AtomicBool,
+    /// The nodes that its memory may come from.
+    nodes: Cell<NodeMask>,
+}
+
+// SAFETY: see the invariants.
+unsafe impl Sync for Task {}
+// SAFETY: as above.
+unsafe impl Send for Task {}
+
+/// Tasks one behind the other.
+struct Queue {
+    first: *const Task,
+    last: *const Task,
+}
+
+impl Queue {
+    const EMPTY: Queue = Queue { first: core::ptr::null(), last: core::ptr::null() };
+
+    fn push(&mut self, task: &Task) {
+        task.next.set(core::ptr::null());
+        if self.first.is_null() {
+            self.first = task;
+        } else {
+            // SAFETY: tasks on a list are alive.
+            unsafe { (*self.last).next.set(task) };
+        }
+        self.last = task;
+    }
+
+    fn pop(&mut self) -> Option<&'static Task> {
+        // SAFETY: as above.
+        let task = unsafe { self.first.as_ref() }?;
+        self.first = task.next.get();
+        Some(task)
+    }
+
+    /// Takes those out that `which` says, and passes them on.
+    fn take(&mut self, which: impl Fn(&Task) -> bool, mut to: impl FnMut(&'static Task)) {
+        let mut kept = Queue::EMPTY;
+        while let Some(task) = self.pop() {
+            if which(task) { to(task) } else { kept.push(task) }
+        }
+        *self = kept;
+    }
+}
+
+/// What the scheduler's lock guards.
+struct Scheduler {
+    ready: [Queue; CPUS],
+    waiting: Queue,
+}
+
+// SAFETY: the pointers are to tasks that stay alive while they are on a list.
+unsafe impl Send for Scheduler {}
+
+static SCHEDULER: Lock<Scheduler> =
+    Lock::new(Scheduler { ready: [Queue::EMPTY; CPUS], waiting: Queue::EMPTY });
+
+/// The task that each CPU runs, and where its idle loop's stack is.
+struct Running {
+    task: AtomicPtr<Task>,
+    idle: AtomicUsize,
+}
+
+static RUNNING: [Running; CPUS] =
+    [const { Running { task: AtomicPtr::new(core::ptr::null_mut()), idle: AtomicUsize::new(0) } };
+        CPUS];
+
+global_asm!(
+    r#"
+    .section .text.switch, "ax"
+    /* Saves where this stack is at rdi, and goes on at the stack rsi. */
+    .globl switch_stacks
+switch_stacks:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .globl begin_task
+begin_task:
+    movq %r12, %rdi
+    xorl %ebp, %ebp
+    call run_task
+    ud2
+"#,
+    options(att_syntax)
+);
+
+unsafe extern "C" {
+    fn switch_stacks(save: *mut usize, to: usize);
+    fn begin_task();
+}
+
+/// Makes a task of a CPU, which runs when that CPU comes to it.
+///
+/// # Errors
+///
+/// There is no memory for its stack.
+pub fn spawn(
+    cpu: u32,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<Arc<Task>, kmem::AllocError> {
+    let stack = MM.__get_free_pages(GFP_KERNEL, STACK)?;
+    let task = Arc::new(Task {
+        cpu,
+        stack,
+        saved: UnsafeCell::new(0),
+        work: Cell::new(Some(Box::new(work))),
+        next: Cell::new(core::ptr::null()),
+        key: Cell::new(0),
+        until: Cell::new(0),
+        timed_out: Cell::new(false),
+        done: AtomicBool::new(false),
+        nodes: Cell::new(NodeMask::ALL),
+    });
+    // What `switch_stacks` finds: the registers, of which r12 is the task, and where to go on.
+    let top = stack.get() + (4096 << STACK);
+    let frame = [0, 0, 0, Arc::as_ptr(&task).addr(), 0, 0, begin_task as *const () as usize, 0, 0];
+    let at = top - size_of_val(&frame);
+    // SAFETY: the end of the new stack, which nobody else knows.
+    unsafe {
+        core::ptr::with_exposed_provenance_mut::<[usize; 9]>(at).write(frame);
+        *task.saved.get() = at;
+    }
+    // The idle loop drops it when the task has ended.
+    let _ = Arc::as_ptr(&task).expose_provenance();
+    core::mem::forget(task.clone());
+    make_ready(&task);
+    Ok(task)
+}
+
+fn make_ready(task: &Task) {
+    SCHEDULER.lock().ready[task.cpu as usize].push(task);
+    if task.cpu != Cpu::id().get() {
+        smp::nudge(task.cpu);
+    }
+}
+
+/// The running task, where one runs.
+pub fn current() -> Option<&'static Task> {
+    // SAFETY: a task lives while it runs.
+    unsafe { RUNNING[Cpu::id().index()].task.load(Ordering::Relaxed).as_ref() }
+}
+
+/// The nodes that the running task's memory may come from.
+pub fn nodes() -> NodeMask {
+    current().map_or(NodeMask::ALL, |task| task.nodes.get())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn run_task(task: *const Task) -> ! {
+    // SAFETY: a task lives while it runs.
+    let task = unsafe { &*task };
+    cpu::restore(true);
+    if let Some(work) = task.work.take() {
+        work();
+    }
+    cpu::mask();
+    task.done.store(true, Ordering::Release);
+    wake(core::ptr::from_ref(task).addr());
+    to_idle(task);
+    unreachable!("a task that has ended runs")
+}
+
+/// Leaves the CPU to the idle loop. Interrupts are masked.
+fn to_idle(task: &Task) {
+    let idle = RUNNING[task.cpu as usize].idle.load(Ordering::Relaxed);
+    // SAFETY: the idle loop of this CPU saved its stack there when it switched to this task.
+    unsafe { switch_stacks(task.saved.get(), idle) };
+}
+
+/// Runs tasks as they become ready, and halts where none is. What a CPU does from its start on.
+pub fn idle() -> ! {
+    let own = &RUNNING[Cpu::id().index()];
+    loop {
+        cpu::mask();
+        let next = SCHEDULER.lock().ready[Cpu::id().index()].pop();
+        let Some(task) = next else {
+            // SAFETY: `sti` lets interrupts in after the next instruction: none is missed.
+            unsafe { asm!("sti", "hlt", options(nostack)) };
+            continue;
+        };
+        own.task.store(core::ptr::from_ref(task).cast_mut(), Ordering::Relaxed);
+        // SAFETY: the task is this CPU's, and does not run.
+        unsafe { switch_stacks(own.idle.as_ptr(), *task.saved.get()) };
+        own.task.store(core::ptr::null_mut(), Ordering::Relaxed);
+        cpu::restore(true);
+        if task.done.load(Ordering::Acquire) {
+            // SAFETY: it runs no more, and nothing is on its stack; the reference was the scheduler's.
+            unsafe {
+                MM.free_pages(task.stack, STACK);
+                drop(Arc::from_raw(task));
+            }
+        }
+    }
+}
+
+/// Waits until [`wake`] is called with `key` or so much time has passed; not at all where `ready`.
+pub fn wait(key: usize, ready: &dyn Fn() -> bool, nanoseconds: u64) -> WakeReason {
+    let Some(task) = current() else { return WakeReason::Woken };
+    let were = cpu::mask();
+    task.key.set(key);
+    task.timed_out.set(false);
+    task.until.set(clock::nanoseconds().saturating_add(nanoseconds));
+    SCHEDULER.lock().waiting.push(task);
+    if ready() {
+        // If somebody has woken it already it runs at once.
+        wake_those(|waiting| core::ptr::eq(waiting, task), false);
+    }
+    to_idle(task);
+    cpu::restore(were);
+    if task.timed_out.get() { WakeReason::TimedOut } else { WakeReason::Woken }
+}
+
+/// Wakes all tasks that wait with a key. Any context but NMI.
+pub fn wake(key: usize) {
+    wake_those(|task| task.key.get() == key, false);
+}
+
+/// Wakes the tasks whose time is over. By the timer of one CPU.
+pub fn tick() {
+    let now = clock::nanoseconds();
+    wake_those(|task| task.until.get() <= now, true);
+}
+
+fn wake_those(which: impl Fn(&Task) -> bool, timed_out: bool) {
+    let mut woken = [false; CPUS];
+    {
+        let mut scheduler = SCHEDULER.lock();
+        let Scheduler { ready, waiting } = &mut *scheduler;
+        waiting.take(which, |task| {
+            task.timed_out.set(timed_out);
+            ready[task.cpu as usize].push(task);
+            woken[task.cpu as usize] = true;
+        });
+    }
+    let own = Cpu::id().get();
+    let others = woken.iter().enumerate().filter(|(cpu, woken)| **woken && *cpu as u32 != own);
+    others.for_each(|(cpu, _)| smp::nudge(cpu as u32));
+}
+
+/// Waits until a task has ended.
+pub fn join(task: &Arc<Task>) {
+    let done = || task.done.load(Ordering::Acquire);
+    while !done() {
+        wait(Arc::as_ptr(task).addr(), &done, u64::MAX);
+    }
+}
+
+/// Waits so long.
+pub fn sleep(nanoseconds: u64) {
+    // A key that nobody wakes: the stack's own.
+    let key = core::ptr::from_ref(&nanoseconds).addr();
+    let until = clock::nanoseconds().saturating_add(nanoseconds);
+    while clock::nanoseconds() < until {
+        wait(key, &|| false, until.saturating_sub(clock::nanoseconds()));
+    }
+}
