@@ -1,4 +1,4 @@
-//! From the loader to Rust: 32-bit protected mode to long mode.
+//! From the loader, or from reset, to Rust: the boot CPU's way to long mode, and the others'.
 //!
 //! QEMU loads the image by the PVH protocol and jumps to `pvh_start` with paging off and the physical
 //! address of its start information in `ebx`. The first tables map the first GiB three times: where it is,
@@ -14,6 +14,27 @@ global_asm!(
     .long 4, 4, 18
     .asciz "Xen"
     .long pvh_start
+
+    /* Long mode, with the first tables. Needs no stack. */
+    .macro enter_long_mode
+    movl $boot_pml4, %eax
+    movl %eax, %cr3
+    /* PAE, global pages, FXSR and SSE exceptions: the compiler's code uses SSE. */
+    movl %cr4, %eax
+    orl $0x6a0, %eax
+    movl %eax, %cr4
+    /* Long mode, and pages that are not to be executed. */
+    movl $0xc0000080, %ecx
+    rdmsr
+    orl $0x900, %eax
+    wrmsr
+    /* Paging, write protection, a coprocessor that is there. */
+    movl %cr0, %eax
+    andl $0xfffffffb, %eax
+    orl $0x80010003, %eax
+    movl %eax, %cr0
+
+    .endm
 
     .section .boot.text, "ax"
     .code32
@@ -38,23 +59,7 @@ pvh_start:
     movl $(boot_pdpt_low + 3), boot_pml4
     movl $(boot_pdpt_low + 3), boot_pml4 + 256 * 8
     movl $(boot_pdpt_high + 3), boot_pml4 + 511 * 8
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    /* PAE, global pages, FXSR and SSE exceptions: the compiler's code uses SSE. */
-    movl %cr4, %eax
-    orl $0x6a0, %eax
-    movl %eax, %cr4
-    /* Long mode, and pages that are not to be executed. */
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x900, %eax
-    wrmsr
-    /* Paging, write protection, a coprocessor that is there. */
-    movl %cr0, %eax
-    andl $0xfffffffb, %eax
-    orl $0x80010003, %eax
-    movl %eax, %cr0
-
+    enter_long_mode
     lgdt boot_gdt_pointer
     ljmp $0x08, $1f
 
@@ -93,6 +98,62 @@ boot_pd: .skip 4096
     .align 4096
 boot_stack: .skip 262144
 boot_stack_end:
+
+    /* The other CPUs. Copied to smp::START: from real mode to long mode. */
+    .section .boot.text, "ax"
+    .globl cpu_start
+    .globl cpu_start_end
+    .code16
+cpu_start:
+    cli
+    cld
+    xorw %ax, %ax
+    movw %ax, %ds
+    lgdtl 0x8000 + (cpu_gdt_pointer - cpu_start)
+    movl $0x11, %eax
+    movl %eax, %cr0
+    ljmpl $0x18, $(0x8000 + (cpu_protected - cpu_start))
+    .code32
+cpu_protected:
+    movw $0x10, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
+    enter_long_mode
+    ljmpl $0x08, $(0x8000 + (cpu_long - cpu_start))
+    .code64
+cpu_long:
+    movabsq $cpu_root, %rax
+    movq (%rax), %rax
+    movabsq $cpu_stack, %rdx
+    movq (%rdx), %rsp
+    movabsq $cpu_high, %rdx
+    jmpq *%rdx
+    .align 8
+cpu_gdt:
+    .quad 0
+    .quad 0x00af9b000000ffff
+    .quad 0x00cf93000000ffff
+    .quad 0x00cf9b000000ffff
+cpu_gdt_pointer:
+    .word 31
+    .long 0x8000 + (cpu_gdt - cpu_start)
+cpu_start_end:
+
+    .section .text.start, "ax"
+    /* The kernel's tables do not have the page that this came from. */
+cpu_high:
+    movq %rax, %cr3
+    xorl %ebp, %ebp
+    callq cpu_main
+    ud2
+
+    .section .data
+    .align 8
+    .globl cpu_root
+    .globl cpu_stack
+cpu_root: .quad 0
+cpu_stack: .quad 0
 "#,
     options(att_syntax)
 );

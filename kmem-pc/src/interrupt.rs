@@ -21,7 +21,7 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 
 /// How many bytes each of a CPU's stacks has.
-const STACK: usize = 32 << 10;
+const STACK: usize = 16 << 10;
 
 /// How many stacks a CPU has for interrupts.
 const STACKS: usize = 6;

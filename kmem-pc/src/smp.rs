@@ -1,7 +1,6 @@
 //! The other CPUs: how they are started, and how one makes another run something.
 
 use alloc::boxed::Box;
-use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use kmem::platform::NotCalled;
@@ -13,79 +12,6 @@ use crate::{MM, apic, clock, direct, paging, task};
 
 /// Where a CPU begins, in real mode: a page below 1 MiB.
 pub const START: u64 = 0x8000;
-
-global_asm!(
-    r#"
-    /* Copied to START. From real mode to long mode, by the tables of the entry code. */
-    .section .boot.text, "ax"
-    .globl cpu_start
-    .globl cpu_start_end
-    .code16
-cpu_start:
-    cli
-    cld
-    xorw %ax, %ax
-    movw %ax, %ds
-    lgdtl 0x8000 + (cpu_gdt_pointer - cpu_start)
-    movl $0x11, %eax
-    movl %eax, %cr0
-    ljmpl $0x18, $(0x8000 + (cpu_protected - cpu_start))
-    .code32
-cpu_protected:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    movl %cr4, %eax
-    orl $0x6a0, %eax
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x900, %eax
-    wrmsr
-    movl %cr0, %eax
-    andl $0xfffffffb, %eax
-    orl $0x80010003, %eax
-    movl %eax, %cr0
-    ljmpl $0x08, $(0x8000 + (cpu_long - cpu_start))
-    .code64
-cpu_long:
-    movabsq $cpu_root, %rax
-    movq (%rax), %rax
-    movabsq $cpu_stack, %rdx
-    movq (%rdx), %rsp
-    movabsq $cpu_high, %rdx
-    jmpq *%rdx
-    .align 8
-cpu_gdt:
-    .quad 0
-    .quad 0x00af9b000000ffff
-    .quad 0x00cf93000000ffff
-    .quad 0x00cf9b000000ffff
-cpu_gdt_pointer:
-    .word 31
-    .long 0x8000 + (cpu_gdt - cpu_start)
-cpu_start_end:
-
-    .section .text.start, "ax"
-    /* The kernel's tables do not have the page that this came from. */
-cpu_high:
-    movq %rax, %cr3
-    xorl %ebp, %ebp
-    callq cpu_main
-    ud2
-
-    .section .data
-    .align 8
-    .globl cpu_root
-    .globl cpu_stack
-cpu_root: .quad 0
-cpu_stack: .quad 0
-"#,
-    options(att_syntax)
-);
 
 unsafe extern "C" {
     static cpu_start: u8;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CPU, Machine, Rig, frames, lists, settle};
+use common::{Machine, Rig, as_cpu, frames, lists, settle};
 use kmem::platform::Context;
 use kmem::*;
 
@@ -22,13 +22,6 @@ fn bytes(mm: &Machine, page: Page, order: u32) -> &mut [u8] {
     let start = mm.platform().frame(page.pfn().number());
     // SAFETY: the tests hold the block, and make one slice of it at a time.
     unsafe { std::slice::from_raw_parts_mut(start, 4096 << order) }
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 /// A042, A055, A056, A059, A067

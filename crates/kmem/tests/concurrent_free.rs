@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
-use common::{CPU, Machine, Rig, Scope, frames, settle};
+use common::{CPU, Machine, Rig, Scope, as_cpu, frames, settle};
 use kmem::platform::MisuseKind;
 use kmem::*;
 
@@ -18,13 +18,6 @@ fn machine<const TRACE: bool>(setup: Setup) -> Machine<NoReclaim, 12, TRACE> {
     unsafe { mm.boot(&MemoryMap::new().ram(0..16 << 20, NodeId::ZERO), &setup.cpus(2)).unwrap() };
     mm.cpu_online(CpuId::new(ONE).unwrap()).unwrap();
     mm
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 /// Both CPUs allocate everything, by turns. Answers the blocks; panics where one comes twice.

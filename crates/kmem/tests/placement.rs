@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CPU, Machine, Point, Rig, Scope, settle};
+use common::{CPU, Machine, Point, Rig, Scope, as_cpu, settle};
 use kmem::gfp::GfpError;
 use kmem::platform::MisuseKind;
 use kmem::*;
@@ -31,13 +31,6 @@ fn two_nodes() -> Machine {
 fn zone_of(mm: &Machine, page: Page) -> (NodeId, ZoneKind) {
     let zone = mm.page_zone(page).unwrap();
     (zone.node(), zone.kind())
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 /// The node of a CPU is known before the CPU has lists, and while it has none.

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 
-use common::{CPU, Machine, Rig, Rng, lists};
+use common::{CPU, Machine, Rig, Rng, as_cpu, lists};
 use kmem::boot::Classes;
 use kmem::gfp::GfpError;
 use kmem::platform::{Context, DirectMap, MisuseKind, There};
@@ -28,13 +28,6 @@ fn boot(setup: Setup) -> Machine {
     unsafe { mm.boot(&map, &setup) }.unwrap();
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 /// All caches shrunk by both CPUs and all lists drained: how many free blocks there are of each

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
-use common::{CPU, Machine, Rig, Scope};
+use common::{CPU, Machine, Rig, Scope, as_cpu};
 use kmem::boot::SlabDebug;
 use kmem::platform::{MisuseKind, Passed};
 use kmem::*;
@@ -31,13 +31,6 @@ fn two_cpus(setup: Setup) -> Machine {
     let mm = machine(setup.cpus(2));
     mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
     mm
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 fn dogs(mm: &Machine, flags: CacheFlags) -> CacheId {

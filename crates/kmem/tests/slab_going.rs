@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use common::{CPU, Machine, Rig, Scope};
+use common::{CPU, Machine, Rig, Scope, as_cpu};
 use kmem::slab::CtorFlags;
 use kmem::*;
 
@@ -23,13 +23,6 @@ fn machine(setup: Setup, cpus: u32) -> &'static Machine {
 
 fn cpu(number: u32) -> CpuId {
     CpuId::new(number).unwrap()
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 fn dogs(mm: &Machine) -> CacheId {

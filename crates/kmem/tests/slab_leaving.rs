@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use common::{CPU, Machine, Rig, Rng, Scope};
+use common::{CPU, Machine, Rig, Rng, Scope, as_cpu};
 use kmem::platform::MisuseKind;
 use kmem::*;
 
@@ -20,13 +20,6 @@ fn machine(cpus: u32) -> &'static Machine {
     unsafe { mm.boot(&map, &Setup::new().cpus(cpus)) }.unwrap();
     (1..cpus).for_each(|cpu| mm.cpu_online(CpuId::new(cpu).unwrap()).unwrap());
     Box::leak(Box::new(mm))
-}
-
-fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
-    let before = CPU.with(|cpu| cpu.number.replace(number));
-    let result = work();
-    CPU.with(|cpu| cpu.number.set(before));
-    result
 }
 
 fn take(mm: &Machine, id: CacheId) -> Option<NonNull<u8>> {

@@ -154,8 +154,8 @@ pub(crate) struct Kind {
 ///
 /// # Invariants
 ///
-/// `kind` and the nodes are written while the front's generation is even by whoever made it so, and read while
-/// it is odd, or by who made the cache.
+/// `kind` and the nodes are written by whoever has the place, which is neither vacant nor pinned then, and
+/// read while the front's generation is odd, by who has pinned the cache, or by who made it.
 #[repr(C, align(64))]
 pub(crate) struct Cache {
     front: Front,

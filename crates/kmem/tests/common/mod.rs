@@ -13,6 +13,14 @@ pub use rng::Rng;
 pub type Machine<R = kmem::NoReclaim, const SHIFT: u32 = 12, const TRACE: bool = false> =
     Mm<Rig<SHIFT, TRACE>, R>;
 
+/// Does something as another CPU.
+pub fn as_cpu<T>(number: u32, work: impl FnOnce() -> T) -> T {
+    let before = CPU.with(|cpu| cpu.number.replace(number));
+    let result = work();
+    CPU.with(|cpu| cpu.number.set(before));
+    result
+}
+
 /// How many free blocks each zone has of each order, and how many free pages.
 pub fn lists<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> Vec<([u64; Order::COUNT], u64)> {
     let zones = mm.zones().iter();
