@@ -3,17 +3,21 @@
 fn main() {
     let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     println!("cargo:rerun-if-changed=kernel.ld");
-    for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie"] {
+    let script = format!("-Wl,-T,{here}/kernel.ld");
+    let arguments = [
+        "-nostartfiles",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        &script,
+        "-Wl,--build-id=none",
+        "-Wl,-z,max-page-size=4096",
+        "-Wl,-z,noexecstack",
+        "-Wl,--no-dynamic-linker",
+        "-Wl,--gc-sections",
+    ];
+    for argument in arguments {
         println!("cargo:rustc-link-arg-bins={argument}");
-    }
-    println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/kernel.ld");
-    for argument in [
-        "--build-id=none",
-        "-z,max-page-size=4096",
-        "-z,noexecstack",
-        "--no-dynamic-linker",
-        "--gc-sections",
-    ] {
-        println!("cargo:rustc-link-arg-bins=-Wl,{argument}");
+        println!("cargo:rustc-link-arg-examples={argument}");
     }
 }

@@ -61,14 +61,22 @@ impl From<fmt::Error> for Failure {
 }
 
 /// Fails unless `holds`.
+///
+/// # Errors
+///
+/// `what` is not so.
 #[track_caller]
-pub(crate) fn check(holds: bool, what: &'static str) -> Result<(), Failure> {
+pub fn check(holds: bool, what: &'static str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure::new(what)) }
 }
 
 /// Fails unless both numbers are the same.
+///
+/// # Errors
+///
+/// `what` is not so, and both numbers.
 #[track_caller]
-pub(crate) fn equal(found: u64, wanted: u64, what: &'static str) -> Result<(), Failure> {
+pub fn equal(found: u64, wanted: u64, what: &'static str) -> Result<(), Failure> {
     numbers(found == wanted, found, wanted, what)
 }
 
@@ -79,8 +87,12 @@ pub(crate) fn at_most(found: u64, most: u64, what: &'static str) -> Result<(), F
 }
 
 /// Fails unless the first number is not below the second.
+///
+/// # Errors
+///
+/// `what` is not so, and both numbers.
 #[track_caller]
-pub(crate) fn at_least(found: u64, least: u64, what: &'static str) -> Result<(), Failure> {
+pub fn at_least(found: u64, least: u64, what: &'static str) -> Result<(), Failure> {
     numbers(found >= least, found, least, what)
 }
 

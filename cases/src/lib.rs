@@ -56,11 +56,12 @@ mod types;
 mod warm;
 mod zones;
 
-pub use failure::Failure;
+pub use failure::{Failure, at_least, check, equal};
 pub use machine::{Facts, Machine};
 pub use reclaimer::FreeOnDemand;
 pub use run::{Outcome, run};
 pub use snapshot::Snapshot;
+pub use warm::warm_up;
 
 /// One experiment, and the statements that it proves.
 pub struct Case<M> {
@@ -70,22 +71,23 @@ pub struct Case<M> {
     pub ids: &'static [&'static str],
     /// How many reports of misuse it provokes. They are what it is about.
     pub reports: u64,
-    /// Whether kmalloc is used: what CPUs keep of it then is there before the case begins.
-    pub objects: bool,
+    /// What is done before the free lists are looked at: what CPUs keep for themselves of what the case
+    /// uses is there when it begins.
+    pub prepare: fn(&M) -> Result<(), Failure>,
     /// Whether it says anything on such a machine; if not, what it needs.
     pub needs: fn(&Facts) -> Result<(), &'static str>,
     /// The experiment. A task of the boot CPU runs it.
     pub run: fn(&M) -> Result<(), Failure>,
 }
 
-impl<M> Case<M> {
+impl<M: Machine> Case<M> {
     const fn new(
         name: &'static str,
         ids: &'static [&'static str],
         needs: fn(&Facts) -> Result<(), &'static str>,
         run: fn(&M) -> Result<(), Failure>,
     ) -> Self {
-        Case { name, ids, reports: 0, objects: false, needs, run }
+        Case { name, ids, reports: 0, prepare: |_| Ok(()), needs, run }
     }
 
     const fn reports(mut self, reports: u64) -> Self {
@@ -93,8 +95,9 @@ impl<M> Case<M> {
         self
     }
 
+    /// The case uses kmalloc.
     const fn objects(mut self) -> Self {
-        self.objects = true;
+        self.prepare = warm_up;
         self
     }
 }

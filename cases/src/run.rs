@@ -1,7 +1,6 @@
 //! Running a case, and judging what it leaves behind.
 
 use crate::failure::{check, equal};
-use crate::warm::warm_up;
 use crate::{Case, Failure, Machine, Snapshot};
 
 /// What became of a case on a machine.
@@ -27,9 +26,7 @@ pub fn run<M: Machine>(case: &Case<M>, machine: &M) -> Outcome {
 }
 
 fn judge<M: Machine>(case: &Case<M>, machine: &M) -> Result<(), Failure> {
-    if case.objects {
-        warm_up(machine)?;
-    }
+    (case.prepare)(machine)?;
     let before = Snapshot::take(machine);
     let reports = machine.misuses();
     (case.run)(machine)?;

@@ -6,8 +6,13 @@ use crate::failure::check;
 use crate::{Failure, Machine};
 
 /// Has every CPU use every size of kmalloc once. The magazines that it gets for that stay with it, so
-/// that afterwards the free lists are as before if, and only if, all that is used is given back.
-pub(crate) fn warm_up<M: Machine>(machine: &M) -> Result<(), Failure> {
+/// that afterwards the free lists are as before if, and only if, all that is used is given back. A case
+/// that takes CPUs out of service calls it again: they come back without magazines.
+///
+/// # Errors
+///
+/// A CPU is not online.
+pub fn warm_up<M: Machine>(machine: &M) -> Result<(), Failure> {
     let mm = machine.mm();
     let work = || {
         for cache in mm.caches() {

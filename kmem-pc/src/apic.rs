@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use kmem::CpuId;
 
 use crate::cpu::{self, Cpu};
-use crate::{clock, paging, port, smp, system, task};
+use crate::{clock, machine, paging, port, smp, task};
 
 /// The registers of the running CPU's controller.
 const BASE: u64 = 0xfee0_0000;
@@ -18,6 +18,13 @@ const SPURIOUS: usize = 0xf0;
 const TIMER: usize = 0x320;
 const COUNT: usize = 0x380;
 const DIVIDE: usize = 0x3e0;
+
+/// How many steps the timer makes in a second: QEMU's are nanoseconds. Elsewhere the ticks come as
+/// often as its clock has it.
+const STEPS_A_SECOND: u32 = 1_000_000_000;
+
+/// How often the timer ticks.
+pub const TICKS_A_SECOND: u32 = 1000;
 
 /// The timer's vector.
 const TICK: u8 = 32;
@@ -76,8 +83,9 @@ pub fn id() -> u32 {
     read(ID) >> 24
 }
 
-/// Has an interrupt come every so many of the controller's steps.
-pub fn start_timer(count: u32) {
+/// Has an interrupt come so many times a second; 0: none.
+pub fn start_timer(a_second: u32) {
+    let count = STEPS_A_SECOND.checked_div(a_second).unwrap_or(0);
     // By one, and again and again.
     write(DIVIDE, 0b1011);
     write(TIMER, 1 << 17 | u32::from(TICK));
@@ -94,7 +102,7 @@ pub fn interrupt(vector: u8) {
             if Cpu::id() == CpuId::BOOT {
                 task::tick();
             }
-            system::tick();
+            machine::tick();
         }
         CALL => smp::run_call(),
         _ => {}
@@ -104,6 +112,11 @@ pub fn interrupt(vector: u8) {
 /// Sends an interrupt to the CPU with a controller. Any context.
 pub fn send(controller: u32, vector: u8) {
     command(controller, u32::from(vector));
+}
+
+/// Has an NMI arrive at the CPU with a controller.
+pub fn send_nmi(controller: u32) {
+    command(controller, 4 << 8);
 }
 
 /// Starts the CPU with a controller at a page below 1 MiB.

@@ -31,9 +31,18 @@ pub fn begin() {
     }
 }
 
+/// What the processor's counter says.
+pub fn counter() -> u64 {
+    // SAFETY: reads.
+    unsafe { _rdtsc() }
+}
+
+/// So many steps of the counter in nanoseconds.
+pub fn in_nanoseconds(steps: u64) -> u64 {
+    (u128::from(steps) * 1_000_000 / u128::from(PER_MILLISECOND.load(Relaxed))) as u64
+}
+
 /// Nanoseconds since the machine was switched on.
 pub fn nanoseconds() -> u64 {
-    // SAFETY: reads.
-    let steps = u128::from(unsafe { _rdtsc() });
-    (steps * 1_000_000 / u128::from(PER_MILLISECOND.load(Relaxed))) as u64
+    in_nanoseconds(counter())
 }

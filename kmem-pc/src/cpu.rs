@@ -91,6 +91,11 @@ impl Cpu {
         self.pins.load(Relaxed) > 0 || self.interrupts.load(Relaxed) > 0 || self.in_nmi()
     }
 
+    /// Whether the running code is an interrupt's handler.
+    pub fn in_interrupt(&self) -> bool {
+        self.interrupts.load(Relaxed) > 0
+    }
+
     /// Whether the running code is an NMI handler.
     #[inline]
     pub fn in_nmi(&self) -> bool {
@@ -131,6 +136,12 @@ pub fn restore(were: bool) {
         // SAFETY: they were let in before: there are handlers.
         unsafe { asm!("sti", options(nostack)) };
     }
+}
+
+/// Waits for an interrupt that is not masked: an NMI.
+pub fn halt_masked() {
+    // SAFETY: nothing is waited for.
+    unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
 }
 
 /// Whether interrupts are let in.

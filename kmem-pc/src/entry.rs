@@ -1,9 +1,9 @@
-//! From the loader, or from reset, to Rust: the boot CPU's way to long mode, and the others'.
+//! From the loader to Rust: the boot CPU's way to long mode.
 //!
 //! QEMU loads the image by the PVH protocol and jumps to `pvh_start` with paging off and the physical
 //! address of its start information in `ebx`. The first tables map the first GiB three times: where it is,
-//! because that is where this code runs; in the direct map; and where the image is linked.
-//! [`paging`](crate::paging) replaces them.
+//! because that is where this code runs; in the direct map; and where the image is linked. From here Rust
+//! goes on in `kernel_main`, with interrupts masked.
 
 use core::arch::global_asm;
 
@@ -14,27 +14,6 @@ global_asm!(
     .long 4, 4, 18
     .asciz "Xen"
     .long pvh_start
-
-    /* Long mode, with the first tables. Needs no stack. */
-    .macro enter_long_mode
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    /* PAE, global pages, FXSR and SSE exceptions: the compiler's code uses SSE. */
-    movl %cr4, %eax
-    orl $0x6a0, %eax
-    movl %eax, %cr4
-    /* Long mode, and pages that are not to be executed. */
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x900, %eax
-    wrmsr
-    /* Paging, write protection, a coprocessor that is there. */
-    movl %cr0, %eax
-    andl $0xfffffffb, %eax
-    orl $0x80010003, %eax
-    movl %eax, %cr0
-
-    .endm
 
     .section .boot.text, "ax"
     .code32
@@ -59,7 +38,28 @@ pvh_start:
     movl $(boot_pdpt_low + 3), boot_pml4
     movl $(boot_pdpt_low + 3), boot_pml4 + 256 * 8
     movl $(boot_pdpt_high + 3), boot_pml4 + 511 * 8
-    enter_long_mode
+    movl $boot_long, %esi
+
+    /* From protected to long mode, with the first tables; goes on at esi. For every CPU: there need be no
+       stack, and ebp stays. */
+    .globl enter_long_mode
+enter_long_mode:
+    movl $boot_pml4, %eax
+    movl %eax, %cr3
+    /* PAE, global pages, FXSR and SSE exceptions: the compiler's code uses SSE. */
+    movl %cr4, %eax
+    orl $0x6a0, %eax
+    movl %eax, %cr4
+    /* Long mode, and pages that are not to be executed. */
+    movl $0xc0000080, %ecx
+    rdmsr
+    orl $0x900, %eax
+    wrmsr
+    /* Paging, write protection, a coprocessor that is there. */
+    movl %cr0, %eax
+    andl $0xfffffffb, %eax
+    orl $0x80010003, %eax
+    movl %eax, %cr0
     lgdt boot_gdt_pointer
     ljmp $0x08, $1f
 
@@ -68,6 +68,11 @@ pvh_start:
     movw %ax, %ds
     movw %ax, %es
     movw %ax, %ss
+    /* The switch of modes leaves the upper half of a register undefined. */
+    movl %esi, %esi
+    jmpq *%rsi
+
+boot_long:
     movabsq $boot_stack_end, %rsp
     movl %ebp, %edi
     xorl %ebp, %ebp
@@ -79,12 +84,14 @@ pvh_start:
     .section .boot.data, "aw"
     .align 16
     .globl boot_gdt
+    /* 64-bit code, data, and 32-bit code for CPUs that come from real mode. */
 boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff
     .quad 0x00cf93000000ffff
+    .quad 0x00cf9b000000ffff
 boot_gdt_pointer:
-    .word 23
+    .word 31
     .long boot_gdt
 
     .section .boot.bss, "aw", @nobits
@@ -98,62 +105,6 @@ boot_pd: .skip 4096
     .align 4096
 boot_stack: .skip 262144
 boot_stack_end:
-
-    /* The other CPUs. Copied to smp::START: from real mode to long mode. */
-    .section .boot.text, "ax"
-    .globl cpu_start
-    .globl cpu_start_end
-    .code16
-cpu_start:
-    cli
-    cld
-    xorw %ax, %ax
-    movw %ax, %ds
-    lgdtl 0x8000 + (cpu_gdt_pointer - cpu_start)
-    movl $0x11, %eax
-    movl %eax, %cr0
-    ljmpl $0x18, $(0x8000 + (cpu_protected - cpu_start))
-    .code32
-cpu_protected:
-    movw $0x10, %ax
-    movw %ax, %ds
-    movw %ax, %es
-    movw %ax, %ss
-    enter_long_mode
-    ljmpl $0x08, $(0x8000 + (cpu_long - cpu_start))
-    .code64
-cpu_long:
-    movabsq $cpu_root, %rax
-    movq (%rax), %rax
-    movabsq $cpu_stack, %rdx
-    movq (%rdx), %rsp
-    movabsq $cpu_high, %rdx
-    jmpq *%rdx
-    .align 8
-cpu_gdt:
-    .quad 0
-    .quad 0x00af9b000000ffff
-    .quad 0x00cf93000000ffff
-    .quad 0x00cf9b000000ffff
-cpu_gdt_pointer:
-    .word 31
-    .long 0x8000 + (cpu_gdt - cpu_start)
-cpu_start_end:
-
-    .section .text.start, "ax"
-    /* The kernel's tables do not have the page that this came from. */
-cpu_high:
-    movq %rax, %cr3
-    xorl %ebp, %ebp
-    callq cpu_main
-    ud2
-
-    .section .data
-    .align 8
-    .globl cpu_root
-    .globl cpu_stack
-cpu_root: .quad 0
-cpu_stack: .quad 0
 "#,
     options(att_syntax)
 );

@@ -16,6 +16,12 @@ pub enum Status {
     Panic = 20,
     /// The processor met a fault: 43.
     Fault = 21,
+    /// Memory was freed wrongly, or another call of the manager was wrong: 45.
+    WrongFree = 22,
+    /// A stack was too small: 47.
+    StackOverflow = 23,
+    /// A fault could not be delivered: 49.
+    DoubleFault = 24,
 }
 
 /// Ends the machine.

@@ -16,6 +16,7 @@
 //! | 4 | NMI |
 //! | 5 | single steps, breakpoints |
 //! | 6 | machine check |
+//! | 7 | page faults while a crash is reported, which runs on one of the others |
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
@@ -24,16 +25,17 @@ use core::cell::UnsafeCell;
 const STACK: usize = 16 << 10;
 
 /// How many stacks a CPU has for interrupts.
-const STACKS: usize = 6;
+const STACKS: usize = 7;
 
 /// Where the vectors of devices and of other CPUs begin.
 pub const FIRST: u8 = 32;
 
 /// What the entry code leaves on the stack: the registers, and what the processor pushed.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Frame {
-    registers: [u64; 15],
+    /// The interrupted code's registers, in the order of [`REGISTERS`].
+    pub registers: [u64; 15],
     /// Which interrupt or exception it is.
     pub vector: u64,
     /// What the processor says of it; 0 where it says nothing.
@@ -46,6 +48,19 @@ pub struct Frame {
     /// Its stack.
     pub rsp: u64,
     ss: u64,
+}
+
+/// The names of a frame's registers: the last that was pushed is the first.
+pub const REGISTERS: [&str; 15] = [
+    "r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rdi", "rsi", "rbp", "rbx", "rdx", "rcx",
+    "rax",
+];
+
+impl Frame {
+    /// Where the interrupted function's frame is.
+    pub fn frame_pointer(&self) -> usize {
+        self.registers[10] as usize
+    }
 }
 
 global_asm!(
@@ -83,6 +98,10 @@ interrupt_entry:
     pushq %r14
     pushq %r15
     movq %rsp, %rdi
+    /* Shaped as a function's frame, so that the chain of frames leads on to what was interrupted: the
+       address, which lies above 15 registers, the vector and the error, and its frame pointer. */
+    pushq 136(%rsp)
+    pushq %rbp
     movq %rsp, %rbp
     subq $512, %rsp
     andq $-16, %rsp
@@ -90,7 +109,7 @@ interrupt_entry:
     cld
     call interrupted
     fxrstorq (%rsp)
-    movq %rbp, %rsp
+    leaq 16(%rbp), %rsp
     popq %r15
     popq %r14
     popq %r13
@@ -196,32 +215,61 @@ impl Entry {
             last: size_of_val(&descriptors) as u16 - 1,
             base: self.descriptors.get().addr() as u64,
         };
-        let gates =
-            Pointer { last: size_of::<Table>() as u16 - 1, base: TABLE.0.get().addr() as u64 };
         // SAFETY: the descriptors say what those of the entry code said, and a task state more; the
         // gates are written.
         unsafe {
             asm!("lgdt [{}]", in(reg) &raw const table, options(nostack));
             asm!("ltr {:x}", in(reg) TASK_STATE, options(nostack));
-            asm!("lidt [{}]", in(reg) &raw const gates, options(nostack));
+            use_gates(256);
         }
     }
 }
 
+/// Has the running CPU use the first `count` gates: a vector beyond them raises another fault.
+///
+/// # Safety
+///
+/// They are written; what is to be raised has one.
+pub unsafe fn use_gates(count: u16) {
+    let gates =
+        Pointer { last: count * size_of::<Gate>() as u16 - 1, base: TABLE.0.get().addr() as u64 };
+    // SAFETY: the caller's promise; the table stays.
+    unsafe { asm!("lidt [{}]", in(reg) &raw const gates, options(nostack)) };
+}
+
 /// Writes the gates. By the boot CPU, once, before any CPU uses them.
 pub fn write_gates() {
-    let stubs = (&raw const interrupt_stubs).addr() as u64;
-    for vector in 0..256_u64 {
-        let (at, stack) = (stubs + 16 * vector, stack_of(vector as u8));
-        // An interrupt gate: interrupts are masked in its handler.
-        let low = at & 0xffff
-            | u64::from(CODE) << 16
-            | stack << 32
-            | 0x8e << 40
-            | (at >> 16 & 0xffff) << 48;
+    for vector in 0..=255 {
         // SAFETY: nobody else uses the table yet.
-        unsafe { (*TABLE.0.get())[vector as usize] = Gate([low, at >> 32]) };
+        unsafe { write_gate(vector, stack_of(vector)) };
     }
+}
+
+/// Gives page faults a stack on which nothing runs: the report of a fault may meet another, which would
+/// overwrite what the first one's handler has on theirs. By a CPU that reports, the others having halted.
+pub fn set_page_faults_apart() {
+    // SAFETY: what uses the table is this CPU, here. All gates are written; it may have used fewer.
+    unsafe {
+        write_gate(PAGE_FAULT, APART);
+        use_gates(256);
+    }
+}
+
+const PAGE_FAULT: u8 = 14;
+
+/// The stack on which nothing runs otherwise.
+const APART: u64 = 7;
+
+/// # Safety
+///
+/// No CPU takes an interrupt with this vector meanwhile.
+unsafe fn write_gate(vector: u8, stack: u64) {
+    let at = (&raw const interrupt_stubs).addr() as u64 + 16 * u64::from(vector);
+    // An interrupt gate: interrupts are masked in its handler.
+    let low =
+        at & 0xffff | u64::from(CODE) << 16 | stack << 32 | 0x8e << 40 | (at >> 16 & 0xffff) << 48;
+    // SAFETY: the caller's promise.
+    unsafe { (*TABLE.0.get())[usize::from(vector)] = Gate([low, at >> 32]) };
 }
 
 /// The stack of a vector's handler.

@@ -4,15 +4,17 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | `entry.rs`, `memory.rs` | from the loader to Rust, and what Rust's code calls |
+//! | `entry.rs`, `trampoline.rs`, `memory.rs` | from the loader to Rust, and what Rust's code calls |
 //! | `start_info.rs`, `acpi.rs` | what the loader and the firmware say of the machine |
-//! | `direct.rs`, `paging.rs` | where memory is seen |
-//! | `interrupt.rs`, `trap.rs`, `apic.rs` | how the processor enters the kernel, and what then |
+//! | `options.rs`, `boot.rs`, `heap.rs` | from that to a manager that works, and to the machine's own heap |
+//! | `direct.rs`, `paging.rs`, `stack.rs` | where memory is seen |
+//! | `interrupt.rs`, `trap.rs`, `probe.rs`, `apic.rs` | how the processor enters the kernel, and what then |
 //! | `cpu.rs`, `smp.rs` | what each CPU has, and how the others are started and called |
 //! | `clock.rs`, `lock.rs`, `task.rs` | time, locks, and what may sleep |
 //! | `platform.rs` | the contract with the memory manager |
-//! | `system.rs`, `serial.rs`, `console.rs`, `log.rs` | the machine as the shell sees it |
-//! | `exit.rs` | how a run ends |
+//! | `machine.rs`, `serial.rs`, `console.rs`, `log.rs` | the machine as the shell and the cases see it |
+//! | `commands/`, `checks/` | what only this machine can do, and what is shown on it |
+//! | `crash.rs`, `backtrace.rs`, `place.rs`, `exit.rs` | what is said when something is wrong, and how a run ends |
 #![no_std]
 #![no_main]
 #![allow(bad_asm_style)]
@@ -21,35 +23,46 @@ extern crate alloc;
 
 mod acpi;
 mod apic;
+mod backtrace;
+mod boot;
+mod checks;
 mod clock;
+mod commands;
 mod console;
 mod cpu;
+mod crash;
 mod direct;
 mod entry;
 mod exit;
+mod heap;
 mod interrupt;
 mod lock;
 mod log;
+mod machine;
 mod memory;
+mod options;
 mod paging;
+mod place;
 mod platform;
 mod port;
+mod probe;
 mod serial;
 mod smp;
+mod stack;
 mod start_info;
-mod system;
 mod task;
+mod trampoline;
 mod trap;
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt::Write;
 
-use acpi::{Acpi, Affinity};
+use acpi::Acpi;
+use boot::Found;
 use cases::FreeOnDemand;
 use exit::Status;
-use kmem::{CpuId, MemoryMap, Mm, NodeId, PhysAddr, Setup};
+use kmem::Mm;
 use kmem_shell::{Failure, Shell};
+use options::Options;
 use platform::Pc;
 use serial::Serial;
 use start_info::StartInfo;
@@ -57,19 +70,12 @@ use start_info::StartInfo;
 /// The memory manager.
 pub static MM: Mm<Pc, FreeOnDemand> = Mm::with_reclaim(Pc::new(), FreeOnDemand::new());
 
-/// The manager's types.
-pub mod mm {
-    kmem::kernel_types!(super::MM: kmem::Mm<super::Pc, super::FreeOnDemand>);
-}
-
-#[global_allocator]
-static ALLOCATOR: kmem::GlobalKmalloc<mm::Memory> = kmem::GlobalKmalloc::new_in(mm::Memory);
-
 static BOOT_CPU: cpu::Cpu = cpu::Cpu::new();
 static BOOT_ENTRY: interrupt::Entry = interrupt::Entry::new();
 
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(start_info: u32) -> ! {
+    boot::begin();
     BOOT_CPU.begin(0);
     interrupt::write_gates();
     BOOT_ENTRY.begin();
@@ -80,69 +86,41 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
         apic::map();
     }
     apic::begin();
+    boot::step("tables");
     clock::begin();
-    let acpi = info.acpi_root().map(Acpi::new);
-    boot(info, acpi);
+    boot::step("clock");
+    let options = Options::parse(info.command_line());
+    let holes = options.as_ref().map_or(&[][..], |options| &options.holes);
+    let found = Found::new(info, info.acpi_root().map(Acpi::new), holes);
+    // SAFETY: once, and the tables have all RAM.
+    unsafe { found.boot() };
     cpu::restore(true);
-    let command_line = String::from(info.command_line());
-    let controllers: Vec<u32> = acpi.into_iter().flat_map(Acpi::cpus).collect();
-    if let Err(error) = smp::start(controllers.into_iter()) {
+    if let Err(error) = smp::start(found.controllers()) {
         panic!("not all CPUs could be started: {error}");
     }
-    apic::start_timer(1_000_000);
-    if let Err(error) = task::spawn(0, move || run(&command_line)) {
-        panic!("there is no memory for the first task: {error}");
+    boot::step("CPUs");
+    apic::start_timer(apic::TICKS_A_SECOND);
+    if let Err(error) = task::spawn(0, move || run(found, options)) {
+        panic!("the first task: {error}");
     }
     task::idle()
 }
 
-/// Boots the manager with what the loader and the firmware say.
-fn boot(info: StartInfo, acpi: Option<Acpi>) {
-    let node = |domain: u32| NodeId::new(domain).unwrap_or(NodeId::ZERO);
-    let mut map = MemoryMap::new();
-    let mut limit = 0;
-    for region in info.regions().filter(start_info::Region::is_ram) {
-        let mut start = region.start;
-        while start < region.end {
-            let all = start..region.end;
-            let (domain, end) = acpi.map_or((0, region.end), |acpi| acpi.node_of(all));
-            map = map.ram(start..end, node(domain));
-            start = end;
-        }
-        limit = limit.max(region.end);
-    }
-    // The first pages have what the loader left, and the code that other CPUs start with.
-    map = map.reserved(0..0x10000, "loader").kernel(paging::image(), "kernel");
-    MM.platform().set_limit(limit);
-    // What devices with 24 and 32 address lines reach.
-    let mut setup =
-        Setup::new().dma_limit(PhysAddr::new(16 << 20)).dma32_limit(PhysAddr::new(4 << 30));
-    let mut cpus = 0;
-    for (number, controller) in acpi.into_iter().flat_map(Acpi::cpus).enumerate() {
-        let Some(cpu) = CpuId::new(number as u32).filter(|_| number < cpu::CPUS) else { break };
-        cpus += 1;
-        for affinity in acpi.into_iter().flat_map(Acpi::affinities) {
-            if let Affinity::Cpu(other, domain) = affinity
-                && other == controller
-            {
-                setup = setup.cpu_node(cpu, node(domain));
-            }
-        }
-    }
-    for (from, to) in (0..8).flat_map(|from| (0..8).map(move |to| (from, to))) {
-        if let Some(distance) = acpi.and_then(|acpi| acpi.distance(from, to)) {
-            setup = setup.distance(node(from), node(to), distance);
-        }
-    }
-    // SAFETY: the memory is there, and but for what is reserved nobody uses it.
-    if let Err(error) = unsafe { MM.boot(&map, &setup.cpus(cpus.max(1))) } {
-        panic!("the memory manager does not boot: {error}");
-    }
-}
-
 /// What the first task does.
-fn run(commands: &str) {
-    let machine = system::Machine;
+fn run(found: Found, options: Result<Options, alloc::string::String>) {
+    boot::step("first task");
+    let options = match options {
+        Ok(options) => options,
+        Err(word) => {
+            let _ = writeln!(
+                Serial,
+                "kmem: '{word}' is no option: there are name, hole, ticks and hz, each with =VALUE, then --"
+            );
+            exit::end(Status::Usage);
+        }
+    };
+    let commands = options.commands.clone();
+    let machine = machine::Machine::new(found, options);
     let mut shell = Shell::new(&machine);
     if commands.is_empty() {
         while !shell.has_ended()
@@ -154,7 +132,7 @@ fn run(commands: &str) {
         }
         exit::end(Status::Fine);
     }
-    let status = match shell.run(commands) {
+    let status = match shell.run(&commands) {
         Ok(()) => Status::Fine,
         Err(error) => {
             let _ = writeln!(Serial, "kmem: {error}");
@@ -165,10 +143,4 @@ fn run(commands: &str) {
         }
     };
     exit::end(status)
-}
-
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let _ = writeln!(Serial, "kernel panic: {info}");
-    exit::end(Status::Panic)
 }

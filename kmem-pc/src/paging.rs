@@ -3,28 +3,41 @@
 //! ```text
 //!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
+//!   0xffff_d000_0000_0000   stacks, with nothing below each, in pages of 4 KiB
 //!   0xffff_ffff_8000_0000   the image: code, constants and data apart, in pages of 4 KiB
 //! ```
 //!
-//! The tables come from a pool in the image: they are needed before there is a manager to ask.
+//! Tables come from a pool in the image for as long as there is no heap, and then from the heap. They are
+//! seen in the direct map, as the first tables have it too.
+//!
+//! A page that is unmapped may still be in the buffers of other CPUs. [`unmap`] makes them forget it: it
+//! calls them one after the other, with no lock held and interrupts let in, because a CPU that waits for
+//! a lock with interrupts masked does not answer.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::direct;
+use kmem::{GFP_ATOMIC, Gfp, VirtAddr};
+
+use crate::heap::HEAP;
+use crate::lock::Lock;
 use crate::start_info::Region;
+use crate::{direct, smp};
 
 /// Where the registers of devices are seen, above their physical addresses.
-const DEVICES: usize = 0xffff_c000_0000_0000;
+pub const DEVICES: usize = 0xffff_c000_0000_0000;
 
-const PAGE: u64 = 4 << 10;
-const LARGE: u64 = 2 << 20;
+/// The size of an ordinary page.
+pub const PAGE: u64 = 4 << 10;
+
+/// The size of a large page.
+pub const LARGE: u64 = 2 << 20;
 
 /// What an entry says of its page.
 #[derive(Clone, Copy)]
-struct Rights(u64);
+pub struct Rights(u64);
 
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
@@ -36,17 +49,19 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const CODE: Rights = Rights(PRESENT | GLOBAL);
 const CONSTANTS: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE);
-const DATA: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE);
 const DEVICE: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE | UNCACHED);
+
+/// Data: read and written.
+pub const DATA: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE);
 
 #[repr(C, align(4096))]
 struct Table(UnsafeCell<[u64; 512]>);
 
-// SAFETY: written by the boot CPU alone, before others are started.
+// SAFETY: reached by way of the direct map, under the lock of the tables.
 unsafe impl Sync for Table {}
 
-/// The tables that there are: the root's three branches, those of the image and of devices, and one for
-/// each GiB of memory.
+/// The tables that are needed before there is a heap: the root's three branches, those of the image and
+/// of devices, and one for each GiB of memory.
 const TABLES: usize = 96;
 
 static POOL: [Table; TABLES] = [const { Table(UnsafeCell::new([0; 512])) }; TABLES];
@@ -65,8 +80,27 @@ pub fn image() -> Range<u64> {
     (&raw const image_start).addr() as u64..(&raw const image_end).addr() as u64
 }
 
+/// What [`part_of_image`] calls the part that is executed.
+pub const CODE_PART: &str = "code";
+
+/// What the image has at an address, if that is in the image.
+pub fn part_of_image(address: usize) -> Option<&'static str> {
+    let [text, constants, data] =
+        [&raw const text_start, &raw const text_end, &raw const data_start].map(<*const u8>::addr);
+    match address {
+        _ if (text..constants).contains(&address) => Some(CODE_PART),
+        _ if (constants..data).contains(&address) => Some("constants"),
+        _ if (data..direct::IMAGE + image().end as usize).contains(&address) => Some("data"),
+        _ => None,
+    }
+}
+
 /// Makes the kernel's tables and switches the running CPU to them: the direct map has all of `regions`
 /// that is memory.
+///
+/// # Panics
+///
+/// There is more memory than there are tables for.
 ///
 /// # Safety
 ///
@@ -75,6 +109,11 @@ pub unsafe fn begin(regions: impl Iterator<Item = Region> + Clone) {
     let memory = |chunk: &Range<u64>| {
         let mut regions = regions.clone().filter(Region::is_memory);
         regions.any(|region| region.start < chunk.end && chunk.start < region.end)
+    };
+    let map = |address, physical, size, rights| {
+        // SAFETY: nothing is there yet, and these are the addresses that the kernel is to have.
+        let mapped = unsafe { map(address, physical, size, rights) };
+        mapped.unwrap_or_else(|_| panic!("there are tables for 64 GiB of memory and no more"));
     };
     let end = regions.clone().filter(Region::is_memory).map(|region| region.end).max();
     for start in (0..end.unwrap_or(0)).step_by(LARGE as usize) {
@@ -101,41 +140,134 @@ pub fn root() -> u64 {
 
 /// Makes a page of a device's registers seen; answers where.
 ///
+/// # Panics
+///
+/// There is no table for it.
+///
 /// # Safety
 ///
-/// By the boot CPU, before others are started; there is a device.
+/// There is a device, and nobody else has its registers.
 pub unsafe fn map_device(physical: u64) -> usize {
     let address = DEVICES + physical as usize;
-    map(address & !(PAGE as usize - 1), physical & !(PAGE - 1), PAGE, DEVICE);
+    // SAFETY: the caller's promise.
+    let mapped = unsafe {
+        map(address & !(PAGE as usize - 1), physical & !(PAGE - 1), PAGE, DEVICE)
+    };
+    mapped.unwrap_or_else(|_| panic!("there is no table for the registers of a device"));
     address
 }
 
-/// Maps one page of 4 KiB or 2 MiB, unless that is mapped.
-fn map(address: usize, physical: u64, size: u64, rights: Rights) {
-    let levels: &[u32] = if size == LARGE { &[39, 30, 21] } else { &[39, 30, 21, 12] };
-    let (last, above) = (levels[levels.len() - 1], &levels[..levels.len() - 1]);
-    let mut table = &POOL[0];
+/// There is no memory for a table.
+#[derive(Debug)]
+pub struct NoTable;
+
+/// Held while entries are read and written.
+static ENTRIES: Lock<()> = Lock::new(());
+
+/// Maps one page of `size` bytes, [`PAGE`] or [`LARGE`], at an address. Any context but NMI.
+///
+/// # Errors
+///
+/// There is no memory for a table.
+///
+/// # Panics
+///
+/// Another page is mapped there.
+///
+/// # Safety
+///
+/// Nobody uses the address for anything else, and whoever uses it may use the page so.
+pub unsafe fn map(
+    address: usize,
+    physical: u64,
+    size: u64,
+    rights: Rights,
+) -> Result<(), NoTable> {
+    let _alone = ENTRIES.lock();
+    let (above, last): (&[u32], _) = if size == LARGE { (&[39, 30], 21) } else { (&[39, 30, 21], 12) };
+    let mut table = root();
     for level in above {
         let entry = entry(table, address, *level);
-        if entry & PRESENT == 0 {
-            let new = &POOL[TAKEN.fetch_add(1, Relaxed)];
-            set_entry(table, address, *level, direct::of_image(new) | PRESENT | WRITE);
-            table = new;
+        // SAFETY: under the lock.
+        let found = unsafe { entry.read() };
+        if found & PRESENT == 0 {
+            table = new_table()?;
+            // SAFETY: as above; the new table is empty.
+            unsafe { entry.write(table | PRESENT | WRITE) };
         } else {
-            let index = (entry & ADDRESS) - root();
-            table = &POOL[(index / PAGE) as usize];
+            assert!(found & IS_LARGE == 0, "{address:#x} is in a large page");
+            table = found & ADDRESS;
         }
     }
-    let is_large = if size == LARGE { IS_LARGE } else { 0 };
-    set_entry(table, address, last, physical | rights.0 | is_large);
-}
-
-fn entry(table: &Table, address: usize, level: u32) -> u64 {
-    // SAFETY: by the boot CPU alone.
-    unsafe { (*table.0.get())[address >> level & 511] }
-}
-
-fn set_entry(table: &Table, address: usize, level: u32, value: u64) {
+    let (entry, is_large) = (entry(table, address, last), if size == LARGE { IS_LARGE } else { 0 });
     // SAFETY: as above.
-    unsafe { (*table.0.get())[address >> level & 511] = value };
+    unsafe {
+        assert!(entry.read() & PRESENT == 0, "something is mapped at {address:#x}");
+        entry.write(physical | rights.0 | is_large);
+    }
+    Ok(())
+}
+
+/// Unmaps pages of [`PAGE`] bytes, has all CPUs forget them, and answers how many there were. A task
+/// calls it, with interrupts let in.
+///
+/// # Safety
+///
+/// Nobody uses the addresses any more.
+pub unsafe fn unmap(pages: Range<usize>) -> usize {
+    let mut count = 0;
+    for address in pages.clone().step_by(PAGE as usize) {
+        let _alone = ENTRIES.lock();
+        if let Some(entry) = find(address) {
+            // SAFETY: under the lock; nobody uses the page.
+            unsafe { entry.write(0) };
+            count += 1;
+        }
+    }
+    for cpu in smp::online() {
+        // One that has stopped has forgotten everything when it starts again.
+        let _ = smp::call_on(cpu, &|| {
+            for address in pages.clone().step_by(PAGE as usize) {
+                // SAFETY: a page that is forgotten is looked up when it is used.
+                unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
+            }
+        });
+    }
+    count
+}
+
+/// The entry of an ordinary page that is mapped. Under the lock.
+fn find(address: usize) -> Option<*mut u64> {
+    let mut table = root();
+    for level in [39, 30, 21] {
+        // SAFETY: under the lock.
+        let found = unsafe { entry(table, address, level).read() };
+        if found & PRESENT == 0 || found & IS_LARGE != 0 {
+            return None;
+        }
+        table = found & ADDRESS;
+    }
+    let entry = entry(table, address, 12);
+    // SAFETY: as above.
+    (unsafe { entry.read() } & PRESENT != 0).then_some(entry)
+}
+
+/// The physical address of an empty table.
+fn new_table() -> Result<u64, NoTable> {
+    if !HEAP.is_booted() {
+        let number = TAKEN.fetch_add(1, Relaxed);
+        return POOL.get(number).map(|table| direct::of_image(table)).ok_or(NoTable);
+    }
+    let page = HEAP.__get_free_pages(GFP_ATOMIC | Gfp::ZERO, 0);
+    page.map(physical).map_err(|_| NoTable)
+}
+
+/// The physical address of what is seen in the direct map.
+pub fn physical(address: VirtAddr) -> u64 {
+    (address.get() - direct::BASE) as u64
+}
+
+/// The entry for an address in a table.
+fn entry(table: u64, address: usize, level: u32) -> *mut u64 {
+    direct::pointer::<u64>(table).wrapping_add(address >> level & 511)
 }

@@ -1,7 +1,7 @@
 //! The contract with the memory manager.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kmem::platform::{
     Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, Sleep, WakeReason,
@@ -10,7 +10,7 @@ use kmem::{CpuId, NodeMask, PhysAddr, VirtAddr};
 
 use crate::cpu::{self, Cpu};
 use crate::log::Log;
-use crate::{clock, direct, smp, task};
+use crate::{clock, crash, direct, smp, task};
 
 /// A PC.
 pub struct Pc {
@@ -20,17 +20,35 @@ pub struct Pc {
     pub log: Log,
     /// Its reports of misuse.
     pub misuses: Log,
+    /// How often somebody has said that misuses are made on purpose, and not yet that they are over.
+    expecting: AtomicU32,
 }
 
 impl Pc {
     /// A PC of whose memory nothing is known yet.
     pub const fn new() -> Pc {
-        Pc { limit: AtomicU64::new(0), log: Log::new(), misuses: Log::new() }
+        Pc {
+            limit: AtomicU64::new(0),
+            log: Log::new(),
+            misuses: Log::new(),
+            expecting: AtomicU32::new(0),
+        }
     }
 
     /// Says where the direct map ends. Once, before the manager boots.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Relaxed);
+    }
+
+    /// Says that wrong frees and wrong calls are made on purpose from now on, or no more. Calls nest.
+    /// Otherwise the first one ends the machine.
+    pub fn expect_misuses(&self, expected: bool) {
+        // Relaxed: whoever makes them was started after this call, or makes them itself.
+        if expected {
+            self.expecting.fetch_add(1, Relaxed);
+        } else {
+            self.expecting.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -129,6 +147,9 @@ impl Hooks for Pc {
     fn misuse(&self, report: &Misuse<'_>) {
         self.misuses.write(format_args!("{report}"));
         self.log.write(format_args!("{report}"));
+        if self.expecting.load(Relaxed) == 0 {
+            crash::wrong_free(self, report);
+        }
     }
 
     fn now(&self) -> u64 {

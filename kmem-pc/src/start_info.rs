@@ -1,5 +1,7 @@
 //! What the loader says of the machine: memory, command line, and where the ACPI tables begin.
 
+use core::ops::Range;
+
 use crate::direct::{self, At};
 
 const MAGIC: u32 = 0x336e_c578;
@@ -31,6 +33,15 @@ impl Region {
     /// behind RAM; what is called reserved at the end of 4 GiB and beyond is devices'.
     pub fn is_memory(&self) -> bool {
         self.is_ram() || self.start < 0xc000_0000
+    }
+}
+
+impl Region {
+    /// What is left of it without a range.
+    pub fn without(self, hole: &Range<u64>) -> impl Iterator<Item = Region> {
+        let below = Region { end: self.end.min(hole.start), ..self };
+        let above = Region { start: self.start.max(hole.end), ..self };
+        [below, above].into_iter().filter(|part| part.start < part.end)
     }
 }
 

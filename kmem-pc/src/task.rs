@@ -10,19 +10,18 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use kmem::platform::WakeReason;
-use kmem::{GFP_KERNEL, NodeMask, VirtAddr};
+use kmem::NodeMask;
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::lock::Lock;
-use crate::{MM, clock, smp};
-
-/// The order of a task's stack: 64 KiB.
-const STACK: u32 = 4;
+use crate::stack::{NoStack, Stack};
+use crate::{clock, smp};
 
 /// What a task does.
 type Work = Box<dyn FnOnce() + Send>;
@@ -35,7 +34,7 @@ type Work = Box<dyn FnOnce() + Send>;
 /// `key` and `until` while that is the list of those that wait.
 pub struct Task {
     cpu: u32,
-    stack: VirtAddr,
+    stack: Stack,
     /// Where its stack is while it does not run.
     saved: UnsafeCell<usize>,
     work: Cell<Option<Work>>,
@@ -156,8 +155,9 @@ unsafe extern "C" {
 pub fn spawn(
     cpu: u32,
     work: impl FnOnce() + Send + 'static,
-) -> Result<Arc<Task>, kmem::AllocError> {
-    let stack = MM.__get_free_pages(GFP_KERNEL, STACK)?;
+) -> Result<Arc<Task>, NoStack> {
+    let stack = Stack::new()?;
+    let top = stack.top();
     let task = Arc::new(Task {
         cpu,
         stack,
@@ -171,7 +171,6 @@ pub fn spawn(
         nodes: Cell::new(NodeMask::ALL),
     });
     // What `switch_stacks` finds: the registers, of which r12 is the task, and where to go on.
-    let top = stack.get() + (4096 << STACK);
     let frame = [0, 0, 0, Arc::as_ptr(&task).addr(), 0, 0, begin_task as *const () as usize, 0, 0];
     let at = top - size_of_val(&frame);
     // SAFETY: the end of the new stack, which nobody else knows.
@@ -197,6 +196,66 @@ fn make_ready(task: &Task) {
 pub fn current() -> Option<&'static Task> {
     // SAFETY: a task lives while it runs.
     unsafe { RUNNING[Cpu::id().index()].task.load(Ordering::Relaxed).as_ref() }
+}
+
+/// Runs something as a task of a CPU, and waits for it.
+///
+/// # Errors
+///
+/// There is no memory for its stack.
+pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NoStack> {
+    // SAFETY: only the lifetime changes: the task has ended when this returns.
+    let work = unsafe {
+        core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work)
+    };
+    join(&spawn(cpu, work)?);
+    Ok(())
+}
+
+/// Has every other CPU run `work` again and again, as a task, for as long as the calling task does
+/// `meanwhile`.
+///
+/// # Errors
+///
+/// There is no memory for a task; then nothing is done.
+pub fn while_others(
+    work: &(dyn Fn() + Sync),
+    meanwhile: impl FnOnce(),
+) -> Result<(), NoStack> {
+    // SAFETY: only the lifetime changes: the tasks have ended when this returns.
+    let work = unsafe {
+        core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work)
+    };
+    let (over, own) = (Arc::new(AtomicBool::new(false)), Cpu::id());
+    let mut tasks = Vec::new();
+    let mut failed = Ok(());
+    for cpu in smp::online().filter(|cpu| *cpu != own) {
+        let over = over.clone();
+        let again = move || {
+            while !over.load(Ordering::Relaxed) {
+                work();
+            }
+        };
+        match spawn(cpu.get(), again) {
+            Ok(task) => tasks.push(task),
+            Err(error) => failed = Err(error),
+        }
+    }
+    if failed.is_ok() {
+        meanwhile();
+    }
+    over.store(true, Ordering::Relaxed);
+    tasks.iter().for_each(join);
+    failed
+}
+
+/// Runs something with the running task's memory restricted to these nodes.
+pub fn with_nodes<T>(nodes: NodeMask, work: impl FnOnce() -> T) -> T {
+    let Some(task) = current() else { return work() };
+    let before = task.nodes.replace(nodes);
+    let done = work();
+    task.nodes.set(before);
+    done
 }
 
 /// The nodes that the running task's memory may come from.
@@ -233,6 +292,7 @@ pub fn idle() -> ! {
         cpu::mask();
         let next = SCHEDULER.lock().ready[Cpu::id().index()].pop();
         let Some(task) = next else {
+            smp::leave_if_asked();
             // SAFETY: `sti` lets interrupts in after the next instruction: none is missed.
             unsafe { asm!("sti", "hlt", options(nostack)) };
             continue;
@@ -244,10 +304,7 @@ pub fn idle() -> ! {
         cpu::restore(true);
         if task.done.load(Ordering::Acquire) {
             // SAFETY: it runs no more, and nothing is on its stack; the reference was the scheduler's.
-            unsafe {
-                MM.free_pages(task.stack, STACK);
-                drop(Arc::from_raw(task));
-            }
+            drop(unsafe { Arc::from_raw(task) });
         }
     }
 }

@@ -30,6 +30,7 @@ fn every_proc_file_can_be_read() {
             "iomem",
             "meminfo",
             "modules",
+            "pagemap-text",
             "pagetypeinfo",
             "scullcmem",
             "scullmem",

@@ -33,10 +33,10 @@ mod stress;
 mod system;
 mod text;
 
-pub use commands::{Command, table};
+pub use commands::{Command, Run, table};
 pub use error::{Error, Failure};
 pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};
 pub use shell::Shell;
-pub use system::{Handler, Interrupts, Sink, Source, System};
+pub use system::{Handler, Interrupts, OnPurpose, Sink, Source, System};
 pub use text::Count;

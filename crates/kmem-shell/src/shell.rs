@@ -38,6 +38,11 @@ impl<'m, S: System> Shell<'m, S> {
         }
     }
 
+    /// What it runs on.
+    pub fn system(&self) -> &'m S {
+        self.system
+    }
+
     /// Runs the commands of a text one after the other, up to the first that fails or ends the run.
     /// All are looked up before the first is run.
     ///
@@ -123,7 +128,7 @@ impl<'m, S: System> Shell<'m, S> {
 /// The command that the first word names.
 pub(crate) fn find<S: System>(words: &[String]) -> Result<&'static Command<S>, Error> {
     let name = words.first().map_or("", String::as_str);
-    commands::table::<S>().iter().find(|command| command.name == name).ok_or_else(|| Error {
+    commands::all::<S>().find(|command| command.name == name).ok_or_else(|| Error {
         command: name.into(),
         failure: Failure::Usage(format!("no such command; `help` lists them{}", guess::<S>(name))),
     })
@@ -131,7 +136,7 @@ pub(crate) fn find<S: System>(words: &[String]) -> Result<&'static Command<S>, E
 
 /// The command that a wrong name may have meant.
 fn guess<S: System>(name: &str) -> String {
-    let mut near = commands::table::<S>().iter().filter(|command| {
+    let mut near = commands::all::<S>().filter(|command| {
         !name.is_empty() && (command.name.starts_with(name) || name.starts_with(command.name))
     });
     match (near.next(), near.next()) {

@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 
 use kmem::{CpuId, Mm, Platform, Reclaim};
 
+use crate::Command;
+
 /// Work for a CPU: as a task or as an interrupt handler.
 pub type Handler<S> = Arc<dyn Fn(&S, CpuId) + Send + Sync>;
 
@@ -19,6 +21,11 @@ pub trait System: Send + Sync + Sized + 'static {
     type Platform: Platform + 'static;
     /// What frees memory when it runs low.
     type Reclaim: Reclaim + 'static;
+
+    /// The commands that only this machine has.
+    fn commands() -> &'static [Command<Self>] {
+        &[]
+    }
 
     /// The memory manager.
     fn mm(&self) -> &Mm<Self::Platform, Self::Reclaim>;
@@ -62,6 +69,12 @@ pub trait System: Send + Sync + Sized + 'static {
     /// The latest of those reports, in one line.
     fn last_misuse(&self) -> Option<String>;
 
+    /// Says that wrong frees and wrong calls are made on purpose from now on, or no more. Calls nest.
+    /// A machine that ends at the first wrong free goes on meanwhile. See [`OnPurpose`].
+    fn expect_misuses(&self, expected: bool) {
+        let _ = expected;
+    }
+
     /// Tells how far a long command is.
     fn progress(&self, what: &str, done: u64, total: u64) {
         let _ = (what, done, total);
@@ -92,6 +105,23 @@ pub trait System: Send + Sync + Sized + 'static {
     ///
     /// It cannot be read, or there is no host.
     fn list(&self, path: &str) -> Result<Vec<String>, String>;
+}
+
+/// Wrong frees and wrong calls are made on purpose until this is dropped.
+pub struct OnPurpose<'s, S: System>(&'s S);
+
+impl<'s, S: System> OnPurpose<'s, S> {
+    /// Tells the machine.
+    pub fn new(system: &'s S) -> Self {
+        system.expect_misuses(true);
+        OnPurpose(system)
+    }
+}
+
+impl<S: System> Drop for OnPurpose<'_, S> {
+    fn drop(&mut self) {
+        self.0.expect_misuses(false);
+    }
 }
 
 /// Interrupts that arrive until this is dropped.

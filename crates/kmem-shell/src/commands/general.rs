@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Command, exactly, print, table, usage, word};
+use super::{Command, exactly, print, all, usage, word};
 use crate::shell::find;
 use crate::stress;
 use crate::{Failure, Shell, Sink, System};
@@ -135,7 +135,7 @@ fn run_help<S: System>(
 ) -> Result<(), Failure> {
     match arguments {
         [] => {
-            for Command { name, about, example, .. } in table::<S>() {
+            for Command { name, about, example, .. } in all::<S>() {
                 let about = about.lines().next().unwrap_or_default();
                 print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
             }

@@ -6,7 +6,7 @@ use alloc::string::String;
 use kmem::{CacheFlags, CacheId, GFP_KERNEL, Gfp, Mm, Platform, Reclaim, VirtAddr};
 
 use super::{Command, exactly, print, word};
-use crate::{Failure, FreeLists, Shell, Sink, System};
+use crate::{Failure, FreeLists, OnPurpose, Shell, Sink, System};
 
 pub(super) const fn wrong_free<S: System>() -> Command<S> {
     Command {
@@ -36,6 +36,7 @@ fn run_wrong_free<S: System>(
         unsafe { mm.kfree(object) };
         Ok(())
     })?;
+    let _on_purpose = OnPurpose::new(system);
     let (lists, reports) = (FreeLists::take(mm), system.misuses());
     match kind.as_str() {
         "double" => double(mm),
@@ -205,6 +206,7 @@ fn run_overrun<S: System>(
     };
     let system = shell.system;
     let mm = system.mm();
+    let _on_purpose = OnPurpose::new(system);
     let reports = system.misuses();
     let cache = Made::new(mm, "overrun", CacheFlags::DEBUG)?;
     let object = mm.kmem_cache_alloc(cache.id, GFP_KERNEL).map_err(|error| format!("{error}"))?;

@@ -21,7 +21,7 @@ pub(crate) use objects::Objects;
 pub(crate) use pages::{Fill, Held};
 
 /// What runs a command: the shell, the words after the command's name, where output goes.
-pub(crate) type Run<S> = fn(&mut Shell<'_, S>, &[String], &mut dyn Sink) -> Result<(), Failure>;
+pub type Run<S> = fn(&mut Shell<'_, S>, &[String], &mut dyn Sink) -> Result<(), Failure>;
 
 /// A command.
 pub struct Command<S: System> {
@@ -33,10 +33,11 @@ pub struct Command<S: System> {
     pub about: &'static str,
     /// A line that works, once the machine is in a state for it.
     pub example: &'static str,
-    pub(crate) run: Run<S>,
+    /// What runs it.
+    pub run: Run<S>,
 }
 
-/// All commands, in the order that `help` lists them.
+/// The commands that every machine has, in the order that `help` lists them.
 pub const fn table<S: System>() -> &'static [Command<S>] {
     /// A place for a constant that depends on the type.
     struct Of<S>(S);
@@ -73,6 +74,11 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
         ];
     }
     Of::<S>::TABLE
+}
+
+/// All commands of a machine: those of every machine, and then its own.
+pub(crate) fn all<S: System>() -> impl Iterator<Item = &'static Command<S>> {
+    table::<S>().iter().chain(S::commands())
 }
 
 /// Writes text to a command's output.

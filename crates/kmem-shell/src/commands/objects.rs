@@ -9,7 +9,7 @@ use kmem::{CacheId, Mm, Owner, Platform, Reclaim, VirtAddr};
 
 use super::pages::gfp;
 use super::{Command, exactly, print, usage, word};
-use crate::{Count, Failure, Shell, Sink, System};
+use crate::{Count, Failure, OnPurpose, Shell, Sink, System};
 
 /// What the user of a shell holds of kmalloc and of caches, and the caches that were made.
 ///
@@ -121,7 +121,9 @@ pub(super) fn free_wrongly<S: System>(
         }
     };
     if nobodys || shell.objects.is_held(address) {
+        let on_purpose = OnPurpose::new(shell.system);
         free(mm);
+        drop(on_purpose);
         let report = shell.system.last_misuse();
         return Failure::Failed(report.unwrap_or_else(|| "it was not reported".into()));
     }

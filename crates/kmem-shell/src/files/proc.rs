@@ -21,6 +21,7 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
         "iomem" => report::iomem(mm, out),
         "meminfo" => report::meminfo(mm, out),
         "modules" => shell.modules.write(out),
+        "pagemap-text" => report::pagemap_text(mm, out),
         "pagetypeinfo" => report::pagetypeinfo(mm, out),
         "slabinfo" => report::slabinfo(mm, out),
         "vmstat" => report::vmstat(mm, out),
@@ -32,12 +33,13 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "allocinfo",
     "buddyinfo",
     "iomem",
     "meminfo",
     "modules",
+    "pagemap-text",
     "pagetypeinfo",
     "slabinfo",
     "vmstat",

@@ -35,7 +35,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kmem::{CacheError, CpuId};
 use spin::Mutex;
 
-use crate::{Count, FreeLists, System};
+use crate::{Count, FreeLists, OnPurpose, System};
 use held::Held;
 use mailbox::Mailbox;
 use object::{Object, ObjectCache};
@@ -243,6 +243,7 @@ impl fmt::Display for Report {
 /// What is wrong, in one line.
 pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<Report, String> {
     let mm = system.mm();
+    let _on_purpose = OnPurpose::new(system);
     let cpus = mm.online_cpus().count();
     let page_bytes = 1u64 << <S::Platform as kmem::platform::DirectMap>::PAGE_SHIFT;
     let (misuses, unconstructed) = (system.misuses(), object::unconstructed());

@@ -24,6 +24,7 @@
 //! * [`allocinfo`] has the objects of caches that keep owners; a caller is a file and a line, with the
 //!   cache instead of the function's name, which Rust does not tell.
 //! * [`iomem`] has RAM and what the boot loader's map says of it. Devices are their drivers' to say.
+//! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of.
 //!
 //! # Which pages are free
 //!
@@ -49,6 +50,7 @@ mod allocinfo;
 mod buddyinfo;
 mod iomem;
 mod meminfo;
+mod pagemap;
 mod pagetypeinfo;
 mod slabinfo;
 mod vmstat;
@@ -61,6 +63,7 @@ pub use allocinfo::allocinfo;
 pub use buddyinfo::buddyinfo;
 pub use iomem::iomem;
 pub use meminfo::meminfo;
+pub use pagemap::pagemap_text;
 pub use pagetypeinfo::pagetypeinfo;
 pub use slabinfo::slabinfo;
 pub use vmstat::vmstat;

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod high;
+mod pagemap;
 mod regions;
 mod sizes;
 mod slabs;
@@ -170,6 +171,7 @@ fn before_boot_every_report_is_empty() {
     assert_eq!(text!(meminfo, &mm), "");
     assert_eq!(text!(vmstat, &mm), "");
     assert_eq!(text!(iomem, &mm), "");
+    assert_eq!(text!(pagemap_text, &mm), "");
 }
 
 /// A writer with room for so many bytes.
@@ -198,7 +200,7 @@ fn a_writer_that_is_full_ends_a_report_with_its_error() {
             crate::report::$report(&mm, writer).unwrap();
         )*};
     }
-    check!(buddyinfo pagetypeinfo zoneinfo meminfo vmstat iomem);
+    check!(buddyinfo pagetypeinfo zoneinfo meminfo vmstat iomem pagemap_text);
 }
 
 /// `name` at the right of `width` columns.

@@ -1,0 +1,186 @@
+//! From what the loader and the firmware say to a manager that works.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use kmem::{CpuId, MemoryMap, NodeId, PhysAddr, Setup};
+
+use crate::acpi::{Acpi, Affinity};
+use crate::heap::{self, HEAP};
+use crate::start_info::{Region, StartInfo};
+use crate::{MM, clock, cpu, paging};
+
+/// What devices with 24 address lines reach.
+pub const DMA_LIMIT: u64 = 16 << 20;
+
+/// What devices with 32 address lines reach.
+pub const DMA32_LIMIT: u64 = 4 << 30;
+
+/// The first pages have what the loader left, and the code that other CPUs start with.
+const LOADER: Range<u64> = 0..0x10000;
+
+const PAGE: u64 = 4096;
+
+/// The nodes that distances are asked for.
+const NODES: u32 = 8;
+
+/// A machine's memory and CPUs.
+pub struct Found {
+    /// What the loader calls RAM, without the holes that were asked for.
+    pub ram: Vec<Region>,
+    /// What is set aside for the machine's own heap.
+    pub heap: Range<u64>,
+    acpi: Option<Acpi>,
+}
+
+impl Found {
+    /// Looks at what there is.
+    pub fn new(info: StartInfo, acpi: Option<Acpi>, holes: &[Range<u64>]) -> Found {
+        let mut ram: Vec<Region> = info.regions().filter(Region::is_ram).collect();
+        for hole in holes {
+            ram = ram.iter().flat_map(|region| region.without(hole)).collect();
+        }
+        let heap = heap::place(ram.iter().copied());
+        Found { ram, heap, acpi }
+    }
+
+    /// How many pages are RAM from their first byte to their last.
+    pub fn whole_pages(&self) -> u64 {
+        pages(&self.ram, |region| region.start..region.end)
+    }
+
+    /// How many of them have what the loader left.
+    pub fn loader_pages(&self) -> u64 {
+        pages(&self.ram, |region| region.start..region.end.min(LOADER.end))
+    }
+
+    /// How many nodes have CPUs or memory.
+    pub fn nodes(&self) -> u32 {
+        let domains = self.acpi.into_iter().flat_map(Acpi::affinities).map(|affinity| {
+            let (Affinity::Cpu(_, domain) | Affinity::Memory(_, _, domain)) = affinity;
+            domain
+        });
+        domains.max().map_or(1, |last| last + 1)
+    }
+
+    /// Boots the heap and the manager.
+    ///
+    /// # Panics
+    ///
+    /// The memory map cannot be used.
+    ///
+    /// # Safety
+    ///
+    /// Once; the direct map has all of the RAM, and nobody uses it but for what the loader left and the
+    /// image.
+    pub unsafe fn boot(&self) {
+        let limit = self.ram.iter().map(|region| region.end).max().unwrap_or(0);
+        MM.platform().set_limit(limit);
+        HEAP.platform().set_limit(limit);
+        let own = MemoryMap::new().ram(self.heap.clone(), NodeId::ZERO);
+        // SAFETY: the heap's memory is kept out of the other manager's.
+        if let Err(error) = unsafe { HEAP.boot(&own, &Setup::new().cpus(self.cpus())) } {
+            panic!("the heap's manager does not boot: {error}");
+        }
+        step("heap");
+        let map = self
+            .map()
+            .reserved(LOADER, "loader")
+            .reserved(self.heap.clone(), "heap")
+            .kernel(paging::image(), "kernel");
+        // SAFETY: the caller's promise; the rest is reserved.
+        if let Err(error) = unsafe { MM.boot(&map, &self.setup()) } {
+            panic!("the memory manager does not boot: {error}");
+        }
+        step("manager");
+    }
+
+    /// The RAM, with the node of each piece.
+    fn map(&self) -> MemoryMap {
+        let mut map = MemoryMap::new();
+        for region in &self.ram {
+            let mut start = region.start;
+            while start < region.end {
+                let rest = start..region.end;
+                let (domain, end) = self.acpi.map_or((0, region.end), |acpi| acpi.node_of(rest));
+                map = map.ram(start..end, node(domain));
+                start = end;
+            }
+        }
+        map
+    }
+
+    fn setup(&self) -> Setup {
+        let mut setup = Setup::new()
+            .dma_limit(PhysAddr::new(DMA_LIMIT))
+            .dma32_limit(PhysAddr::new(DMA32_LIMIT))
+            .cpus(self.cpus());
+        for cpu in (0..self.cpus()).filter_map(CpuId::new) {
+            setup = setup.cpu_node(cpu, self.node_of(cpu));
+        }
+        for (from, to) in (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to))) {
+            if let Some(distance) = self.acpi.and_then(|acpi| acpi.distance(from, to)) {
+                setup = setup.distance(node(from), node(to), distance);
+            }
+        }
+        setup
+    }
+
+    /// The node that a CPU is on.
+    pub fn node_of(&self, cpu: CpuId) -> NodeId {
+        let controller = self.controllers().nth(cpu.index());
+        let mut affinities = self.acpi.into_iter().flat_map(Acpi::affinities);
+        let found = affinities.find_map(|affinity| match affinity {
+            Affinity::Cpu(other, domain) if Some(other) == controller => Some(domain),
+            _ => None,
+        });
+        found.map_or(NodeId::ZERO, node)
+    }
+
+    /// How many CPUs there are.
+    fn cpus(&self) -> u32 {
+        self.controllers().count().clamp(1, cpu::CPUS) as u32
+    }
+
+    /// The interrupt controllers of the CPUs, in the order of the CPUs' numbers.
+    pub fn controllers(&self) -> impl Iterator<Item = u32> + use<> {
+        self.acpi.into_iter().flat_map(Acpi::cpus)
+    }
+}
+
+/// How many whole pages parts of regions have. The regions are apart, but for those that holes made.
+fn pages(regions: &[Region], part: impl Fn(&Region) -> Range<u64>) -> u64 {
+    let whole = |range: Range<u64>| (range.end / PAGE).saturating_sub(range.start.div_ceil(PAGE));
+    regions.iter().map(|region| whole(part(region))).sum()
+}
+
+fn node(domain: u32) -> NodeId {
+    NodeId::new(domain).unwrap_or(NodeId::ZERO)
+}
+
+/// The steps of boot, in their order.
+const STEPS: [&str; 6] = ["tables", "clock", "heap", "manager", "CPUs", "first task"];
+
+/// What the processor's counter said when each was done, and first of all when the kernel was entered.
+static DONE: [AtomicU64; 1 + STEPS.len()] = [const { AtomicU64::new(0) }; 1 + STEPS.len()];
+
+/// Notes that the kernel was entered.
+pub fn begin() {
+    DONE[0].store(clock::counter(), Relaxed);
+}
+
+/// Notes that a step of boot is done.
+pub fn step(name: &str) {
+    if let Some(index) = STEPS.iter().position(|step| *step == name) {
+        DONE[1 + index].store(clock::counter(), Relaxed);
+    }
+}
+
+/// The steps, and how many nanoseconds each took.
+pub fn steps() -> impl Iterator<Item = (&'static str, u64)> {
+    STEPS.iter().zip(DONE.windows(2)).map(|(name, ends)| {
+        let [begun, done] = [0, 1].map(|end: usize| ends[end].load(Relaxed));
+        (*name, clock::in_nanoseconds(done.saturating_sub(begun)))
+    })
+}

@@ -1,0 +1,48 @@
+//! Collections of the `alloc` crate, through the adaptor for the global allocator.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use cases::{Failure, Machine as _, check};
+use kmem::CpuId;
+
+use crate::heap::HEAP;
+use crate::machine::Machine;
+
+pub(super) fn live(machine: &Machine) -> Result<(), Failure> {
+    let (fine, failed) = (AtomicBool::new(true), AtomicBool::new(false));
+    machine.concurrently(&|cpu| {
+        if !(0..20).all(|round| round_trip(cpu, round)) {
+            failed.store(true, Relaxed);
+        }
+        fine.store(true, Relaxed);
+    });
+    check(fine.load(Relaxed) && !failed.load(Relaxed), "all that was put in is there")?;
+    check(HEAP.verify().is_ok(), "the heap is sound")
+}
+
+/// Fills collections, looks at what is in them and where that is, and drops them.
+fn round_trip(cpu: CpuId, round: u64) -> bool {
+    let seed = u64::from(cpu.get()) << 32 | round << 16;
+    let numbers: Vec<u64> = (0..3000).map(|index| seed + index).collect();
+    let mut names = BTreeMap::new();
+    for number in numbers.iter().rev().step_by(3) {
+        names.insert(*number, format!("number {number} of {cpu:?}"));
+    }
+    let boxed: Vec<Box<[u64; 40]>> = numbers.iter().step_by(100).map(|n| Box::new([*n; 40])).collect();
+    let is_ours = |address: *const u64| {
+        HEAP.virt_to_page(kmem::VirtAddr::from_ptr(address.cast_mut().cast::<u8>())).is_some()
+    };
+    let in_order = names.keys().zip(names.keys().skip(1)).all(|(one, next)| one < next);
+    let named = |(number, name): (&u64, &String)| *name == format!("number {number} of {cpu:?}");
+    numbers.iter().zip(0..).all(|(number, index)| *number == seed + index)
+        && in_order
+        && names.iter().all(named)
+        && boxed.iter().zip(numbers.iter().step_by(100)).all(|(one, n)| **one == [*n; 40])
+        && is_ours(numbers.as_ptr())
+        && boxed.iter().all(|one| is_ours(one.as_ptr()))
+}

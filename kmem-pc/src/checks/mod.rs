@@ -1,0 +1,87 @@
+//! What is shown on this machine beyond the cases that every machine runs: interrupts, single steps and
+//! NMIs that allocate, CPUs that come and go under load, collections, page tables, and that every frame
+//! of the loader's map is accounted for.
+
+mod collections;
+mod cpus;
+mod frames;
+pub mod nmis;
+mod ring;
+pub mod steps;
+mod ticks;
+
+use core::fmt::Write;
+
+use cases::{Case, Facts, Failure, warm_up};
+
+use crate::machine::Machine;
+use crate::serial::Serial;
+
+/// All of them.
+pub static ALL: &[Case<Machine>] = &[
+    Case {
+        name: "every frame of the loader's map is accounted for",
+        ids: &["A004", "A012"],
+        reports: 0,
+        prepare: nothing,
+        needs: anywhere,
+        run: frames::accounted,
+    },
+    Case {
+        name: "Vec, Box, BTreeMap and String live in kmalloc's memory, on all CPUs at once",
+        ids: &[],
+        reports: 0,
+        prepare: warm_up,
+        needs: anywhere,
+        run: collections::live,
+    },
+    Case {
+        name: "an interrupt at every instruction of an allocation or free can allocate",
+        ids: &["A119", "A132", "A163"],
+        reports: 0,
+        prepare: warm_up,
+        needs: anywhere,
+        run: steps::at_every_instruction,
+    },
+    Case {
+        name: "an NMI at any moment is served or refused, and never waits",
+        ids: &["A119"],
+        reports: 0,
+        prepare: warm_up,
+        needs: anywhere,
+        run: nmis::under_load,
+    },
+    Case {
+        name: "the timers' interrupts allocate with GFP_ATOMIC under load",
+        ids: &["A119", "A132", "A163"],
+        reports: 0,
+        prepare: warm_up,
+        needs: anywhere,
+        run: ticks::under_load,
+    },
+    Case {
+        name: "CPUs stop and start under load, and no page goes with them",
+        ids: &["A086"],
+        reports: 0,
+        prepare: cpus::begin_anew,
+        needs: two_cpus,
+        run: cpus::come_and_go,
+    },
+];
+
+/// Says what a check came to, for people.
+fn note(text: core::fmt::Arguments<'_>) {
+    let _ = writeln!(Serial, "  {text}");
+}
+
+fn nothing(_: &Machine) -> Result<(), Failure> {
+    Ok(())
+}
+
+fn anywhere(_: &Facts) -> Result<(), &'static str> {
+    Ok(())
+}
+
+fn two_cpus(facts: &Facts) -> Result<(), &'static str> {
+    if facts.cpus > 1 { Ok(()) } else { Err("two CPUs") }
+}

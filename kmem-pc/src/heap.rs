@@ -1,0 +1,41 @@
+//! The machine's own heap: a manager of its own, over memory set aside at boot.
+//!
+//! A kernel has one manager, and its collections live there. This machine is a laboratory as well: its
+//! commands use up all that the manager has, and compare its free lists before and after. So what the
+//! machine needs for itself, which is tasks, stacks, and the shell's words and lists, comes from another
+//! manager that the commands do not see.
+
+use core::ops::Range;
+
+use kmem::{GlobalKmalloc, Mm};
+
+use crate::platform::Pc;
+use crate::start_info::Region;
+
+/// The manager of the heap.
+pub static HEAP: Mm<Pc> = Mm::new(Pc::new());
+
+mod types {
+    kmem::kernel_types!(super::HEAP: kmem::Mm<super::Pc>);
+}
+
+#[global_allocator]
+static ALLOCATOR: GlobalKmalloc<types::Memory> = GlobalKmalloc::new_in(types::Memory);
+
+/// The heap begins and ends at a block of the largest order.
+const BLOCK: u64 = 4 << 20;
+
+/// The memory that is set aside: the end of the largest region, a sixteenth of it and at least two
+/// blocks.
+pub fn place(ram: impl Iterator<Item = Region>) -> Range<u64> {
+    let largest = ram.max_by_key(|region| region.end - region.start);
+    let Some(Region { start, end, .. }) = largest else { return 0..0 };
+    let end = end / BLOCK * BLOCK;
+    let size = ((end - start) / 16).next_multiple_of(BLOCK).max(2 * BLOCK);
+    end.saturating_sub(size).max(start)..end
+}
+
+/// How many bytes the heap allocated before its manager was there.
+pub fn early_bytes() -> usize {
+    ALLOCATOR.early_used()
+}

@@ -1,0 +1,65 @@
+//! What the loader's command line says: `KEY=VALUE ... -- COMMANDS`, or commands alone.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// What was asked for at boot.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// `name=NAME`: what the machine is called in reports.
+    pub name: String,
+    /// `hole=START-END`, any number of them: memory that is not to be used, as if it were not there.
+    pub holes: Vec<Range<u64>>,
+    /// `ticks=NUMBER`: how many of the timers' interrupts the check of them waits for.
+    pub ticks: Option<u64>,
+    /// `hz=NUMBER`: how often they come in a second.
+    pub hz: Option<u32>,
+    /// What the first task runs; none: a prompt.
+    pub commands: String,
+}
+
+impl Options {
+    /// Reads a command line.
+    ///
+    /// # Errors
+    ///
+    /// The first word that is not understood.
+    pub fn parse(line: &str) -> Result<Options, String> {
+        let (options, commands) = match line.strip_prefix("-- ") {
+            Some(commands) => ("", commands),
+            None => line.split_once(" -- ").unwrap_or(("", line)),
+        };
+        let mut parsed = Options { commands: commands.trim().into(), ..Options::default() };
+        for word in options.split_whitespace() {
+            match word.split_once('=') {
+                Some(("name", name)) => parsed.name = name.into(),
+                Some(("hole", range)) => parsed.holes.push(hole(range).ok_or(word)?),
+                Some(("ticks", number)) => parsed.ticks = Some(number.parse().map_err(|_| word)?),
+                Some(("hz", number)) => parsed.hz = Some(number.parse().map_err(|_| word)?),
+                _ => return Err(word.into()),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// Reads `64M-72M`.
+fn hole(text: &str) -> Option<Range<u64>> {
+    let (start, end) = text.split_once('-')?;
+    let (start, end) = (bytes(start)?, bytes(end)?);
+    (start < end).then_some(start..end)
+}
+
+/// Reads a number with `K`, `M` or `G` behind it, or none of them.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}

@@ -1,0 +1,163 @@
+//! A run of QEMU: its output as it comes, a bound on its time, and an end of it whatever happens to us.
+
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::workspace::shown;
+
+/// How a run ended.
+pub enum End {
+    /// By itself.
+    Ended(ExitStatus),
+    /// Its time was over.
+    TimedOut,
+    /// By a signal to this process.
+    Signalled(u8),
+}
+
+/// How often is looked whether a run is to end.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long QEMU may take to give the terminal back, once it is asked to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs QEMU, for at most so long, and passes what it writes to `each`, as it comes. Where `each`
+/// fails QEMU is ended.
+///
+/// # Errors
+///
+/// QEMU cannot be started, or what `each` answered.
+pub fn run(
+    qemu: &mut Command,
+    bound: Option<Duration>,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<End> {
+    let signal = signal()?;
+    qemu.stdout(Stdio::piped());
+    let mut child = qemu.spawn().with_context(|| format!("cannot start {}", shown(qemu)))?;
+    let output = child.stdout.take();
+    let unread = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // It sees to the end of QEMU, which is the end of the output.
+        let watch = scope.spawn(|| watch(&mut child, bound, signal, &unread));
+        let read = output.map_or(Ok(()), |mut output| pass(&mut output, &mut each));
+        unread.store(read.is_err(), Relaxed);
+        let end = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        read.context("what the machine writes cannot be passed on")?;
+        Ok(end)
+    })
+}
+
+fn pass(output: &mut dyn Read, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => each(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits for the end of QEMU, or ends it: when its time is over, at a signal, or when nobody reads
+/// any more.
+fn watch(
+    child: &mut Child,
+    bound: Option<Duration>,
+    signal: &AtomicUsize,
+    unread: &AtomicBool,
+) -> io::Result<End> {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            // A terminal's signals go to both of us: it was QEMU that was sooner.
+            std::thread::sleep(LOOK);
+            return Ok(signalled(signal).unwrap_or(End::Ended(status)));
+        }
+        let over = bound.is_some_and(|bound| begun.elapsed() > bound).then_some(End::TimedOut);
+        if let Some(end) = signalled(signal).or(over) {
+            stop(child)?;
+            return Ok(end);
+        }
+        if unread.load(Relaxed) {
+            return stop(child).map(End::Ended);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Has QEMU end, and makes it where it does not: a terminal that it changed is as before only when it
+/// ends by itself.
+fn stop(child: &mut Child) -> io::Result<ExitStatus> {
+    // It may have ended just now; then this finds nothing.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    let asked = Instant::now();
+    while asked.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK);
+    }
+    child.kill()?;
+    child.wait()
+}
+
+fn signalled(signal: &AtomicUsize) -> Option<End> {
+    u8::try_from(signal.load(Relaxed)).ok().filter(|signal| *signal != 0).map(End::Signalled)
+}
+
+/// The signal that asked this process to end; 0: none did. From the first call on they no more end it
+/// at once.
+fn signal() -> io::Result<&'static AtomicUsize> {
+    static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+    let place = SIGNAL.get_or_init(Arc::default);
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register_usize(signal, place.clone(), signal as usize)?;
+    }
+    Ok(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdin(Stdio::null());
+        shell
+    }
+
+    #[test]
+    fn output_is_passed_on_up_to_the_end() {
+        let mut all = Vec::new();
+        let end = run(&mut shell("printf 'one\\ntwo'; exit 33"), None, |bytes| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        });
+        assert!(matches!(end, Ok(End::Ended(status)) if status.code() == Some(33)));
+        assert_eq!(all, b"one\ntwo");
+    }
+
+    #[test]
+    fn what_hangs_is_ended() {
+        // It writes, and then nothing but its end ends it.
+        let mut hangs = Command::new("sleep");
+        hangs.arg("1000");
+        let end = run(&mut hangs, Some(Duration::from_millis(50)), |_| Ok(()));
+        assert!(matches!(end, Ok(End::TimedOut)));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_ended() {
+        let broken = |_: &[u8]| Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(run(&mut shell("echo one; exec sleep 1000"), None, broken).is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! `cargo xtask pc`: builds the kernel of `kmem-pc` and boots it in QEMU.
+
+mod machine;
+mod symbols;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::setup;
+use crate::ui::{self, BadInput};
+use crate::workspace::{Workspace, run};
+use machine::End;
+use symbols::{Image, Symboliser};
+
+/// A machine, and what it runs.
+#[derive(Args, Clone)]
+pub struct Pc {
+    /// Run these commands and end with their status; without them: a shell on the serial line.
+    #[arg(short, value_name = "COMMANDS")]
+    pub commands: Option<String>,
+    /// How many CPUs there are.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub cpus: u32,
+    /// How many nodes the CPUs and the memory are spread over.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub nodes: u32,
+    /// How much memory there is, in MiB.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(64..=65536))]
+    pub memory: u64,
+    /// After how many seconds a run is given up at which nobody types.
+    #[arg(long, default_value_t = 600)]
+    pub seconds: u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What QEMU ends with: what the kernel wrote to its exit device, doubled and 1 added.
+    qemu: i32,
+    /// What this program ends with.
+    pub code: u8,
+    /// What that means; nothing where all went well.
+    pub meaning: &'static str,
+}
+
+const fn status(qemu: i32, code: u8, meaning: &'static str) -> Status {
+    Status { qemu, code, meaning }
+}
+
+/// How the kernel can end a run. `kmem-pc/src/exit.rs` has the other half.
+const STATUSES: &[Status] = &[
+    status(33, 0, ""),
+    status(35, 1, "a command failed"),
+    status(37, 2, "the input makes no sense"),
+    status(41, 4, "the kernel panicked"),
+    status(43, 5, "the processor met a fault"),
+    status(45, 6, "memory was freed wrongly"),
+    status(47, 7, "a stack was used up"),
+    status(49, 8, "a fault could not be delivered"),
+];
+
+/// The status of a run that the kernel did not end in time.
+pub const TIMED_OUT: u8 = 9;
+
+/// What a shell adds to a signal's number to make a status of it.
+const SIGNALLED: u8 = 128;
+
+/// Builds the kernel and runs it; answers its exit status.
+pub fn boot(ws: &Workspace, pc: &Pc) -> Result<ExitCode> {
+    // A person may take as long as they like.
+    let is_typed = pc.commands.is_none() && std::io::stdin().is_terminal();
+    let stdin = if pc.commands.is_some() { Stdio::null() } else { Stdio::inherit() };
+    let bound = (!is_typed).then(|| Duration::from_secs(pc.seconds));
+    let (code, meaning) = boot_to(ws, pc, stdin, bound, &mut std::io::stdout())?;
+    if !meaning.is_empty() {
+        ui::note(&meaning);
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Builds the kernel and runs its commands, with nobody at the serial line. Answers the status that
+/// `cargo xtask pc` would end with, and what was written, its lines ending as they do here.
+#[expect(dead_code, reason = "the machine list of the tests runs machines by it")]
+pub fn boot_and_capture(ws: &Workspace, pc: &Pc) -> Result<(u8, String)> {
+    let mut output = Vec::new();
+    let bound = Some(Duration::from_secs(pc.seconds));
+    let (code, _) = boot_to(ws, pc, Stdio::null(), bound, &mut output)?;
+    Ok((code, String::from_utf8_lossy(&output).replace("\r\n", "\n")))
+}
+
+/// Builds the kernel and runs it, its output going to `out` with functions and lines beside
+/// addresses. Answers the exit status, and what it means where not all went well.
+fn boot_to(
+    ws: &Workspace,
+    pc: &Pc,
+    stdin: Stdio,
+    bound: Option<Duration>,
+    out: &mut dyn Write,
+) -> Result<(u8, String)> {
+    if pc.nodes > pc.cpus {
+        let message = format!("{} nodes want as many CPUs: there are {}", pc.nodes, pc.cpus);
+        return Err(BadInput(message).into());
+    }
+    setup::check_pc()?;
+    let kernel = build(ws)?;
+    let image = Image::new(&kernel, &ws.root);
+    let mut symboliser = Symboliser::new(|address| image.calls(address));
+    let mut qemu = qemu(&kernel, pc);
+    let end = machine::run(qemu.stdin(stdin), bound, |bytes| symboliser.pass(bytes, out))?;
+    match end {
+        End::Ended(code) => match STATUSES.iter().find(|status| code.code() == Some(status.qemu)) {
+            Some(status) => Ok((status.code, status.meaning.into())),
+            None => bail!("QEMU ended with {code}, and the kernel did not end it"),
+        },
+        End::TimedOut => {
+            let bound = bound.unwrap_or_default().as_secs();
+            let meaning = format!("the machine did not end within {bound} s: it was switched off");
+            Ok((TIMED_OUT, meaning))
+        }
+        End::Signalled(signal) => Ok((SIGNALLED + signal, "the machine was switched off".into())),
+    }
+}
+
+/// Builds the kernel; answers where it is.
+fn build(ws: &Workspace) -> Result<PathBuf> {
+    let target = ws.target.join("pc");
+    let mut build = ws.cargo(["build", "--quiet", "--release"]);
+    build.current_dir(ws.root.join("kmem-pc")).env("CARGO_TARGET_DIR", &target);
+    run(&mut build).context("the kernel does not build")?;
+    Ok(target.join("release/kmem-pc"))
+}
+
+fn qemu(kernel: &Path, pc: &Pc) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    // Not KVM: what is measured and stepped through is the same everywhere.
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults", "-no-reboot"]);
+    qemu.args(["-display", "none", "-serial", "stdio"]);
+    qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    qemu.arg("-smp").arg(format!("{0},sockets={0}", pc.cpus));
+    qemu.arg("-m").arg(format!("{}M", pc.memory));
+    for node in 0..pc.nodes {
+        let share = |all: u64| all * u64::from(node) / u64::from(pc.nodes);
+        let next = |all: u64| all * u64::from(node + 1) / u64::from(pc.nodes);
+        let size = next(pc.memory) - share(pc.memory);
+        let (first, last) = (share(pc.cpus.into()), next(pc.cpus.into()) - 1);
+        qemu.arg("-object").arg(format!("memory-backend-ram,id=m{node},size={size}M"));
+        qemu.arg("-numa").arg(format!("node,nodeid={node},memdev=m{node},cpus={first}-{last}"));
+    }
+    qemu.arg("-kernel").arg(kernel);
+    qemu.arg("-append").arg(pc.commands.as_deref().unwrap_or(""));
+    qemu
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_way_to_end_has_a_status_of_its_own() {
+        let qemu: BTreeSet<i32> = STATUSES.iter().map(|status| status.qemu).collect();
+        let codes: BTreeSet<u8> = STATUSES.iter().map(|status| status.code).collect();
+        assert_eq!(qemu.len(), STATUSES.len());
+        assert_eq!(codes.len(), STATUSES.len());
+        assert!(!codes.contains(&TIMED_OUT));
+        // The exit device doubles and adds 1: QEMU's own statuses for errors are small.
+        assert!(qemu.iter().all(|code| code % 2 == 1 && *code > 32));
+        for status in STATUSES {
+            assert_eq!(status.code == 0, status.meaning.is_empty(), "{status:?}");
+        }
+    }
+
+    /// What the kernel has in `Status` is what is known here.
+    #[test]
+    fn statuses_are_those_of_the_kernel() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kmem-pc/src/exit.rs");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, body) = text.split_once("pub enum Status {").unwrap();
+        let (body, _) = body.split_once('}').unwrap();
+        let values =
+            body.lines().filter_map(|line| line.trim().trim_end_matches(',').split_once("= "));
+        let kernel: Vec<i32> =
+            values.map(|(_, value)| 2 * value.parse::<i32>().unwrap() + 1).collect();
+        let known: Vec<i32> = STATUSES.iter().map(|status| status.qemu).collect();
+        assert_eq!(kernel, known);
+    }
+}
