@@ -1,6 +1,7 @@
 //! What a machine offers to cases.
 
 use core::fmt;
+use core::ops::Range;
 
 use kmem::{CpuId, Mm, NodeMask, Platform};
 
@@ -20,6 +21,9 @@ pub struct Facts {
     pub ram: u64,
     /// Where the last of its RAM ends.
     pub end: u64,
+    /// How much of it lies below the limit of ZONE_DMA, and how much of the rest below that of ZONE_DMA32;
+    /// 0 where the limit is not described.
+    pub dma_ram: (u64, u64),
     /// The base-two logarithm of the page size.
     pub page_shift: u32,
     /// Where ZONE_DMA ends, if it is described.
@@ -39,6 +43,19 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// How much RAM the DMA zones have: for [`Facts::dma_ram`].
+    pub fn dma_ram_of(
+        ram: impl Iterator<Item = Range<u64>> + Clone,
+        dma_limit: Option<u64>,
+        dma32_limit: Option<u64>,
+    ) -> (u64, u64) {
+        let below = |limit: u64| -> u64 {
+            ram.clone().map(|range| range.end.min(limit).saturating_sub(range.start)).sum()
+        };
+        let dma = dma_limit.map_or(0, below);
+        (dma, dma32_limit.map_or(0, |limit| below(limit) - dma))
+    }
+
     /// Whether there is RAM above the direct map.
     pub fn has_highmem(&self) -> bool {
         self.direct_limit.is_some_and(|limit| limit < self.end)

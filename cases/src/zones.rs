@@ -131,7 +131,8 @@ fn i386(facts: &Facts) -> Result<(), &'static str> {
 
 fn x86_64(facts: &Facts) -> Result<(), &'static str> {
     let limits = facts.dma_limit == Some(16 * MIB) && facts.dma32_limit == Some(4 * GIB);
-    need(limits && facts.end > 4 * GIB, "limits at 16 MB and 4 GB, and RAM above")
+    let ram = facts.dma_ram.1 > 0 && facts.end > 4 * GIB;
+    need(limits && ram && facts.nodes == 1, "limits at 16 MB and 4 GB, RAM above each, one node")
 }
 
 fn no_dma(facts: &Facts) -> Result<(), &'static str> {
@@ -143,7 +144,8 @@ pub(crate) fn dma(facts: &Facts) -> Result<(), &'static str> {
 }
 
 fn dma32(facts: &Facts) -> Result<(), &'static str> {
-    need(facts.dma_limit.is_some() && facts.dma32_limit.is_some(), "DMA and DMA32 zones")
+    let (dma, dma32) = facts.dma_ram;
+    need(dma > 0 && dma32 > 2 * dma, "DMA, and a DMA32 that is larger")
 }
 
 fn normal_above_others(facts: &Facts) -> Result<(), &'static str> {
@@ -167,7 +169,10 @@ fn with_hole(facts: &Facts) -> Result<(), &'static str> {
 }
 
 fn reserving(facts: &Facts) -> Result<(), &'static str> {
-    need(facts.has_highmem() || facts.end > 4 * GIB, "Normal below HighMem, or DMA32 below Normal")
+    need(
+        (facts.has_highmem() || facts.end > 4 * GIB) && facts.nodes == 1,
+        "Normal below HighMem, or DMA32 below Normal, on one node",
+    )
 }
 
 fn movable(facts: &Facts) -> Result<(), &'static str> {

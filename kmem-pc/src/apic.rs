@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use kmem::CpuId;
 
+use crate::checks::contract;
 use crate::cpu::{self, Cpu};
 use crate::{clock, machine, paging, port, smp, task};
 
@@ -104,6 +105,7 @@ pub fn interrupt(vector: u8) {
             }
             machine::tick();
         }
+        NUDGE => contract::arrived(),
         CALL => smp::run_call(),
         _ => {}
     }

@@ -53,29 +53,23 @@ const PAGE_FAULT: u64 = 14;
 
 /// Reports a fault of the kernel's.
 pub fn fault(frame: &Frame) -> ! {
-    let (address, cpu) = (fault_address(), Begun::new("fault", frame.rip));
-    let places = [("the address", address)];
-    let (status, places) = match frame.vector {
-        PAGE_FAULT if let Some(stack) = stack::guarded_by(address) => {
-            let _ = writeln!(Serial, "stack overflow: stack {stack} is used up");
-            (Status::StackOverflow, &places[..])
-        }
-        PAGE_FAULT => {
-            let _ = writeln!(Serial, "fault: page fault: {}", Access { frame, address });
-            (Status::Fault, &places[..])
-        }
-        DOUBLE_FAULT => {
-            let _ = writeln!(
-                Serial,
-                "double fault: a fault could not be delivered; the latest page fault was at \
-                 {address:#x}"
-            );
-            (Status::DoubleFault, &places[..])
-        }
-        vector => {
+    let (address, guarded) = (fault_address(), stack::guarded_by(fault_address()));
+    let status = match (frame.vector, guarded) {
+        (PAGE_FAULT, Some(_)) => Status::StackOverflow,
+        (DOUBLE_FAULT, _) => Status::DoubleFault,
+        _ => Status::Fault,
+    };
+    let report = Report::begin(status, format_args!("a fault at {:#x}", frame.rip));
+    let _ = match (frame.vector, guarded) {
+        (PAGE_FAULT, Some(stack)) => writeln!(Serial, "stack overflow: stack {stack} is used up"),
+        (PAGE_FAULT, None) => writeln!(Serial, "fault: page fault: {}", Access { frame, address }),
+        (DOUBLE_FAULT, _) => writeln!(
+            Serial,
+            "double fault: a fault could not be delivered; the latest page fault was at {address:#x}"
+        ),
+        (vector, _) => {
             let name = NAMES.get(vector as usize).unwrap_or(&"unknown exception");
-            let _ = writeln!(Serial, "fault: {name}, error code {:#x}", frame.error);
-            (Status::Fault, &[][..])
+            writeln!(Serial, "fault: {name}, error code {:#x}", frame.error)
         }
     };
     say_at(frame.rip as usize);
@@ -85,10 +79,12 @@ pub fn fault(frame: &Frame) -> ! {
         back.into_iter().for_each(|back| say_at(back as usize));
     }
     say_calls(frame.frame_pointer());
-    cpu.say(frame.flags & INTERRUPTS != 0, frame.rsp as usize);
-    places.iter().for_each(|(what, address)| say_place(what, *address));
+    say_cpu(frame.flags & INTERRUPTS != 0, frame.rsp as usize);
+    if matches!(frame.vector, PAGE_FAULT | DOUBLE_FAULT) {
+        say_place("the address", address);
+    }
     say_registers(frame);
-    exit::end(status)
+    report.end()
 }
 
 /// The flag of the processor's that lets interrupts in.
@@ -97,40 +93,38 @@ const INTERRUPTS: u64 = 1 << 9;
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let (were, own) = (cpu::are_unmasked(), backtrace::here());
-    let cpu = Begun::new("panic", panic as *const () as u64);
-    let _ = write!(Serial, "kernel panic: {}", info.message());
-    match info.location() {
-        Some(place) => drop(writeln!(Serial, ", at {place}")),
-        None => drop(writeln!(Serial)),
-    }
+    let place = info.location().map_or(("", 0), |place| (place.file(), place.line()));
+    let report = Report::begin(Status::Panic, format_args!("a panic at {}:{}", place.0, place.1));
+    let _ = writeln!(Serial, "kernel panic: {}, at {}:{}", info.message(), place.0, place.1);
     say_calls(own);
-    cpu.say(were, own);
-    exit::end(Status::Panic)
+    say_cpu(were, own);
+    report.end()
 }
 
 /// Reports a wrong free, or another wrong call of a manager, that nobody made on purpose.
-pub fn wrong_free(platform: &Pc, report: &Misuse<'_>) -> ! {
+pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
     let (were, own) = (cpu::are_unmasked(), backtrace::here());
-    let cpu = Begun::new("wrong free", report.site.line().into());
-    let _ = writeln!(Serial, "wrong free: {report}");
+    let what = format_args!("a wrong free at {}", misuse.site);
+    let report = Report::begin(Status::WrongFree, what);
+    let _ = writeln!(Serial, "wrong free: {misuse}");
     say_calls(own);
-    cpu.say(were, own);
+    say_cpu(were, own);
     let address_of = |pfn: Pfn| direct::BASE + pfn.start(12).get() as usize;
-    match report.passed {
+    match misuse.passed {
         Passed::Page(pfn, _) => say_place("what was passed", address_of(pfn)),
         Passed::Address(address, _) | Passed::Object(address) => {
             say_place("what was passed", address.get());
         }
         Passed::Flags(_) | Passed::Cache(_) => {}
     }
-    if let There::Object { cache, .. } = report.there {
+    if let There::Object { cache, .. } = misuse.there {
         let is_heaps = core::ptr::eq(platform, HEAP.platform());
         let name = if is_heaps { HEAP.cache_name(cache) } else { MM.cache_name(cache) };
         if let Some(name) = name {
             let _ = writeln!(Serial, "cache {cache}: {}", name.as_str());
         }
     }
-    exit::end(Status::WrongFree)
+    report.end()
 }
 
 /// The address that the latest page fault was about.
@@ -188,13 +182,13 @@ pub fn halt() -> ! {
     }
 }
 
-/// That this CPU reports, and alone. It writes what it was doing.
-struct Begun;
+/// That this CPU reports, and alone.
+struct Report(Status);
 
-impl Begun {
-    /// Begins the only report there is: a CPU that comes too late waits for the end, and one that is
-    /// interrupted in its report by another crash gives up.
-    fn new(kind: &str, at: u64) -> Begun {
+impl Report {
+    /// Begins the only report there is: a CPU that comes too late waits for the end, and one that meets
+    /// another crash in its report gives up.
+    fn begin(status: Status, what: fmt::Arguments<'_>) -> Report {
         cpu::mask();
         let own = Cpu::id().get();
         // AcqRel: the first one's report is all that is written.
@@ -202,8 +196,8 @@ impl Begun {
             Ok(_) => {}
             Err(reporter) if reporter != own => halt(),
             Err(_) => {
-                let _ = writeln!(Serial, "\nthe report itself met this: {kind}, {at:#x}");
-                exit::end(Status::Fault);
+                let _ = writeln!(Serial, "\nand in this report: {what}");
+                exit::end(status);
             }
         }
         interrupt::set_page_faults_apart();
@@ -220,29 +214,33 @@ impl Begun {
         }
         // Somebody may have been in the middle of a line.
         let _ = writeln!(Serial);
-        Begun
+        Report(status)
     }
 
-    /// Writes which CPU it is and what it was doing: whether it let interrupts in, and an address in
-    /// its stack.
-    fn say(self, unmasked: bool, at: usize) {
-        let cpu = Cpu::current();
-        let doing = if cpu.in_nmi() {
-            "an NMI handler"
-        } else if cpu.in_interrupt() {
-            "an interrupt handler"
-        } else if task::current().is_some() {
-            "a task"
-        } else {
-            "no task (boot, or the idle loop)"
-        };
-        let interrupts = if unmasked { "let in" } else { "masked" };
-        let _ = write!(Serial, "CPU {}: {doing}", Cpu::id().get());
-        if let Some(stack) = stack::holding(at).or_else(|| stack::guarded_by(at)) {
-            let _ = write!(Serial, " on stack {stack}");
-        }
-        let _ = writeln!(Serial, ", interrupts {interrupts}");
+    fn end(self) -> ! {
+        exit::end(self.0)
     }
+}
+
+/// Writes which CPU it is and what it was doing: whether it let interrupts in, and an address in its
+/// stack.
+fn say_cpu(unmasked: bool, at: usize) {
+    let cpu = Cpu::current();
+    let doing = if cpu.in_nmi() {
+        "an NMI handler"
+    } else if cpu.in_interrupt() {
+        "an interrupt handler"
+    } else if task::current().is_some() {
+        "a task"
+    } else {
+        "no task (boot, or the idle loop)"
+    };
+    let interrupts = if unmasked { "let in" } else { "masked" };
+    let _ = write!(Serial, "CPU {}: {doing}", Cpu::id().get());
+    if let Some(stack) = stack::holding(at).or_else(|| stack::guarded_by(at)) {
+        let _ = write!(Serial, " on stack {stack}");
+    }
+    let _ = writeln!(Serial, ", interrupts {interrupts}");
 }
 
 /// Writes a line for an address in code. `cargo xtask pc` adds function, file and line.

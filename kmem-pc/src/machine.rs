@@ -156,6 +156,11 @@ impl cases::Machine for Machine {
             nodes: self.inner.found.nodes(),
             ram: ram.iter().map(|region| region.end - region.start).sum(),
             end: ram.iter().map(|region| region.end).max().unwrap_or(0),
+            dma_ram: Facts::dma_ram_of(
+                ram.iter().map(|region| region.start..region.end),
+                Some(DMA_LIMIT),
+                Some(DMA32_LIMIT),
+            ),
             page_shift: 12,
             dma_limit: Some(DMA_LIMIT),
             dma32_limit: Some(DMA32_LIMIT),

@@ -1,5 +1,6 @@
 //! What the loader's command line says: `KEY=VALUE ... -- COMMANDS`, or commands alone.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -26,10 +27,8 @@ impl Options {
     ///
     /// The first word that is not understood.
     pub fn parse(line: &str) -> Result<Options, String> {
-        let (options, commands) = match line.strip_prefix("-- ") {
-            Some(commands) => ("", commands),
-            None => line.split_once(" -- ").unwrap_or(("", line)),
-        };
+        let marked = format!(" {} ", line.trim());
+        let (options, commands) = marked.split_once(" -- ").unwrap_or(("", &marked));
         let mut parsed = Options { commands: commands.trim().into(), ..Options::default() };
         for word in options.split_whitespace() {
             match word.split_once('=') {

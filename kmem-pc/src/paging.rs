@@ -4,15 +4,16 @@
 //!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
 //!   0xffff_d000_0000_0000   stacks, with nothing below each, in pages of 4 KiB
+//!   0xffff_e000_0000_0000   what the manager maps, in pages of 4 KiB
 //!   0xffff_ffff_8000_0000   the image: code, constants and data apart, in pages of 4 KiB
 //! ```
 //!
 //! Tables come from a pool in the image for as long as there is no heap, and then from the heap. They are
 //! seen in the direct map, as the first tables have it too.
 //!
-//! A page that is unmapped may still be in the buffers of other CPUs. [`unmap`] makes them forget it: it
-//! calls them one after the other, with no lock held and interrupts let in, because a CPU that waits for
-//! a lock with interrupts masked does not answer.
+//! A page that is unmapped may still be in the buffers of CPUs. [`forget`] calls them one after the other,
+//! with no lock held and interrupts let in, because a CPU that waits for a lock with interrupts masked
+//! does not answer.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -28,6 +29,9 @@ use crate::{direct, smp};
 
 /// Where the registers of devices are seen, above their physical addresses.
 pub const DEVICES: usize = 0xffff_c000_0000_0000;
+
+/// Where the manager may map: 16 TiB.
+pub const MAPPINGS: Range<usize> = 0xffff_e000_0000_0000..0xffff_f000_0000_0000;
 
 /// The size of an ordinary page.
 pub const PAGE: u64 = 4 << 10;
@@ -83,16 +87,17 @@ pub fn image() -> Range<u64> {
 /// What [`part_of_image`] calls the part that is executed.
 pub const CODE_PART: &str = "code";
 
-/// What the image has at an address, if that is in the image.
-pub fn part_of_image(address: usize) -> Option<&'static str> {
+/// The parts of the image where it is linked, but for the code that runs before there are tables.
+pub fn parts_of_image() -> [(&'static str, Range<usize>); 3] {
     let [text, constants, data] =
         [&raw const text_start, &raw const text_end, &raw const data_start].map(<*const u8>::addr);
-    match address {
-        _ if (text..constants).contains(&address) => Some(CODE_PART),
-        _ if (constants..data).contains(&address) => Some("constants"),
-        _ if (data..direct::IMAGE + image().end as usize).contains(&address) => Some("data"),
-        _ => None,
-    }
+    let end = direct::IMAGE + image().end as usize;
+    [(CODE_PART, text..constants), ("constants", constants..data), ("data", data..end)]
+}
+
+/// What the image has at an address, if that is in the image.
+pub fn part_of_image(address: usize) -> Option<&'static str> {
+    parts_of_image().iter().find(|(_, part)| part.contains(&address)).map(|(name, _)| *name)
 }
 
 /// Makes the kernel's tables and switches the running CPU to them: the direct map has all of `regions`
@@ -121,11 +126,8 @@ pub unsafe fn begin(regions: impl Iterator<Item = Region> + Clone) {
             map(direct::BASE + start as usize, start, LARGE, DATA);
         }
     }
-    let text = (&raw const text_start).addr()..(&raw const text_end).addr();
-    let data = (&raw const data_start).addr();
-    let end = direct::IMAGE + image().end as usize;
-    for (range, rights) in [(text.clone(), CODE), (text.end..data, CONSTANTS), (data..end, DATA)] {
-        for address in range.step_by(PAGE as usize) {
+    for ((_, part), rights) in parts_of_image().into_iter().zip([CODE, CONSTANTS, DATA]) {
+        for address in part.step_by(PAGE as usize) {
             map(address, (address - direct::IMAGE) as u64, PAGE, rights);
         }
     }
@@ -208,22 +210,25 @@ pub unsafe fn map(
     Ok(())
 }
 
-/// Unmaps pages of [`PAGE`] bytes, has all CPUs forget them, and answers how many there were. A task
-/// calls it, with interrupts let in.
+/// Unmaps pages of [`PAGE`] bytes, those that are mapped. CPUs may still reach them until they
+/// [`forget`].
 ///
 /// # Safety
 ///
 /// Nobody uses the addresses any more.
-pub unsafe fn unmap(pages: Range<usize>) -> usize {
-    let mut count = 0;
-    for address in pages.clone().step_by(PAGE as usize) {
+pub unsafe fn unmap(pages: Range<usize>) {
+    for address in pages.step_by(PAGE as usize) {
         let _alone = ENTRIES.lock();
         if let Some(entry) = find(address) {
             // SAFETY: under the lock; nobody uses the page.
             unsafe { entry.write(0) };
-            count += 1;
         }
     }
+}
+
+/// Has all CPUs forget what they know of pages of [`PAGE`] bytes. Called with interrupts let in and no
+/// lock held.
+pub fn forget(pages: Range<usize>) {
     for cpu in smp::online() {
         // One that has stopped has forgotten everything when it starts again.
         let _ = smp::call_on(cpu, &|| {
@@ -233,7 +238,6 @@ pub unsafe fn unmap(pages: Range<usize>) -> usize {
             }
         });
     }
-    count
 }
 
 /// The entry of an ordinary page that is mapped. Under the lock.

@@ -1,15 +1,18 @@
 //! The contract with the memory manager.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kmem::platform::{
-    Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, Sleep, WakeReason,
+    Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, PageMap,
+    PageMapError, Sleep, WakeReason,
 };
-use kmem::{CpuId, NodeMask, PhysAddr, VirtAddr};
+use kmem::{CpuId, NodeMask, Pfn, PhysAddr, VirtAddr};
 
 use crate::cpu::{self, Cpu};
 use crate::log::Log;
+use crate::paging::{self, PAGE};
 use crate::{clock, crash, direct, smp, task};
 
 /// A PC.
@@ -136,6 +139,47 @@ unsafe impl DirectMap for Pc {
     #[inline]
     fn limit(&self) -> PhysAddr {
         PhysAddr::new(self.limit.load(Relaxed))
+    }
+}
+
+// SAFETY: the range is used for nothing else, and entries lead where they are asked to.
+unsafe impl PageMap for Pc {
+    fn range(&self) -> Range<VirtAddr> {
+        VirtAddr::new(paging::MAPPINGS.start)..VirtAddr::new(paging::MAPPINGS.end)
+    }
+
+    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError> {
+        for (index, page) in pages(address, count).step_by(PAGE as usize).enumerate() {
+            let physical = (first.number() + index as u64) * PAGE;
+            // SAFETY: the caller has the frames, and nothing is mapped there.
+            if unsafe { paging::map(page, physical, PAGE, paging::DATA) }.is_err() {
+                // SAFETY: nobody knows of the mapping yet.
+                unsafe { self.unmap(address, index) };
+                self.flush(address, index);
+                return Err(PageMapError::NoTables);
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn unmap(&self, address: VirtAddr, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { paging::unmap(pages(address, count)) };
+    }
+
+    fn flush(&self, address: VirtAddr, count: usize) {
+        paging::forget(pages(address, count));
+    }
+}
+
+/// The addresses of pages.
+fn pages(address: VirtAddr, count: usize) -> Range<usize> {
+    address.get()..address.get() + count * PAGE as usize
+}
+
+impl Clock for Pc {
+    fn nanoseconds(&self) -> u64 {
+        clock::nanoseconds()
     }
 }
 

@@ -34,7 +34,8 @@ type Work = Box<dyn FnOnce() + Send>;
 /// `key` and `until` while that is the list of those that wait.
 pub struct Task {
     cpu: u32,
-    stack: Stack,
+    /// Held for as long as the task.
+    _stack: Stack,
     /// Where its stack is while it does not run.
     saved: UnsafeCell<usize>,
     work: Cell<Option<Work>>,
@@ -160,7 +161,7 @@ pub fn spawn(
     let top = stack.top();
     let task = Arc::new(Task {
         cpu,
-        stack,
+        _stack: stack,
         saved: UnsafeCell::new(0),
         work: Cell::new(Some(Box::new(work))),
         next: Cell::new(core::ptr::null()),

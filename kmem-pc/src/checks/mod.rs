@@ -3,6 +3,7 @@
 //! of the loader's map is accounted for.
 
 mod collections;
+pub mod contract;
 mod cpus;
 mod frames;
 pub mod nmis;
@@ -19,6 +20,22 @@ use crate::serial::Serial;
 
 /// All of them.
 pub static ALL: &[Case<Machine>] = &[
+    Case {
+        name: "the machine keeps its contract with the manager",
+        ids: &[],
+        reports: 0,
+        prepare: nothing,
+        needs: anywhere,
+        run: contract::kept,
+    },
+    Case {
+        name: "a page that is mapped is seen by all CPUs, and by none when it is unmapped",
+        ids: &[],
+        reports: 0,
+        prepare: nothing,
+        needs: anywhere,
+        run: contract::seen_by_all,
+    },
     Case {
         name: "every frame of the loader's map is accounted for",
         ids: &["A004", "A012"],

@@ -3,6 +3,7 @@
 mod conformance;
 mod cpu;
 mod crash;
+mod footprint;
 
 use alloc::string::String;
 use core::fmt::Write;
@@ -12,7 +13,8 @@ use kmem_shell::{Command, Failure, Sink};
 use crate::machine::Machine;
 
 /// All of them.
-pub static ALL: &[Command<Machine>] = &[conformance::COMMAND, cpu::COMMAND, crash::COMMAND];
+pub static ALL: &[Command<Machine>] =
+    &[conformance::COMMAND, cpu::COMMAND, crash::COMMAND, footprint::COMMAND];
 
 /// Writes text to a command's output.
 fn print(out: &mut dyn Sink, text: core::fmt::Arguments<'_>) -> Result<(), Failure> {

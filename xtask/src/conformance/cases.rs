@@ -1,4 +1,4 @@
-//! The acceptance cases: runs them on the hosted machines and reads one JSON object a line.
+//! The acceptance cases: runs them on the hosted machines and on PCs, and reads one JSON object a line.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::evidence::{Evidence, Kind};
 use crate::acceptance::Id;
+use crate::pc::{self, Pc};
 use crate::suites::Tally;
 use crate::workspace::{self, Read, Workspace, lines, shown};
 
@@ -36,8 +37,71 @@ struct Case {
 #[derive(Debug)]
 pub struct Cases(Vec<Case>);
 
-/// Runs the cases and shows each as it ends, so that one that hangs is found by the one before it.
+/// Runs the cases on the hosted machines and on the PCs.
 pub fn run(ws: &Workspace) -> Result<Cases> {
+    let hosted = run_hosted(ws)?;
+    let mut all = hosted.0;
+    let table: BTreeSet<String> = all.iter().map(|case| case.case.clone()).collect();
+    let machines = pc::list::machines();
+    let mut own: Option<BTreeSet<String>> = None;
+    for machine in &machines {
+        let cases = run_pc(ws, machine)?;
+        let ran: BTreeSet<String> = cases.iter().map(|case| case.case.clone()).collect();
+        if pc::list::runs_all(machine) {
+            complete(&table, own.get_or_insert_with(|| &ran - &table), &ran)
+                .with_context(|| machine.shown())?;
+        } else if ran.is_empty() {
+            bail!("{}: no case ran", machine.shown());
+        }
+        all.extend(cases);
+    }
+    collect(all.into_iter().map(Ok))
+}
+
+/// Fails unless a PC ran every case of the table, and those of its own that the first one ran.
+fn complete(table: &BTreeSet<String>, own: &BTreeSet<String>, ran: &BTreeSet<String>) -> Result<()> {
+    let wanted: BTreeSet<_> = table.union(own).collect();
+    if let Some(missing) = wanted.iter().find(|name| !ran.contains(**name)) {
+        bail!("it did not run the case {missing}");
+    }
+    if let Some(more) = ran.iter().find(|name| !wanted.contains(name)) {
+        bail!("it ran the case {more}, which no other machine did");
+    }
+    if own.is_empty() {
+        bail!("it has no case of its own");
+    }
+    Ok(())
+}
+
+/// Runs the cases of a PC, one boot for all of them.
+fn run_pc(ws: &Workspace, machine: &Pc) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    let mut number = 0;
+    let code = pc::run_lines(ws, machine, |line| {
+        number += 1;
+        // What the kernel says besides is for people.
+        let Some(text) = line.starts_with('{').then_some(line) else {
+            println!("{line}");
+            return;
+        };
+        let case = parse(number, text).transpose();
+        if let Some(Ok(case)) = &case {
+            println!("{case}");
+        }
+        cases.extend(case);
+    })?;
+    let cases = cases.into_iter().collect::<Result<Vec<Case>>>();
+    let cases = cases.with_context(|| format!("output of {}", machine.shown()))?;
+    let failed = cases.iter().any(|case| case.outcome == Outcome::Failed);
+    // One that ended before its last case shows it by its status, or by what it did not run.
+    if code != 0 && !failed {
+        bail!("{} ended with status {code}", machine.shown());
+    }
+    Ok(cases)
+}
+
+/// Runs the cases and shows each as it ends, so that one that hangs is found by the one before it.
+fn run_hosted(ws: &Workspace) -> Result<Cases> {
     let mut command = ws.cargo(["run", "--quiet", "--release", "--package", "kmem-cli", "--"]);
     command.args(["conformance", "--json"]);
     let mut cases = Vec::new();
@@ -172,6 +236,17 @@ mod tests {
         assert_eq!(cases.0[0].to_string(), "case zones_split on tiny ... skipped, 64 MiB");
         let failure = cases.all_passed().unwrap_err().to_string();
         assert_eq!(failure, "case wrong_order failed on tiny: found 1, asked 2");
+    }
+
+    #[test]
+    fn what_ran_on_a_pc_is_compared_with_the_table() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (table, own) = (set(&["a", "b"]), set(&["own"]));
+        assert!(complete(&table, &own, &set(&["own", "b", "a"])).is_ok());
+        for wrong in [&["a", "own"][..], &["a", "b"], &["a", "b", "own", "more"], &[]] {
+            assert!(complete(&table, &own, &set(wrong)).is_err(), "{wrong:?}");
+        }
+        assert!(complete(&table, &set(&[]), &table).is_err());
     }
 
     #[test]

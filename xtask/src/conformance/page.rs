@@ -15,7 +15,9 @@ const INTRODUCTION: &str = "\
 Written by `cargo xtask conformance` from the cases and tests that passed when it ran, never by hand.
 The statements are those of [acceptance.md](acceptance.md), shortened; the kinds are explained there.
 
-- **case** NAME (MACHINES): an acceptance case, and the hosted machines on which it passed;
+- **case** NAME (MACHINES): an acceptance case, and the machines on which it passed: hosted ones, inside a
+  Linux process, and PCs, which boot in QEMU; a PC's name says how many CPUs and nodes it has, where its
+  memory lies, and whether that has a hole;
 - **test** NAME: a test that needs a host or looks inside;
 - a link: the place in the documentation that says it;
 - **open**: nothing shows it yet. A behaviour (B) is closed by a case or a test and by nothing else.
@@ -33,7 +35,9 @@ pub fn render(
 ) -> Result<String> {
     refuse_unknown(groups, proofs.keys().chain(answers.keys()))?;
     let mut page = INTRODUCTION.to_owned();
-    let _ = write!(page, "\nAll machines: {}.\n", listed(machines));
+    for (family, members) in families(machines) {
+        let _ = write!(page, "\nAll {family}: {}.\n", listed(&members));
+    }
     let (mut behaviours, mut others) = (Count::default(), Count::default());
     for group in groups {
         let _ = write!(
@@ -112,14 +116,33 @@ fn proof(
         return format!("{kind} `{name}`");
     }
     let on: BTreeSet<&str> = on.iter().map(String::as_str).collect();
-    let others: BTreeSet<&str> = machines.difference(&on).copied().collect();
-    // Whichever is the shorter list.
-    let place = match others.len() {
-        0 => "all machines".to_owned(),
-        count if count < on.len() => format!("all machines but {}", listed(&others)),
-        _ => listed(&on),
-    };
+    let place = if on == *machines { "all machines".to_owned() } else { places(&on, machines) };
     format!("{kind} `{name}` ({place})")
+}
+
+/// The machines of a family that something is shown on, for each family with one.
+fn places(on: &BTreeSet<&str>, machines: &BTreeSet<&str>) -> String {
+    let mut places = Vec::new();
+    for (family, members) in families(machines) {
+        let here: BTreeSet<&str> = members.intersection(on).copied().collect();
+        let others: BTreeSet<&str> = members.difference(on).copied().collect();
+        // Whichever is the shorter list.
+        places.extend(match (here.len(), others.len()) {
+            (0, _) => None,
+            (_, 0) => Some(format!("all {family}")),
+            (count, left) if left < count => Some(format!("all {family} but {}", listed(&others))),
+            _ => Some(listed(&here)),
+        });
+    }
+    places.join("; ")
+}
+
+/// The kinds of machine there are, and which of these are of each.
+fn families<'m>(machines: &BTreeSet<&'m str>) -> Vec<(&'static str, BTreeSet<&'m str>)> {
+    let (pcs, hosted): (BTreeSet<&str>, BTreeSet<&str>) =
+        machines.iter().partition(|name| name.starts_with("pc/"));
+    let families = [("hosted machines", hosted), ("PCs", pcs)];
+    families.into_iter().filter(|(_, members)| !members.is_empty()).collect()
 }
 
 fn listed(names: &BTreeSet<&str>) -> String {
@@ -190,19 +213,21 @@ mod tests {
                 "| A005 | B | WAIT\\|IO. | **open**: later |",
             ]
         );
-        assert!(page.contains("\nAll machines: default, tiny.\n"));
+        assert!(page.contains("\nAll hosted machines: default, tiny.\n"));
         assert!(page.contains("\nopen rows of other kinds: 1 of 2\n"));
         assert!(page.ends_with("\nopen B rows: 2 of 3\n"));
     }
 
     #[test]
     fn the_shorter_list_of_machines_is_shown() {
-        let machines = ["a", "b", "c", "d"].into();
+        let machines = ["a", "b", "c", "d", "pc/x", "pc/y", "pc/z"].into();
         for (on, shown) in [
-            (&["a", "b", "c", "d"][..], "all machines"),
-            (&["a", "c", "d"], "all machines but b"),
-            (&["a", "d"], "a, d"),
-            (&["b"], "b"),
+            (&["a", "b", "c", "d", "pc/x", "pc/y", "pc/z"][..], "all machines"),
+            (&["a", "b", "c", "d"], "all hosted machines"),
+            (&["a", "c", "d", "pc/x", "pc/z"], "all hosted machines but b; all PCs but pc/y"),
+            (&["a", "d", "pc/x", "pc/y", "pc/z"], "a, d; all PCs"),
+            (&["b", "pc/y"], "b; pc/y"),
+            (&["pc/y"], "pc/y"),
         ] {
             let case = (evidence::Kind::Case, "x".to_owned());
             let on = on.iter().map(|machine| (*machine).to_owned()).collect();

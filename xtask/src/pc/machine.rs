@@ -3,12 +3,13 @@
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::workspace::shown;
 
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs QEMU, for at most so long, and passes what it writes to `each`, as it comes. Where `each`
-/// fails QEMU is ended.
+/// fails QEMU is ended. One machine at a time: signals are for the one that runs.
 ///
 /// # Errors
 ///
@@ -39,15 +40,27 @@ pub fn run(
     bound: Option<Duration>,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<End> {
-    let signal = signal()?;
+    let signals = Signals::get()?;
+    signals.idle.store(false, Relaxed);
+    let end = run_watched(qemu, bound, signals, &mut each);
+    signals.idle.store(true, Relaxed);
+    end
+}
+
+fn run_watched(
+    qemu: &mut Command,
+    bound: Option<Duration>,
+    signals: &Signals,
+    each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<End> {
     qemu.stdout(Stdio::piped());
     let mut child = qemu.spawn().with_context(|| format!("cannot start {}", shown(qemu)))?;
     let output = child.stdout.take();
     let unread = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // It sees to the end of QEMU, which is the end of the output.
-        let watch = scope.spawn(|| watch(&mut child, bound, signal, &unread));
-        let read = output.map_or(Ok(()), |mut output| pass(&mut output, &mut each));
+        let watch = scope.spawn(|| watch(&mut child, bound, signals, &unread));
+        let read = output.map_or(Ok(()), |mut output| pass(&mut output, each));
         unread.store(read.is_err(), Relaxed);
         let end = watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         read.context("what the machine writes cannot be passed on")?;
@@ -72,7 +85,7 @@ fn pass(output: &mut dyn Read, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) ->
 fn watch(
     child: &mut Child,
     bound: Option<Duration>,
-    signal: &AtomicUsize,
+    signals: &Signals,
     unread: &AtomicBool,
 ) -> io::Result<End> {
     let begun = Instant::now();
@@ -80,10 +93,10 @@ fn watch(
         if let Some(status) = child.try_wait()? {
             // A terminal's signals go to both of us: it was QEMU that was sooner.
             std::thread::sleep(LOOK);
-            return Ok(signalled(signal).unwrap_or(End::Ended(status)));
+            return Ok(signals.end().unwrap_or(End::Ended(status)));
         }
         let over = bound.is_some_and(|bound| begun.elapsed() > bound).then_some(End::TimedOut);
-        if let Some(end) = signalled(signal).or(over) {
+        if let Some(end) = signals.end().or(over) {
             stop(child)?;
             return Ok(end);
         }
@@ -110,19 +123,34 @@ fn stop(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait()
 }
 
-fn signalled(signal: &AtomicUsize) -> Option<End> {
-    u8::try_from(signal.load(Relaxed)).ok().filter(|signal| *signal != 0).map(End::Signalled)
+/// Signals that ask this process to end. While a machine runs they end that first.
+struct Signals {
+    /// Which one came; 0: none did.
+    came: Arc<AtomicUsize>,
+    /// No machine runs: they do what they do to any program.
+    idle: Arc<AtomicBool>,
 }
 
-/// The signal that asked this process to end; 0: none did. From the first call on they no more end it
-/// at once.
-fn signal() -> io::Result<&'static AtomicUsize> {
-    static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
-    let place = SIGNAL.get_or_init(Arc::default);
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        signal_hook::flag::register_usize(signal, place.clone(), signal as usize)?;
+impl Signals {
+    /// Those of this process.
+    fn get() -> io::Result<&'static Signals> {
+        static SIGNALS: LazyLock<io::Result<Signals>> = LazyLock::new(Signals::register);
+        SIGNALS.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
     }
-    Ok(place)
+
+    fn register() -> io::Result<Signals> {
+        let signals = Signals { came: Arc::default(), idle: Arc::new(AtomicBool::new(true)) };
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            flag::register_conditional_default(signal, signals.idle.clone())?;
+            flag::register_usize(signal, signals.came.clone(), signal as usize)?;
+        }
+        Ok(signals)
+    }
+
+    fn end(&self) -> Option<End> {
+        let signal = u8::try_from(self.came.load(Relaxed)).ok();
+        signal.filter(|signal| *signal != 0).map(End::Signalled)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `cargo xtask pc`: builds the kernel of `kmem-pc` and boots it in QEMU.
 
+pub mod list;
 mod machine;
 mod symbols;
 
@@ -19,6 +20,7 @@ use symbols::{Image, Symboliser};
 
 /// A machine, and what it runs.
 #[derive(Args, Clone)]
+#[command(after_help = STATUS_HELP)]
 pub struct Pc {
     /// Run these commands and end with their status; without them: a shell on the serial line.
     #[arg(short, value_name = "COMMANDS")]
@@ -32,6 +34,18 @@ pub struct Pc {
     /// How much memory there is, in MiB.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(64..=65536))]
     pub memory: u64,
+    /// How much of it lies below 4 GiB, in MiB; the rest begins there.
+    #[arg(long, value_name = "MIB")]
+    pub below_4g: Option<u64>,
+    /// Memory that is not to be used, as if it were not there: `64M-72M`, any number of times.
+    #[arg(long = "hole", value_name = "START-END")]
+    pub holes: Vec<String>,
+    /// What else the kernel is told, a word each: `name=NAME`, `ticks=NUMBER`, `hz=NUMBER`.
+    #[arg(long = "option", value_name = "KEY=VALUE")]
+    pub options: Vec<String>,
+    /// Have the machine's time pass with its instructions and not with the host's time.
+    #[arg(long)]
+    pub instruction_clock: bool,
     /// After how many seconds a run is given up at which nobody types.
     #[arg(long, default_value_t = 600)]
     pub seconds: u64,
@@ -64,6 +78,11 @@ const STATUSES: &[Status] = &[
     status(49, 8, "a fault could not be delivered"),
 ];
 
+const STATUS_HELP: &str = "\
+Exit status: 0 all went well, 1 a command failed, 2 the input makes no sense, 4 the kernel panicked,
+5 the processor met a fault, 6 memory was freed wrongly, 7 a stack was used up, 8 a fault could not
+be delivered, 9 the machine did not end in time; 128 and more: a signal switched it off.";
+
 /// The status of a run that the kernel did not end in time.
 pub const TIMED_OUT: u8 = 9;
 
@@ -83,14 +102,61 @@ pub fn boot(ws: &Workspace, pc: &Pc) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Builds the kernel and runs its commands, with nobody at the serial line. Answers the status that
-/// `cargo xtask pc` would end with, and what was written, its lines ending as they do here.
-#[expect(dead_code, reason = "the machine list of the tests runs machines by it")]
-pub fn boot_and_capture(ws: &Workspace, pc: &Pc) -> Result<(u8, String)> {
-    let mut output = Vec::new();
+/// Builds the kernel and runs its commands, with nobody at the serial line, and hands over each line as
+/// it comes. Answers the status that `cargo xtask pc` would end with; [`TIMED_OUT`] is an error here.
+pub fn run_lines(ws: &Workspace, pc: &Pc, mut each: impl FnMut(&str)) -> Result<u8> {
     let bound = Some(Duration::from_secs(pc.seconds));
-    let (code, _) = boot_to(ws, pc, Stdio::null(), bound, &mut output)?;
-    Ok((code, String::from_utf8_lossy(&output).replace("\r\n", "\n")))
+    let mut lines = Lines { line: Vec::new(), each: &mut each };
+    let (code, meaning) = boot_to(ws, pc, Stdio::null(), bound, &mut lines)?;
+    lines.finish();
+    if code == TIMED_OUT || code > SIGNALLED {
+        bail!("{}: {meaning}", pc.shown());
+    }
+    Ok(code)
+}
+
+/// Takes what a machine writes apart into lines.
+struct Lines<'e> {
+    line: Vec<u8>,
+    each: &'e mut dyn FnMut(&str),
+}
+
+impl Lines<'_> {
+    fn finish(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            (self.each)(String::from_utf8_lossy(&line).trim_end_matches('\r'));
+        }
+    }
+}
+
+impl Write for Lines<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        for byte in bytes {
+            if *byte == b'\n' { self.finish() } else { self.line.push(*byte) }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Pc {
+    /// The machine as one would type it.
+    pub fn shown(&self) -> String {
+        let Pc { cpus, nodes, memory, .. } = self;
+        let mut words = vec![format!(
+            "cargo xtask pc --cpus {cpus} --nodes {nodes} --memory {memory}"
+        )];
+        words.extend(self.below_4g.map(|below| format!("--below-4g {below}")));
+        words.extend(self.holes.iter().map(|hole| format!("--hole {hole}")));
+        words.extend(self.options.iter().map(|option| format!("--option {option}")));
+        words.extend(self.instruction_clock.then(|| "--instruction-clock".into()));
+        words.extend(self.commands.iter().map(|commands| format!("-c '{commands}'")));
+        format!("`{}`", words.join(" "))
+    }
 }
 
 /// Builds the kernel and runs it, its output going to `out` with functions and lines beside
@@ -138,11 +204,20 @@ fn build(ws: &Workspace) -> Result<PathBuf> {
 fn qemu(kernel: &Path, pc: &Pc) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     // Not KVM: what is measured and stepped through is the same everywhere.
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults", "-no-reboot"]);
+    if pc.instruction_clock {
+        // A nanosecond each; where nothing runs, time goes on at once.
+        qemu.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    } else {
+        qemu.args(["-accel", "tcg,thread=multi"]);
+    }
+    qemu.args(["-cpu", "max", "-nodefaults", "-no-reboot"]);
     qemu.args(["-display", "none", "-serial", "stdio"]);
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     qemu.arg("-smp").arg(format!("{0},sockets={0}", pc.cpus));
     qemu.arg("-m").arg(format!("{}M", pc.memory));
+    if let Some(below) = pc.below_4g {
+        qemu.arg("-machine").arg(format!("max-ram-below-4g={below}M"));
+    }
     for node in 0..pc.nodes {
         let share = |all: u64| all * u64::from(node) / u64::from(pc.nodes);
         let next = |all: u64| all * u64::from(node + 1) / u64::from(pc.nodes);
@@ -152,8 +227,17 @@ fn qemu(kernel: &Path, pc: &Pc) -> Command {
         qemu.arg("-numa").arg(format!("node,nodeid={node},memdev=m{node},cpus={first}-{last}"));
     }
     qemu.arg("-kernel").arg(kernel);
-    qemu.arg("-append").arg(pc.commands.as_deref().unwrap_or(""));
+    qemu.arg("-append").arg(command_line(pc));
     qemu
+}
+
+/// What the kernel is told: options, and behind them its commands.
+fn command_line(pc: &Pc) -> String {
+    let holes = pc.holes.iter().map(|hole| format!("hole={hole}"));
+    let mut words: Vec<String> = holes.chain(pc.options.iter().cloned()).collect();
+    words.push("--".into());
+    words.extend(pc.commands.clone());
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -173,6 +257,8 @@ mod tests {
         assert!(qemu.iter().all(|code| code % 2 == 1 && *code > 32));
         for status in STATUSES {
             assert_eq!(status.code == 0, status.meaning.is_empty(), "{status:?}");
+            let help = STATUS_HELP.replace('\n', " ");
+            assert!(help.contains(&format!("{} {}", status.code, status.meaning)), "{status:?}");
         }
     }
 

@@ -48,6 +48,11 @@ pub fn facts(name: &'static str, description: &Description) -> Facts {
         nodes: description.nodes.len() as u32,
         ram: description.ram_bytes(),
         end: description.ram().last().map_or(0, |range| range.end),
+        dma_ram: Facts::dma_ram_of(
+            description.ram().iter().cloned(),
+            description.dma_limit,
+            description.dma32_limit,
+        ),
         page_shift: description.page_shift,
         dma_limit: description.dma_limit,
         dma32_limit: description.dma32_limit,
