@@ -34,8 +34,3 @@ pub fn place(ram: impl Iterator<Item = Region>) -> Range<u64> {
     let size = ((end - start) / 16).next_multiple_of(BLOCK).max(2 * BLOCK);
     end.saturating_sub(size).max(start)..end
 }
-
-/// How many bytes the heap allocated before its manager was there.
-pub fn early_bytes() -> usize {
-    ALLOCATOR.early_used()
-}

@@ -152,9 +152,8 @@ pub fn root() -> u64 {
 pub unsafe fn map_device(physical: u64) -> usize {
     let address = DEVICES + physical as usize;
     // SAFETY: the caller's promise.
-    let mapped = unsafe {
-        map(address & !(PAGE as usize - 1), physical & !(PAGE - 1), PAGE, DEVICE)
-    };
+    let mapped =
+        unsafe { map(address & !(PAGE as usize - 1), physical & !(PAGE - 1), PAGE, DEVICE) };
     mapped.unwrap_or_else(|_| panic!("there is no table for the registers of a device"));
     address
 }
@@ -179,14 +178,10 @@ static ENTRIES: Lock<()> = Lock::new(());
 /// # Safety
 ///
 /// Nobody uses the address for anything else, and whoever uses it may use the page so.
-pub unsafe fn map(
-    address: usize,
-    physical: u64,
-    size: u64,
-    rights: Rights,
-) -> Result<(), NoTable> {
+pub unsafe fn map(address: usize, physical: u64, size: u64, rights: Rights) -> Result<(), NoTable> {
     let _alone = ENTRIES.lock();
-    let (above, last): (&[u32], _) = if size == LARGE { (&[39, 30], 21) } else { (&[39, 30, 21], 12) };
+    let (above, last): (&[u32], _) =
+        if size == LARGE { (&[39, 30], 21) } else { (&[39, 30, 21], 12) };
     let mut table = root();
     for level in above {
         let entry = entry(table, address, *level);

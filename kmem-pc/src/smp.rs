@@ -36,8 +36,7 @@ static LEAVING: AtomicU32 = AtomicU32::new(0);
 static CONTROLLERS: [AtomicU32; CPUS] = [const { AtomicU32::new(u32::MAX) }; CPUS];
 
 /// What each of the other CPUs has.
-static OTHERS: [AtomicPtr<Other>; CPUS] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; CPUS];
+static OTHERS: [AtomicPtr<Other>; CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CPUS];
 
 /// What a CPU that is being started finds.
 static NEXT: AtomicPtr<Other> = AtomicPtr::new(core::ptr::null_mut());

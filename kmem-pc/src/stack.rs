@@ -76,9 +76,8 @@ impl Stack {
             }
             let page = HEAP.__get_free_pages(GFP_KERNEL, 0).map_err(|_| NoStack)?;
             // SAFETY: the place is this stack's alone, and so is the page.
-            let mapped = unsafe {
-                paging::map(address, paging::physical(page), PAGE, paging::DATA)
-            };
+            let mapped =
+                unsafe { paging::map(address, paging::physical(page), PAGE, paging::DATA) };
             if mapped.is_err() {
                 // SAFETY: it was just allocated.
                 unsafe { HEAP.free_pages(page, 0) };

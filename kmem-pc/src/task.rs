@@ -15,8 +15,8 @@ use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use kmem::platform::WakeReason;
 use kmem::NodeMask;
+use kmem::platform::WakeReason;
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::lock::Lock;
@@ -153,10 +153,7 @@ unsafe extern "C" {
 /// # Errors
 ///
 /// There is no memory for its stack.
-pub fn spawn(
-    cpu: u32,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<Arc<Task>, NoStack> {
+pub fn spawn(cpu: u32, work: impl FnOnce() + Send + 'static) -> Result<Arc<Task>, NoStack> {
     let stack = Stack::new()?;
     let top = stack.top();
     let task = Arc::new(Task {
@@ -206,9 +203,8 @@ pub fn current() -> Option<&'static Task> {
 /// There is no memory for its stack.
 pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NoStack> {
     // SAFETY: only the lifetime changes: the task has ended when this returns.
-    let work = unsafe {
-        core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work)
-    };
+    let work =
+        unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work) };
     join(&spawn(cpu, work)?);
     Ok(())
 }
@@ -219,14 +215,10 @@ pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NoStack> {
 /// # Errors
 ///
 /// There is no memory for a task; then nothing is done.
-pub fn while_others(
-    work: &(dyn Fn() + Sync),
-    meanwhile: impl FnOnce(),
-) -> Result<(), NoStack> {
+pub fn while_others(work: &(dyn Fn() + Sync), meanwhile: impl FnOnce()) -> Result<(), NoStack> {
     // SAFETY: only the lifetime changes: the tasks have ended when this returns.
-    let work = unsafe {
-        core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work)
-    };
+    let work =
+        unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work) };
     let (over, own) = (Arc::new(AtomicBool::new(false)), Cpu::id());
     let mut tasks = Vec::new();
     let mut failed = Ok(());

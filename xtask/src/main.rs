@@ -3,6 +3,7 @@
 mod acceptance;
 mod bench;
 mod conformance;
+mod footprint;
 mod freestanding;
 mod layers;
 mod pc;
@@ -26,6 +27,7 @@ Examples:
   cargo xtask conformance           run the tests and cases, write docs/conformance.md
   cargo xtask conformance --check   the same, but fail where the committed page differs
   cargo xtask bench --quick         kmem beside its peers, one short run
+  cargo xtask footprint             what a kernel takes that has the memory manager
   cargo xtask pc -- -c 'insmod scullp; cat /proc/buddyinfo'
                                     boot a PC in QEMU and run commands on it
 
@@ -41,8 +43,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Check all that CI checks: set-up, rustfmt, clippy, documentation, layers, tests, no_std
-    /// proof, conformance.
-    Test,
+    /// proof, a PC at work, conformance.
+    Test {
+        /// Only this step.
+        #[arg(long, value_name = "STEP")]
+        only: Option<test::Step>,
+    },
     /// Check that no import runs against the order of the layers (docs/layers.txt).
     Layers,
     /// Write docs/conformance.md from the cases and tests that pass now.
@@ -61,6 +67,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Show what the kernel of kmem-pc takes, and of that the memory manager.
+    Footprint {
+        /// Write docs/footprint.md as well.
+        #[arg(long)]
+        write: bool,
+    },
     /// Build the kernel of kmem-pc and boot it in QEMU.
     Pc(pc::Pc),
 }
@@ -76,11 +88,12 @@ fn main() -> ExitCode {
     let command = Cli::parse_from(arguments).command;
     let done = Workspace::find().and_then(|ws| {
         match command {
-            Command::Test => return Ok(test::run(&ws)),
+            Command::Test { only } => return Ok(test::run(&ws, only)),
             Command::Layers => layers::check(&ws).map(|summary| ui::note(&summary)),
             Command::Conformance { check, cases_from } => {
                 conformance::run(&ws, check, cases_from.as_deref())
             }
+            Command::Footprint { write } => footprint::run(&ws, write),
             Command::Bench { args } => bench::run_bench(&ws, &args),
             Command::Pc(pc) => return pc::boot(&ws, &pc),
         }

@@ -31,6 +31,7 @@ const COMPONENTS: &[(&str, &str)] = &[("fmt", "rustfmt"), ("clippy", "clippy")];
 /// Installs what is missing where it may, else says what to run.
 pub fn check(ws: &Workspace) -> Result<()> {
     install(PROGRAMS)?;
+    check_pc()?;
     let components: Vec<&str> = COMPONENTS
         .iter()
         .filter(|(command, _)| {

@@ -35,24 +35,29 @@ pub fn note(text: &str) {
 }
 
 /// Numbers, names and times the steps of a long run.
-pub struct Steps {
+pub struct Steps<'o> {
     total: usize,
     done: usize,
+    only: Option<&'o str>,
 }
 
-impl Steps {
-    pub const fn new(total: usize) -> Self {
-        Self { total, done: 0 }
+impl<'o> Steps<'o> {
+    /// So many steps, of which only the one with a name is run where one is given.
+    pub const fn new(total: usize, only: Option<&'o str>) -> Self {
+        Self { total, done: 0, only }
     }
 
     /// Names the step, runs it, and says how long it took. An error carries the step's name.
-    pub fn step<T>(
+    pub fn step(
         &mut self,
         name: &str,
         what: &str,
-        body: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+        body: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.done += 1;
+        if self.only.is_some_and(|only| only != name) {
+            return Ok(());
+        }
         let (number, total) = (self.done, self.total);
         eprintln!("{NAME}[{number}/{total}] {name}{NAME:#}: {what}");
         let begun = Instant::now();

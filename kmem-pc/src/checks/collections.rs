@@ -33,7 +33,8 @@ fn round_trip(cpu: CpuId, round: u64) -> bool {
     for number in numbers.iter().rev().step_by(3) {
         names.insert(*number, format!("number {number} of {cpu:?}"));
     }
-    let boxed: Vec<Box<[u64; 40]>> = numbers.iter().step_by(100).map(|n| Box::new([*n; 40])).collect();
+    let boxed: Vec<Box<[u64; 40]>> =
+        numbers.iter().step_by(100).map(|n| Box::new([*n; 40])).collect();
     let is_ours = |address: *const u64| {
         HEAP.virt_to_page(kmem::VirtAddr::from_ptr(address.cast_mut().cast::<u8>())).is_some()
     };

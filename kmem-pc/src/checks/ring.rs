@@ -70,9 +70,9 @@ struct Rings([UnsafeCell<Ring>; PLACES]);
 // SAFETY: see the invariants.
 unsafe impl Sync for Rings {}
 
-static RINGS: [Rings; CPUS] = [const {
-    Rings([const { UnsafeCell::new(Ring { held: [None; LENGTH], turn: 0 }) }; PLACES])
-}; CPUS];
+static RINGS: [Rings; CPUS] =
+    [const { Rings([const { UnsafeCell::new(Ring { held: [None; LENGTH], turn: 0 }) }; PLACES]) };
+        CPUS];
 
 /// What has been done since [`begin`], by all. Relaxed: the counts order nothing.
 static TURNS: AtomicU64 = AtomicU64::new(0);

@@ -18,7 +18,11 @@ pub(super) const COMMAND: Command<Machine> = Command {
     run,
 };
 
-fn run(shell: &mut Shell<'_, Machine>, words: &[String], out: &mut dyn Sink) -> Result<(), Failure> {
+fn run(
+    shell: &mut Shell<'_, Machine>,
+    words: &[String],
+    out: &mut dyn Sink,
+) -> Result<(), Failure> {
     let [change, number] = words else {
         if !words.is_empty() {
             return Err(usage(&COMMAND));

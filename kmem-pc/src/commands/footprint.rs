@@ -8,7 +8,6 @@ use kmem_shell::{Command, Failure, Shell, Sink};
 use serde_json::json;
 
 use super::{print, usage};
-use crate::heap::{self, HEAP};
 use crate::machine::Machine;
 use crate::{MM, boot, paging, smp};
 
@@ -29,7 +28,7 @@ fn run(_: &mut Shell<'_, Machine>, words: &[String], out: &mut dyn Sink) -> Resu
     let parts = paging::parts_of_image();
     let pages = MM.frames().map_or(0, |frames| frames.ram_pages());
     let (fixed, metadata) = (size_of_val(&MM), MM.metadata_bytes());
-    let steps: Vec<_> = boot::steps().map(|(name, took)| (name, took / 1000)).collect();
+    let steps: Vec<_> = boot::steps().collect();
     if as_json {
         let line = json!({
             "cpus": smp::online().count(),
@@ -37,7 +36,6 @@ fn run(_: &mut Shell<'_, Machine>, words: &[String], out: &mut dyn Sink) -> Resu
             "image": parts.iter().map(|(name, part)| json!([name, part.len()])).collect::<Vec<_>>(),
             "static": fixed,
             "metadata": metadata,
-            "heap": json!({"static": size_of_val(&HEAP), "before": heap::early_bytes()}),
             "boot": steps,
         });
         return print(out, format_args!("{line}\n"));
@@ -48,12 +46,9 @@ fn run(_: &mut Shell<'_, Machine>, words: &[String], out: &mut dyn Sink) -> Resu
     print(out, format_args!("manager, static data       {:>10}\n", kib(fixed as u64)))?;
     print(out, format_args!("manager, taken at boot     {:>10}", kib(metadata)))?;
     let hundredths = metadata * 100 / pages.max(1);
-    print(
-        out,
-        format_args!("  {}.{:02} bytes a page\n", hundredths / 100, hundredths % 100),
-    )?;
+    print(out, format_args!("  {}.{:02} bytes a page\n", hundredths / 100, hundredths % 100))?;
     for (name, took) in steps {
-        print(out, format_args!("boot, {name:<21}{:>7} us\n", took))?;
+        print(out, format_args!("boot, {name:<21}{:>10} us\n", took / 1000))?;
     }
     Ok(())
 }

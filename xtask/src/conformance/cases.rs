@@ -59,7 +59,11 @@ pub fn run(ws: &Workspace) -> Result<Cases> {
 }
 
 /// Fails unless a PC ran every case of the table, and those of its own that the first one ran.
-fn complete(table: &BTreeSet<String>, own: &BTreeSet<String>, ran: &BTreeSet<String>) -> Result<()> {
+fn complete(
+    table: &BTreeSet<String>,
+    own: &BTreeSet<String>,
+    ran: &BTreeSet<String>,
+) -> Result<()> {
     let wanted: BTreeSet<_> = table.union(own).collect();
     if let Some(missing) = wanted.iter().find(|name| !ran.contains(**name)) {
         bail!("it did not run the case {missing}");

@@ -91,11 +91,7 @@ pub fn machines() -> Vec<Pc> {
     let ticking = Row { cpus: 4, nodes: 2, memory: Memory::Low, hole: false };
     let ticking = Pc {
         commands: Some("conformance timers".into()),
-        options: vec![
-            "name=pc/4-2-low-ticks".into(),
-            format!("ticks={ticks}"),
-            format!("hz={hz}"),
-        ],
+        options: vec!["name=pc/4-2-low-ticks".into(), format!("ticks={ticks}"), format!("hz={hz}")],
         instruction_clock: true,
         ..ticking.pc()
     };
@@ -127,8 +123,9 @@ mod tests {
         let all: Vec<[String; 4]> = ROWS.iter().map(values).collect();
         let value = |place: usize| -> BTreeSet<&String> { all.iter().map(|v| &v[place]).collect() };
         for (first, second) in (0..4).flat_map(|a| (a + 1..4).map(move |b| (a, b))) {
-            for (one, other) in
-                value(first).into_iter().flat_map(|a| value(second).into_iter().map(move |b| (a, b)))
+            for (one, other) in value(first)
+                .into_iter()
+                .flat_map(|a| value(second).into_iter().map(move |b| (a, b)))
             {
                 if !all.iter().any(|row| row[first] == *one && row[second] == *other) {
                     missing.insert((one, other));
@@ -139,7 +136,10 @@ mod tests {
         let impossible = (&"1 CPUs".to_owned(), &"2 nodes".to_owned());
         assert!(missing.remove(&impossible));
         assert!(missing.is_empty(), "{missing:?}");
-        assert_eq!(value(0).len() + value(1).len() + value(2).len() + value(3).len(), 3 + 2 + 3 + 2);
+        assert_eq!(
+            value(0).len() + value(1).len() + value(2).len() + value(3).len(),
+            3 + 2 + 3 + 2
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod list;
 mod machine;
+pub mod shown;
 mod symbols;
 
 use std::io::{IsTerminal, Write};
@@ -144,12 +145,26 @@ impl Write for Lines<'_> {
 }
 
 impl Pc {
+    /// The least machine: one CPU, 64 MiB, and nothing that it is told.
+    pub fn small() -> Pc {
+        Pc {
+            commands: None,
+            cpus: 1,
+            nodes: 1,
+            memory: 64,
+            below_4g: None,
+            holes: Vec::new(),
+            options: Vec::new(),
+            instruction_clock: false,
+            seconds: 120,
+        }
+    }
+
     /// The machine as one would type it.
     pub fn shown(&self) -> String {
         let Pc { cpus, nodes, memory, .. } = self;
-        let mut words = vec![format!(
-            "cargo xtask pc --cpus {cpus} --nodes {nodes} --memory {memory}"
-        )];
+        let mut words =
+            vec![format!("cargo xtask pc --cpus {cpus} --nodes {nodes} --memory {memory}")];
         words.extend(self.below_4g.map(|below| format!("--below-4g {below}")));
         words.extend(self.holes.iter().map(|hole| format!("--hole {hole}")));
         words.extend(self.options.iter().map(|option| format!("--option {option}")));
@@ -173,7 +188,7 @@ fn boot_to(
         return Err(BadInput(message).into());
     }
     setup::check_pc()?;
-    let kernel = build(ws)?;
+    let kernel = kernel(ws)?;
     let image = Image::new(&kernel, &ws.root);
     let mut symboliser = Symboliser::new(|address| image.calls(address));
     let mut qemu = qemu(&kernel, pc);
@@ -193,12 +208,31 @@ fn boot_to(
 }
 
 /// Builds the kernel; answers where it is.
-fn build(ws: &Workspace) -> Result<PathBuf> {
-    let target = ws.target.join("pc");
-    let mut build = ws.cargo(["build", "--quiet", "--release"]);
-    build.current_dir(ws.root.join("kmem-pc")).env("CARGO_TARGET_DIR", &target);
-    run(&mut build).context("the kernel does not build")?;
-    Ok(target.join("release/kmem-pc"))
+pub fn kernel(ws: &Workspace) -> Result<PathBuf> {
+    build(ws, &[])?;
+    Ok(folder(ws).join("release/kmem-pc"))
+}
+
+/// Builds the kernel of fifty lines; answers where it is.
+pub fn kernel_of_fifty_lines(ws: &Workspace) -> Result<PathBuf> {
+    build(ws, &["--example", "fifty"])?;
+    Ok(folder(ws).join("release/examples/fifty"))
+}
+
+fn folder(ws: &Workspace) -> PathBuf {
+    ws.target.join("pc")
+}
+
+fn build(ws: &Workspace, what: &[&str]) -> Result<()> {
+    let mut build = cargo(ws, &["build", "--quiet", "--release"]);
+    run(build.args(what)).context("the kernel does not build")
+}
+
+/// `cargo` for the kernel, which is a workspace of its own.
+pub fn cargo(ws: &Workspace, arguments: &[&str]) -> Command {
+    let mut cargo = ws.cargo(arguments);
+    cargo.current_dir(ws.root.join("kmem-pc")).env("CARGO_TARGET_DIR", folder(ws));
+    cargo
 }
 
 fn qemu(kernel: &Path, pc: &Pc) -> Command {

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Command, exactly, print, all, usage, word};
+use super::{Command, all, exactly, print, usage, word};
 use crate::shell::find;
 use crate::stress;
 use crate::{Failure, Shell, Sink, System};

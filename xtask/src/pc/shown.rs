@@ -1,0 +1,164 @@
+//! What is shown on a PC besides the acceptance cases: what people type, how a run ends, and the kernel
+//! of fifty lines. Each is a run of `cargo xtask pc`, or of QEMU, as a person would start it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Pc, TIMED_OUT, kernel_of_fifty_lines};
+use crate::suites::Tally;
+use crate::workspace::Workspace;
+
+/// A run: what is typed or asked for, and what must come of it.
+struct Run {
+    name: &'static str,
+    /// What follows `cargo xtask pc`.
+    arguments: &'static [&'static str],
+    /// What somebody types.
+    typed: &'static str,
+    status: u8,
+    /// What is said, in this order.
+    says: &'static [&'static str],
+}
+
+const fn run(name: &'static str, arguments: &'static [&'static str], status: u8) -> Run {
+    Run { name, arguments, typed: "", status, says: &[] }
+}
+
+impl Run {
+    const fn typed(self, typed: &'static str) -> Run {
+        Run { typed, ..self }
+    }
+
+    const fn says(self, says: &'static [&'static str]) -> Run {
+        Run { says, ..self }
+    }
+}
+
+const RUNS: &[Run] = &[
+    run(
+        "a_module_a_million_operations_and_a_proc_file",
+        &["--", "-c", "insmod scullp; stress 1000000; cat /proc/buddyinfo"],
+        0,
+    )
+    .says(&[
+        "1000000 operations on 4 CPUs",
+        "free lists as before",
+        "Node 0, zone",
+        "Node 1, zone",
+    ]),
+    run("a_newcomer_at_the_prompt", &[], 0)
+        .typed(
+            "help\r\ninsmod scullp\r\necho held > /dev/scullp0\r\nnonsense\r\nfree_everything\r\n\
+             cat /proc/slabinfo\r\ncat /proc/pagemap-text\r\ncat /dev/scullp0\r\nexit\r\n",
+        )
+        .says(&[
+            "kmem> ",
+            "insmod",
+            "no such command",
+            "slabinfo - version",
+            "Each sign is a cell",
+            "Node 0, zone",
+            "kmem> cat /dev/scullp0",
+            "held",
+        ]),
+    run(
+        "devices_hold_data_between_commands",
+        &["-c", "insmod scull; echo kept > /dev/scull0; sleep 20; cat /dev/scull0"],
+        0,
+    )
+    .says(&["kept"]),
+    run("cpus_stop_and_start", &["-c", "cpu offline 3; cpu; stress 20000; cpu online 3; cpu"], 0)
+        .says(&["CPU 2 runs", "on 3 CPUs", "CPU 3 runs, on node 1"]),
+    run("wrong_frees_on_purpose_are_reported", &["-c", "wrong_free double; overrun behind"], 0)
+        .says(&["double free"]),
+    run("what_fails_ends_with_1", &["-c", "cat /dev/scullp0; cpu"], 1).says(&["scullp"]),
+    run("what_makes_no_sense_ends_with_2", &["-c", "nonsense"], 2).says(&["no such command"]),
+    run("more_nodes_than_cpus_end_with_2", &["--cpus", "1", "--nodes", "2", "-c", "cpu"], 2),
+    run("an_unknown_option_ends_with_2", &["--option", "colour=red", "-c", "cpu"], 2)
+        .says(&["colour=red"]),
+    run("a_panic_ends_with_4", &["-c", "crash panic 1"], 4).says(&[
+        "kernel panic:",
+        "kmem_pc::commands::crash",
+        "crash.rs:",
+        "CPU 1",
+    ]),
+    run("a_page_fault_ends_with_5", &["-c", "crash page-fault"], 5).says(&[
+        "page fault: a write to",
+        "kmem_pc::commands::crash::write_to_device",
+        "crash.rs:",
+        "CPU 0",
+        "the address",
+    ]),
+    run("a_write_to_code_ends_with_5", &["-c", "crash write-text"], 5).says(&["read-only"]),
+    run("an_invalid_instruction_ends_with_5", &["-c", "crash invalid interrupt"], 5)
+        .says(&["invalid instruction", "interrupt"]),
+    run("a_wrong_free_ends_with_6", &["-c", "crash wrong-free"], 6).says(&[
+        "double free",
+        "crash.rs:",
+        "CPU 0",
+        "zone DMA32, node 0",
+    ]),
+    run("a_stack_overflow_ends_with_7", &["-c", "crash stack 2"], 7).says(&[
+        "stack overflow",
+        "kmem_pc::commands::crash::deeper",
+        "CPU 2",
+        "is below stack",
+    ]),
+    run("a_double_fault_ends_with_8", &["-c", "crash double-fault"], 8).says(&["double fault"]),
+    run("what_hangs_ends_with_9", &["--seconds", "5", "-c", "crash hang"], TIMED_OUT)
+        .says(&["did not end within 5 s"]),
+];
+
+/// Runs all of them, and tells each.
+pub fn check(ws: &Workspace) -> Result<Tally> {
+    let program = std::env::current_exe().context("this program has a path")?;
+    let mut tally = Tally::default();
+    let mut tell = |name: &str, result: Result<()>| {
+        match &result {
+            Ok(()) => println!("pc {name} ... ok"),
+            Err(error) => println!("pc {name} ... FAILED, {error:#}"),
+        }
+        tally.passed += usize::from(result.is_ok());
+        tally.failed += usize::from(result.is_err());
+    };
+    for run in RUNS {
+        let mut command = Command::new(&program);
+        command.arg("pc").args(run.arguments);
+        tell(run.name, judge(&mut command, run));
+    }
+    let fifty = Run { status: 33, ..run("the_kernel_of_fifty_lines_has_pages_and_vec", &[], 0) }
+        .says(&[
+            "pages: 8 at",
+            "Vec: 1000 squares",
+            "Box: the last of them, 998001",
+            "BTreeMap: 1000",
+        ]);
+    let mut qemu = super::qemu(&kernel_of_fifty_lines(ws)?, &Pc::small());
+    tell(fifty.name, judge(&mut qemu, &fifty));
+    Ok(tally)
+}
+
+/// Runs a command, and compares its status and what it says.
+fn judge(command: &mut Command, run: &Run) -> Result<()> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(run.typed.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    let text = [&*output.stdout, &*output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    if output.status.code() != Some(run.status.into()) {
+        bail!("it ended with {} and not with {}:\n{text}", output.status, run.status);
+    }
+    let mut rest = &*text;
+    for wanted in run.says {
+        let Some((_, after)) = rest.split_once(wanted) else {
+            bail!("it does not say `{wanted}` there:\n{text}");
+        };
+        rest = after;
+    }
+    Ok(())
+}
