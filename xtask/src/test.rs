@@ -68,7 +68,9 @@ fn steps(ws: &Workspace, only: Option<&str>, ran: &mut Ran) -> Result<()> {
     })?;
     steps.step("documentation", "no warning and no dead link in any page", || {
         run_command(&mut documentation(ws, &["--workspace"]))?;
-        run_command(&mut documentation(ws, &["--package", "kmem", "--features", ALL_FEATURES]))
+        run_command(&mut documentation(ws, &["--package", "kmem", "--features", ALL_FEATURES]))?;
+        let kernel = ["doc", "--quiet", "--no-deps", "--document-private-items"];
+        run_command(pc::cargo(ws, &kernel).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     steps.step("layers", "no import runs against the order", || {
         layers::check(ws).map(|summary| ui::note(&summary))
