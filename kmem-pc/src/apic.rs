@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use kmem::CpuId;
 
-use crate::checks::contract;
 use crate::cpu::{self, Cpu};
+use crate::hook::Hook;
 use crate::{clock, machine, paging, port, smp, task};
 
 /// The registers of the running CPU's controller.
@@ -38,6 +38,9 @@ pub const CALL: u8 = 34;
 
 /// The vector of an interrupt that was none.
 const NONE: u8 = 255;
+
+/// What is called when a CPU is nudged.
+pub static ON_NUDGE: Hook<()> = Hook::new();
 
 /// Where the registers are seen, once they are.
 static REGISTERS: AtomicUsize = AtomicUsize::new(0);
@@ -105,7 +108,9 @@ pub fn interrupt(vector: u8) {
             }
             machine::tick();
         }
-        NUDGE => contract::arrived(),
+        NUDGE => {
+            ON_NUDGE.call(());
+        }
         CALL => smp::run_call(),
         _ => {}
     }

@@ -36,13 +36,36 @@ pub struct Found {
 
 impl Found {
     /// Looks at what there is.
-    pub fn new(info: StartInfo, acpi: Option<Acpi>, holes: &[Range<u64>]) -> Found {
-        let mut ram: Vec<Region> = info.regions().filter(Region::is_ram).collect();
-        for hole in holes {
-            ram = ram.iter().flat_map(|region| region.without(hole)).collect();
+    ///
+    /// # Errors
+    ///
+    /// What is left without the holes is not enough, or a hole is where the kernel is.
+    pub fn new(
+        info: StartInfo,
+        acpi: Option<Acpi>,
+        holes: &[Range<u64>],
+    ) -> Result<Found, &'static str> {
+        let (image, taken) = (paging::image(), |hole: &Range<u64>, range: &Range<u64>| {
+            hole.start < range.end && range.start < hole.end
+        });
+        if holes.iter().any(|hole| taken(hole, &image) || taken(hole, &LOADER)) {
+            return Err("a hole is where the kernel or what the loader left is");
         }
-        let heap = heap::place(ram.iter().copied());
-        Found { ram, heap, acpi }
+        // Each hole makes one region two at most.
+        let mut ram = Vec::with_capacity(info.regions().count() + holes.len());
+        ram.extend(info.regions().filter(Region::is_ram));
+        for hole in holes {
+            for index in (0..ram.len()).rev() {
+                let region: Region = ram.swap_remove(index);
+                ram.extend(region.without(hole));
+            }
+        }
+        let mut found = Found { ram, heap: 0..0, acpi };
+        let free = found.ram.iter().flat_map(|region| region.without(&image));
+        let free = free.flat_map(|region| region.without(&LOADER));
+        found.heap =
+            heap::place(free, found.cpus()).ok_or("there is too little RAM in one piece")?;
+        Ok(found)
     }
 
     /// How many pages are RAM from their first byte to their last.
@@ -93,6 +116,7 @@ impl Found {
         if let Err(error) = unsafe { MM.boot(&map, &self.setup()) } {
             panic!("the memory manager does not boot: {error}");
         }
+        FREE.store(MM.free_page_count(), Relaxed);
         step("manager");
     }
 
@@ -157,6 +181,14 @@ fn pages(regions: &[Region], part: impl Fn(&Region) -> Range<u64>) -> u64 {
 
 fn node(domain: u32) -> NodeId {
     NodeId::new(domain).unwrap_or(NodeId::ZERO)
+}
+
+/// How many pages were free when the manager had booted.
+static FREE: AtomicU64 = AtomicU64::new(0);
+
+/// How many pages were free when the manager had booted.
+pub fn free_pages() -> u64 {
+    FREE.load(Relaxed)
 }
 
 /// The steps of boot, in their order.

@@ -106,7 +106,7 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
     let (were, own) = (cpu::are_unmasked(), backtrace::here());
     let what = format_args!("a wrong free at {}", misuse.site);
     let report = Report::begin(Status::WrongFree, what);
-    let _ = writeln!(Serial, "wrong free: {misuse}");
+    let _ = writeln!(Serial, "wrong call of the manager: {misuse}");
     say_calls(own);
     say_cpu(were, own);
     let address_of = |pfn: Pfn| direct::BASE + pfn.start(12).get() as usize;
@@ -163,20 +163,24 @@ impl fmt::Display for Access<'_> {
 static REPORTER: AtomicU32 = AtomicU32::new(NOBODY);
 const NOBODY: u32 = MAX_CPUS as u32;
 
-/// How many CPUs wait for the end.
+/// The CPUs that wait for the end, a bit each.
 static HALTED: AtomicU32 = AtomicU32::new(0);
 
 /// How long the other CPUs may take to halt, in nanoseconds: an NMI finds each between two instructions.
 const PATIENCE: u64 = 100_000_000;
 
-/// Whether a crash is being reported.
-pub fn is_reported() -> bool {
-    REPORTER.load(Ordering::Acquire) != NOBODY
+/// Halts where another CPU reports a crash: an NMI asks for that. The one that reports goes on, whatever
+/// NMIs may still be under way to it.
+pub fn halt_if_reported() {
+    let reporter = REPORTER.load(Ordering::Acquire);
+    if reporter != NOBODY && reporter != Cpu::id().get() {
+        halt();
+    }
 }
 
 /// Waits for the end that another CPU's report has.
 pub fn halt() -> ! {
-    HALTED.fetch_add(1, Ordering::Release);
+    HALTED.fetch_or(1 << Cpu::id().get(), Ordering::Release);
     loop {
         cpu::halt_masked();
     }
@@ -203,7 +207,7 @@ impl Report {
         interrupt::set_page_faults_apart();
         let others = || smp::online().filter(|cpu| cpu.get() != own);
         others().for_each(smp::send_nmi);
-        let halted = || HALTED.load(Ordering::Acquire) as usize;
+        let halted = || HALTED.load(Ordering::Acquire).count_ones() as usize;
         // Where there are others there is a clock.
         let mut until = None;
         while halted() < others().count() {

@@ -53,11 +53,12 @@ impl At {
         u64::from(self.u32(offset)) | u64::from(self.u32(offset + 4)) << 32
     }
 
-    /// The text there, up to a byte 0.
-    pub fn text(self) -> &'static str {
-        let length = (0..4096).take_while(|at| self.u8(*at) != 0).count();
+    /// The text there, up to a byte 0, which is one of the first 4096; `None` where there is none, or no
+    /// UTF-8.
+    pub fn text(self) -> Option<&'static str> {
+        let length = (0..4096).find(|at| self.u8(*at) == 0)?;
         // SAFETY: as in `u8`; the bytes stay as they are for as long as the kernel runs.
         let bytes = unsafe { core::slice::from_raw_parts(pointer(self.0), length) };
-        core::str::from_utf8(bytes).unwrap_or("")
+        core::str::from_utf8(bytes).ok()
     }
 }

@@ -12,6 +12,8 @@ pub enum Status {
     Failed = 17,
     /// The input makes no sense: 37.
     Usage = 18,
+    /// Memory is lost: 39.
+    Lost = 19,
     /// The kernel panicked: 41.
     Panic = 20,
     /// The processor met a fault: 43.

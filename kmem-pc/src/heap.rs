@@ -25,12 +25,15 @@ static ALLOCATOR: GlobalKmalloc<types::Memory> = GlobalKmalloc::new_in(types::Me
 /// The heap begins and ends at a block of the largest order.
 const BLOCK: u64 = 4 << 20;
 
+/// What each CPU takes of it: the stacks of two tasks and of its handlers, and what it keeps at hand.
+const OF_A_CPU: u64 = 1 << 20;
+
 /// The memory that is set aside: the end of the largest region, a sixteenth of it and at least two
-/// blocks.
-pub fn place(ram: impl Iterator<Item = Region>) -> Range<u64> {
-    let largest = ram.max_by_key(|region| region.end - region.start);
-    let Some(Region { start, end, .. }) = largest else { return 0..0 };
+/// blocks. `None` where the region has no room for that, and as much again for the manager.
+pub fn place(ram: impl Iterator<Item = Region>, cpus: u32) -> Option<Range<u64>> {
+    let Region { start, end, .. } = ram.max_by_key(|region| region.end - region.start)?;
     let end = end / BLOCK * BLOCK;
-    let size = ((end - start) / 16).next_multiple_of(BLOCK).max(2 * BLOCK);
-    end.saturating_sub(size).max(start)..end
+    let least = (BLOCK + u64::from(cpus) * OF_A_CPU).next_multiple_of(BLOCK).max(2 * BLOCK);
+    let size = (end.saturating_sub(start) / 16).next_multiple_of(BLOCK).max(least);
+    (start + 2 * size <= end).then(|| end - size..end)
 }

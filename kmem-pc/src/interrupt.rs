@@ -22,10 +22,24 @@ use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 
 /// How many bytes each of a CPU's stacks has.
-const STACK: usize = 16 << 10;
+pub const STACK: usize = 16 << 10;
 
 /// How many stacks a CPU has for interrupts.
-const STACKS: usize = 7;
+pub const STACKS: usize = 7;
+
+/// Those of the boot CPU until there is memory for [others](crate::stack), with nothing below them.
+#[repr(C, align(4096))]
+struct Early(UnsafeCell<[[u8; STACK]; STACKS]>);
+
+// SAFETY: the boot CPU's alone.
+unsafe impl Sync for Early {}
+
+static EARLY: Early = Early(UnsafeCell::new([[0; STACK]; STACKS]));
+
+/// The first addresses behind the boot CPU's first stacks.
+pub fn early_tops() -> [usize; STACKS] {
+    core::array::from_fn(|index| EARLY.0.get().addr() + (index + 1) * STACK)
+}
 
 /// Where the vectors of devices and of other CPUs begin.
 pub const FIRST: u8 = 32;
@@ -141,7 +155,7 @@ struct Gate([u64; 2]);
 #[repr(C, align(4096))]
 struct Table(UnsafeCell<[Gate; 256]>);
 
-// SAFETY: written once, by the boot CPU, before it is used.
+// SAFETY: written by the boot CPU before it is used, and by a CPU that reports a crash, alone.
 unsafe impl Sync for Table {}
 
 static TABLE: Table = Table(UnsafeCell::new([const { Gate([0; 2]) }; 256]));
@@ -156,10 +170,9 @@ struct TaskState {
     more: [u32; 3],
 }
 
-/// What a CPU needs to enter the kernel: descriptors, and the stacks of interrupts.
-#[repr(C, align(4096))]
+/// What a CPU needs to enter the kernel: descriptors, and where the stacks of interrupts are.
+#[repr(C, align(64))]
 pub struct Entry {
-    stacks: UnsafeCell<[[u8; STACK]; STACKS]>,
     state: UnsafeCell<TaskState>,
     descriptors: UnsafeCell<[u64; 5]>,
 }
@@ -190,21 +203,23 @@ impl Entry {
             stacks: [0; 7],
             more: [0, 0, (size_of::<TaskState>() as u32) << 16],
         };
-        Entry {
-            stacks: UnsafeCell::new([[0; STACK]; STACKS]),
-            state: UnsafeCell::new(state),
-            descriptors: UnsafeCell::new([0; 5]),
-        }
+        Entry { state: UnsafeCell::new(state), descriptors: UnsafeCell::new([0; 5]) }
+    }
+
+    /// Has the interrupts of the CPU use these stacks from now on: the first addresses behind them.
+    ///
+    /// # Safety
+    ///
+    /// They are this CPU's, each has [`STACK`] bytes, and no handler of it runs.
+    pub unsafe fn use_stacks(&self, tops: [usize; STACKS]) {
+        // SAFETY: the CPU reads it when it enters a handler, and does not meanwhile: interrupts are masked
+        // or not let in yet, and nobody sends NMIs.
+        unsafe { (*self.state.get()).stacks = tops.map(|top| top as u64) };
     }
 
     /// Makes this the running CPU's. The boot CPU is the first.
     pub fn begin(&'static self) {
         let state = self.state.get();
-        for stack in 0..STACKS {
-            let top = self.stacks.get().addr() + (stack + 1) * STACK;
-            // SAFETY: nobody else uses it yet.
-            unsafe { (*state).stacks[stack] = top as u64 };
-        }
         let (base, last) = (state.addr() as u64, size_of::<TaskState>() as u64 - 1);
         // A present task state: its base is spread over two entries.
         let low = last | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;

@@ -8,19 +8,21 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::cpu;
 
 /// Bytes of a line; what is longer is cut.
-const WIDTH: usize = 240;
+const WIDTH: usize = 500;
 
 /// How many lines are kept.
 const LINES: usize = 64;
 
 #[derive(Clone, Copy)]
 struct Line {
+    /// Which line it is, counted from 0.
+    number: u64,
     text: [u8; WIDTH],
     length: usize,
 }
 
 impl Line {
-    const EMPTY: Line = Line { text: [0; WIDTH], length: 0 };
+    const EMPTY: Line = Line { number: u64::MAX, text: [0; WIDTH], length: 0 };
 
     fn as_str(&self) -> &str {
         let text = &self.text[..self.length];
@@ -29,6 +31,18 @@ impl Line {
             core::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or("")
         })
     }
+}
+
+impl Line {
+    /// What there is instead of a line that was dropped, or has made room for a later one.
+    const LOST: Line = {
+        let mut line = Line::EMPTY;
+        let text = b"(a line that was lost)";
+        let (room, _) = line.text.split_at_mut(text.len());
+        room.copy_from_slice(text);
+        line.length = text.len();
+        line
+    };
 }
 
 impl Write for Line {
@@ -71,6 +85,7 @@ impl Log {
         };
         let number = self.written.fetch_add(1, Relaxed);
         if let Some(mut lines) = lines {
+            line.number = number;
             lines[number as usize % LINES] = line;
         }
         cpu::restore(were);
@@ -98,6 +113,6 @@ impl Log {
         let were = cpu::mask();
         let line = self.lines.lock()[number as usize % LINES];
         cpu::restore(were);
-        line
+        if line.number == number { line } else { Line::LOST }
     }
 }

@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use cases::{Facts, Failure, FreeOnDemand};
+use cases::{Facts, Failure, FreeOnDemand, Machine as _};
 use kmem::{CpuId, Mm, NodeMask};
-use kmem_shell::{Command, Handler, Interrupts, Sink, Source, System};
+use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::boot::{DMA_LIMIT, DMA32_LIMIT, Found};
 use crate::cpu::Cpu;
@@ -58,6 +58,14 @@ impl Machine {
     /// What the loader and the firmware said of it.
     pub fn found(&self) -> &Found {
         &self.inner.found
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Facts { name, cpus, nodes, ram, .. } = self.facts();
+        let (cpus, nodes) = (Count(cpus.into(), "CPU"), Count(nodes.into(), "node"));
+        write!(f, "{name}, {} MiB of RAM, {cpus}, {nodes}", ram >> 20)
     }
 }
 

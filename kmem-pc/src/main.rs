@@ -8,7 +8,7 @@
 //! | `start_info.rs`, `acpi.rs` | what the loader and the firmware say of the machine |
 //! | `options.rs`, `boot.rs`, `heap.rs` | from that to a manager that works, and to the machine's own heap |
 //! | `direct.rs`, `paging.rs`, `stack.rs` | where memory is seen |
-//! | `interrupt.rs`, `trap.rs`, `probe.rs`, `apic.rs` | how the processor enters the kernel, and what then |
+//! | `interrupt.rs`, `trap.rs`, `hook.rs`, `probe.rs`, `apic.rs`, `port.rs` | how the processor enters the kernel, and what then |
 //! | `cpu.rs`, `smp.rs` | what each CPU has, and how the others are started and called |
 //! | `clock.rs`, `lock.rs`, `task.rs` | time, locks, and what may sleep |
 //! | `platform.rs` | the contract with the memory manager |
@@ -35,6 +35,7 @@ mod direct;
 mod entry;
 mod exit;
 mod heap;
+mod hook;
 mod interrupt;
 mod lock;
 mod log;
@@ -59,12 +60,15 @@ use core::fmt::Write;
 use acpi::Acpi;
 use boot::Found;
 use cases::FreeOnDemand;
+use console::Console;
 use exit::Status;
 use kmem::Mm;
-use kmem_shell::{Failure, Shell};
+use kmem_shell::{Count, Failure, Shell};
+use machine::Machine;
 use options::Options;
 use platform::Pc;
 use serial::Serial;
+use stack::{For, Stack};
 use start_info::StartInfo;
 
 /// The memory manager.
@@ -78,6 +82,8 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
     boot::begin();
     BOOT_CPU.begin(0);
     interrupt::write_gates();
+    // SAFETY: they are this CPU's, which has not let interrupts in.
+    unsafe { BOOT_ENTRY.use_stacks(interrupt::early_tops()) };
     BOOT_ENTRY.begin();
     let info = StartInfo::new(start_info);
     // SAFETY: once, before other CPUs are started.
@@ -89,12 +95,19 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
     boot::step("tables");
     clock::begin();
     boot::step("clock");
-    let options = Options::parse(info.command_line());
-    let holes = options.as_ref().map_or(&[][..], |options| &options.holes);
-    let found = Found::new(info, info.acpi_root().map(Acpi::new), holes);
+    let options = match info.command_line().ok_or("it is too long").map(Options::parse) {
+        Ok(Ok(options)) => options,
+        Ok(Err(word)) => refuse(format_args!("the option '{word}' is not understood")),
+        Err(why) => refuse(format_args!("the command line cannot be read: {why}")),
+    };
+    let found = match Found::new(info, info.acpi_root().map(Acpi::new), &options.holes) {
+        Ok(found) => found,
+        Err(why) => refuse(format_args!("{why}")),
+    };
     // SAFETY: once, and the tables have all RAM.
     unsafe { found.boot() };
     cpu::restore(true);
+    let idle = guard_stacks();
     if let Err(error) = smp::start(found.controllers()) {
         panic!("not all CPUs could be started: {error}");
     }
@@ -103,44 +116,96 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
     if let Err(error) = task::spawn(0, move || run(found, options)) {
         panic!("the first task: {error}");
     }
-    task::idle()
+    task::idle_on(idle)
+}
+
+/// Ends a run whose description makes no sense.
+fn refuse(why: core::fmt::Arguments<'_>) -> ! {
+    let _ = writeln!(Serial, "kmem: {why}");
+    exit::end(Status::Usage)
+}
+
+/// Gives the boot CPU's handlers stacks that have nothing below them; answers one for its idle loop.
+fn guard_stacks() -> Stack {
+    let stacks = smp::interrupt_stacks().and_then(|stacks| Ok((stacks, Stack::new(For::Tasks)?)));
+    let (interrupts, idle) = match stacks {
+        Ok(stacks) => stacks,
+        Err(error) => panic!("the boot CPU's stacks: {error}"),
+    };
+    let were = cpu::mask();
+    // SAFETY: they are this CPU's, which runs no handler, and they stay.
+    unsafe { BOOT_ENTRY.use_stacks(interrupts.each_ref().map(Stack::top)) };
+    cpu::restore(were);
+    core::mem::forget(interrupts);
+    idle
 }
 
 /// What the first task does.
-fn run(found: Found, options: Result<Options, alloc::string::String>) {
+fn run(found: Found, options: Options) {
     boot::step("first task");
-    let options = match options {
-        Ok(options) => options,
-        Err(word) => {
-            let _ = writeln!(
-                Serial,
-                "kmem: '{word}' is no option: there are name, hole, ticks and hz, each with =VALUE, then --"
-            );
-            exit::end(Status::Usage);
-        }
-    };
-    let commands = options.commands.clone();
-    let machine = machine::Machine::new(found, options);
+    let Options { commands, sent, .. } = options.clone();
+    let machine = Machine::new(found, options);
     let mut shell = Shell::new(&machine);
-    if commands.is_empty() {
-        while !shell.has_ended()
-            && let Some(line) = console::read_line("kmem> ")
-        {
-            if let Err(error) = shell.run(&line) {
-                let _ = writeln!(Serial, "kmem: {error}");
-            }
-        }
-        exit::end(Status::Fine);
+    let done =
+        if commands.is_empty() { prompt(&mut shell, &machine, sent) } else { shell.run(&commands) };
+    let finished = shell.finish();
+    let ended = done.and(finished);
+    if let Err(error) = &ended {
+        say(error);
     }
-    let status = match shell.run(&commands) {
+    if let Err(lost) = lost() {
+        let _ = writeln!(Serial, "kmem: {lost}");
+        exit::end(Status::Lost);
+    }
+    exit::end(match ended.map_err(|error| error.failure) {
         Ok(()) => Status::Fine,
-        Err(error) => {
-            let _ = writeln!(Serial, "kmem: {error}");
-            match error.failure {
-                Failure::Usage(_) => Status::Usage,
-                _ => Status::Failed,
-            }
+        Err(Failure::Usage(_)) => Status::Usage,
+        Err(Failure::Failed(_)) => Status::Failed,
+    })
+}
+
+/// Runs lines as they come. Where nobody types them, one that fails ends the run.
+fn prompt(
+    shell: &mut Shell<'_, Machine>,
+    machine: &Machine,
+    sent: bool,
+) -> Result<(), kmem_shell::Error> {
+    let mut console = Console::new("kmem> ", !sent);
+    if !sent {
+        let _ = writeln!(Serial, "{machine}; `help` lists the commands, `exit` or Ctrl-D ends");
+    }
+    while !shell.has_ended()
+        && let Some(line) = console.read_line()
+    {
+        match shell.run(&line) {
+            Err(error) if sent => return Err(error),
+            Err(error) => say(&error),
+            Ok(()) => {}
         }
-    };
-    exit::end(status)
+    }
+    Ok(())
+}
+
+fn say(error: &kmem_shell::Error) {
+    let _ = writeln!(Serial, "kmem: {error}");
+}
+
+/// Whether all memory is free again that was free at boot, once CPUs and caches keep nothing.
+fn lost() -> Result<(), alloc::string::String> {
+    for cpu in smp::online() {
+        // SAFETY: the others have no task, and no handler allocates.
+        let _ = unsafe { MM.cpu_offline(cpu) };
+    }
+    while MM.shrink_caches() > 0 {}
+    let (before, now) = (boot::free_pages(), MM.free_page_count());
+    if let Err(corruption) = MM.verify() {
+        return Err(alloc::format!("memory is corrupted: {corruption}"));
+    }
+    match before.checked_sub(now) {
+        None | Some(0) => Ok(()),
+        Some(lost) => {
+            let pages = Count(lost, "page");
+            Err(alloc::format!("of {before} pages that were free at boot, {pages} are lost"))
+        }
+    }
 }

@@ -3,10 +3,10 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 /// What was asked for at boot.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `name=NAME`: what the machine is called in reports.
     pub name: String,
@@ -16,6 +16,8 @@ pub struct Options {
     pub ticks: Option<u64>,
     /// `hz=NUMBER`: how often they come in a second.
     pub hz: Option<u32>,
+    /// `typed=no`: lines are sent, and nobody types them.
+    pub sent: bool,
     /// What the first task runs; none: a prompt.
     pub commands: String,
 }
@@ -34,13 +36,24 @@ impl Options {
             match word.split_once('=') {
                 Some(("name", name)) => parsed.name = name.into(),
                 Some(("hole", range)) => parsed.holes.push(hole(range).ok_or(word)?),
-                Some(("ticks", number)) => parsed.ticks = Some(number.parse().map_err(|_| word)?),
-                Some(("hz", number)) => parsed.hz = Some(number.parse().map_err(|_| word)?),
+                Some(("ticks", text)) => {
+                    parsed.ticks = Some(number(text, 1..=u64::MAX).ok_or(word)?)
+                }
+                // A timer that is faster leaves no time for anything else.
+                Some(("hz", text)) => {
+                    parsed.hz = Some(number(text, 1..=1_000_000).ok_or(word)? as u32)
+                }
+                Some(("typed", "no")) => parsed.sent = true,
                 _ => return Err(word.into()),
             }
         }
         Ok(parsed)
     }
+}
+
+/// Reads a number within bounds.
+fn number(text: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
+    text.parse().ok().filter(|number| bounds.contains(number))
 }
 
 /// Reads `64M-72M`.

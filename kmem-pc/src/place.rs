@@ -41,6 +41,9 @@ impl fmt::Display for Place {
             paging::DEVICES..stack::BASE => {
                 write!(f, "where devices are seen, physical {:#x}", address - paging::DEVICES)
             }
+            address if paging::MAPPINGS.contains(&address) => {
+                f.write_str("where the manager maps, and where nothing is mapped")
+            }
             direct::BASE..paging::DEVICES => {
                 write!(f, "in the direct map, physical {:#x}: no RAM", address - direct::BASE)
             }

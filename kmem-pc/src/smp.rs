@@ -9,8 +9,8 @@ use kmem::{CpuError, CpuId};
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::heap::HEAP;
-use crate::interrupt::Entry;
-use crate::stack::{NoStack, Stack};
+use crate::interrupt::{Entry, STACKS};
+use crate::stack::{For, NoStack, Stack};
 use crate::{MM, apic, clock, direct, paging, task};
 
 /// Where a CPU begins, in real mode: a page below 1 MiB.
@@ -32,6 +32,9 @@ static RUNNING: AtomicU32 = AtomicU32::new(1);
 /// The CPUs that are asked to stop.
 static LEAVING: AtomicU32 = AtomicU32::new(0);
 
+/// The CPUs that have stopped: they run nothing until they are started again.
+static STOPPED: AtomicU32 = AtomicU32::new(0);
+
 /// The controllers' numbers of the CPUs.
 static CONTROLLERS: [AtomicU32; CPUS] = [const { AtomicU32::new(u32::MAX) }; CPUS];
 
@@ -49,6 +52,7 @@ struct Other {
     number: u32,
     /// That of its idle loop.
     stack: Stack,
+    interrupts: [Stack; STACKS],
     cpu: Cpu,
     entry: Entry,
 }
@@ -114,16 +118,32 @@ pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), NoStack> {
     }
     for (number, controller) in (1..CPUS as u32).zip(controllers.filter(|other| *other != own)) {
         CONTROLLERS[number as usize].store(controller, Ordering::Release);
-        let stack = Stack::new()?;
-        let other = Box::new(Other { number, stack, cpu: Cpu::new(), entry: Entry::new() });
+        let (stack, interrupts) = (Stack::new(For::Tasks)?, interrupt_stacks()?);
+        let (cpu, entry) = (Cpu::new(), Entry::new());
+        let other = Box::new(Other { number, stack, interrupts, cpu, entry });
         OTHERS[number as usize].store(Box::into_raw(other), Ordering::Release);
         begin(number);
     }
     Ok(())
 }
 
+/// Stacks for a CPU's handlers.
+///
+/// # Errors
+///
+/// There is no memory for them.
+pub fn interrupt_stacks() -> Result<[Stack; STACKS], NoStack> {
+    let mut stacks = [const { None }; STACKS];
+    for stack in &mut stacks {
+        *stack = Some(Stack::new(For::Interrupts)?);
+    }
+    // All are there.
+    Ok(stacks.map(|stack| stack.unwrap_or_else(|| unreachable!())))
+}
+
 /// Starts a CPU that has what it needs and does not run.
 fn begin(number: u32) {
+    STOPPED.fetch_and(!(1 << number), Ordering::Relaxed);
     let other = OTHERS[number as usize].load(Ordering::Acquire);
     NEXT.store(other, Ordering::Release);
     // SAFETY: it was made by `start` and stays. The word is the image's.
@@ -144,13 +164,15 @@ extern "C" fn cpu_main() -> ! {
     // SAFETY: `start` made it for this CPU, and it stays.
     let own: &'static Other = unsafe { &*NEXT.load(Ordering::Acquire) };
     own.cpu.begin(own.number);
+    // SAFETY: they are this CPU's, which has not let interrupts in.
+    unsafe { own.entry.use_stacks(own.interrupts.each_ref().map(Stack::top)) };
     own.entry.begin();
     apic::begin();
     apic::start_timer(apic::TICKS_A_SECOND);
-    if let Some(id) = CpuId::new(own.number) {
-        // One that the managers do not know is served by the zones' lists.
-        let _ = MM.cpu_online(id);
-        let _ = HEAP.cpu_online(id);
+    for online in [MM.cpu_online(Cpu::id()), HEAP.cpu_online(Cpu::id())] {
+        if let Err(error) = online {
+            panic!("a CPU gets no lists: {error}");
+        }
     }
     RUNNING.fetch_or(1 << own.number, Ordering::AcqRel);
     task::idle()
@@ -181,11 +203,12 @@ pub fn stop(cpu: CpuId) -> Result<(), ChangeError> {
             return Err(ChangeError::NoSuchCpu);
         }
         LEAVING.fetch_or(1 << cpu.get(), Ordering::Release);
-        while is_online(cpu) {
+        // Acquire pairs with the Release in `leave_if_asked`: all that the CPU did is seen.
+        while STOPPED.load(Ordering::Acquire) & 1 << cpu.get() == 0 {
             nudge(cpu.get());
             task::sleep(100_000);
         }
-        // SAFETY: the CPU has halted for good, and only `resume` starts it.
+        // SAFETY: the CPU runs nothing any more, not even calls, and only `resume` starts it.
         let stopped = unsafe { MM.cpu_offline(cpu).and_then(|()| HEAP.cpu_offline(cpu)) };
         if stopped.is_err() {
             begin(cpu.get());
@@ -221,6 +244,7 @@ pub fn leave_if_asked() {
     // SeqCst: see `call_on`.
     RUNNING.fetch_and(!(1 << own.get()), Ordering::SeqCst);
     run_call();
+    STOPPED.fetch_or(1 << own.get(), Ordering::Release);
     loop {
         cpu::halt_masked();
     }

@@ -2,8 +2,8 @@
 //! not somebody else's memory.
 //!
 //! ```text
-//!   place 0                               place 1
-//!   |      nothing      |  256 KiB  |     |      nothing      |  256 KiB  |
+//!   place 0                                place 1
+//!   |       nothing      |    stack    |   |          nothing          | stack |
 //! ```
 //!
 //! A place keeps its pages when its stack is given back, for the next one.
@@ -15,23 +15,33 @@ use kmem::GFP_KERNEL;
 
 use crate::heap::HEAP;
 use crate::paging::{self, PAGE};
-use crate::probe;
+use crate::{interrupt, probe};
 
 /// Where the places are.
 pub const BASE: usize = 0xffff_d000_0000_0000;
 
-/// The size of a place: as much is unmapped as is mapped, since code may go down by much at once.
-const PLACE: usize = 2 * SIZE;
+/// The size of a task's stack: acceptance cases keep long lists on theirs.
+const TASK: usize = 256 << 10;
 
-/// The size of a stack: acceptance cases keep long lists on theirs.
-const SIZE: usize = 256 << 10;
+/// The size of a place: at least as much is unmapped as is mapped, since code may go down by much at once.
+const PLACE: usize = 2 * TASK;
 
-/// How many places there are.
-const PLACES: u32 = u64::BITS;
+/// How many places there are of each kind: first those of interrupts, then those of tasks.
+const OF_A_KIND: u32 = 128;
+const PLACES: u32 = 2 * OF_A_KIND;
 
-/// The places that are in use, and those that have their pages; a bit each.
-static USED: AtomicU64 = AtomicU64::new(0);
-static MAPPED: AtomicU64 = AtomicU64::new(0);
+/// What a stack is for, which says how large it is.
+#[derive(Clone, Copy)]
+pub enum For {
+    /// Handlers of interrupts.
+    Interrupts,
+    /// A task, or a CPU's idle loop.
+    Tasks,
+}
+
+/// The places that are in use, a bit each.
+static USED: [AtomicU64; PLACES as usize / 64] =
+    [const { AtomicU64::new(0) }; PLACES as usize / 64];
 
 /// There is no memory for a stack, or there are too many.
 #[derive(Debug)]
@@ -39,11 +49,11 @@ pub struct NoStack;
 
 impl fmt::Display for NoStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no memory for a stack, or {PLACES} are in use")
+        write!(f, "no memory for a stack, or {OF_A_KIND} are in use")
     }
 }
 
-/// A stack. Its memory is given back when it goes.
+/// A stack. When it goes its place is free for another.
 pub struct Stack {
     place: u32,
 }
@@ -54,23 +64,26 @@ impl Stack {
     /// # Errors
     ///
     /// See [`NoStack`].
-    pub fn new() -> Result<Stack, NoStack> {
-        // Acquire pairs with the Release where a stack goes: its last user is done.
-        let took = USED.fetch_update(Ordering::Acquire, Ordering::Relaxed, |used| {
-            (used != u64::MAX).then(|| used | used + 1)
+    pub fn new(purpose: For) -> Result<Stack, NoStack> {
+        const WORDS: usize = OF_A_KIND as usize / 64;
+        let first = match purpose {
+            For::Interrupts => 0,
+            For::Tasks => WORDS,
+        };
+        let took = (first..first + WORDS).find_map(|word| {
+            let free = |used: u64| (used != u64::MAX).then_some(used | (used + 1));
+            // Acquire pairs with the Release where a stack goes: its last user is done.
+            let took = USED[word].fetch_update(Ordering::Acquire, Ordering::Relaxed, free);
+            took.ok().map(|used| word as u32 * u64::BITS + used.trailing_ones())
         });
-        let place = took.map_err(|_| NoStack)?.trailing_ones();
-        let stack = Stack { place };
-        if MAPPED.load(Ordering::Relaxed) & 1 << place == 0 {
-            stack.map()?;
-            MAPPED.fetch_or(1 << place, Ordering::Relaxed);
-        }
+        let stack = Stack { place: took.ok_or(NoStack)? };
+        stack.map()?;
         Ok(stack)
     }
 
     /// Gives the place its pages, those that it has not.
     fn map(&self) -> Result<(), NoStack> {
-        for address in (self.top() - SIZE..self.top()).step_by(PAGE as usize) {
+        for address in (self.top() - size_of(self.place)..self.top()).step_by(PAGE as usize) {
             if probe::read(address).is_some() {
                 continue;
             }
@@ -95,15 +108,22 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        USED.fetch_and(!(1 << self.place), Ordering::Release);
+        let (word, bit) = (self.place / u64::BITS, self.place % u64::BITS);
+        USED[word as usize].fetch_and(!(1 << bit), Ordering::Release);
     }
+}
+
+/// How many bytes the stack of a place has.
+fn size_of(place: u32) -> usize {
+    if place < OF_A_KIND { interrupt::STACK } else { TASK }
 }
 
 /// The number of the stack below which an address is: whoever uses it has used up that stack.
 pub fn guarded_by(address: usize) -> Option<u32> {
     let place = address.checked_sub(BASE)? / PLACE;
-    let is_below = (address - BASE) % PLACE < PLACE - SIZE;
-    (place < PLACES as usize && is_below).then_some(place as u32)
+    let place = u32::try_from(place).ok().filter(|place| *place < PLACES)?;
+    let is_below = (address - BASE) % PLACE < PLACE - size_of(place);
+    is_below.then_some(place)
 }
 
 /// The number of the stack that an address is in.

@@ -66,10 +66,10 @@ impl StartInfo {
         })
     }
 
-    /// The text behind `-append`; what is no UTF-8 of it is left out.
-    pub fn command_line(self) -> &'static str {
+    /// The text behind `-append`; `None` where it is longer than 4095 bytes, or no UTF-8.
+    pub fn command_line(self) -> Option<&'static str> {
         match self.at.u64(24) {
-            0 => "",
+            0 => Some(""),
             text => direct::at(text).text(),
         }
     }

@@ -15,12 +15,12 @@ use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use kmem::NodeMask;
 use kmem::platform::WakeReason;
+use kmem::{CpuId, NodeMask};
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::lock::Lock;
-use crate::stack::{NoStack, Stack};
+use crate::stack::{For, NoStack, Stack};
 use crate::{clock, smp};
 
 /// What a task does.
@@ -154,7 +154,7 @@ unsafe extern "C" {
 ///
 /// There is no memory for its stack.
 pub fn spawn(cpu: u32, work: impl FnOnce() + Send + 'static) -> Result<Arc<Task>, NoStack> {
-    let stack = Stack::new()?;
+    let stack = Stack::new(For::Tasks)?;
     let top = stack.top();
     let task = Arc::new(Task {
         cpu,
@@ -209,20 +209,24 @@ pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NoStack> {
     Ok(())
 }
 
-/// Has every other CPU run `work` again and again, as a task, for as long as the calling task does
-/// `meanwhile`.
+/// Has CPUs run `work` again and again, as a task each, for as long as the calling task, which is on
+/// another, does `meanwhile`.
 ///
 /// # Errors
 ///
 /// There is no memory for a task; then nothing is done.
-pub fn while_others(work: &(dyn Fn() + Sync), meanwhile: impl FnOnce()) -> Result<(), NoStack> {
+pub fn while_others(
+    cpus: impl Iterator<Item = CpuId>,
+    work: &(dyn Fn() + Sync),
+    meanwhile: impl FnOnce(),
+) -> Result<(), NoStack> {
     // SAFETY: only the lifetime changes: the tasks have ended when this returns.
     let work =
         unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work) };
-    let (over, own) = (Arc::new(AtomicBool::new(false)), Cpu::id());
+    let over = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     let mut failed = Ok(());
-    for cpu in smp::online().filter(|cpu| *cpu != own) {
+    for cpu in cpus {
         let over = over.clone();
         let again = move || {
             while !over.load(Ordering::Relaxed) {
@@ -276,6 +280,21 @@ fn to_idle(task: &Task) {
     let idle = RUNNING[task.cpu as usize].idle.load(Ordering::Relaxed);
     // SAFETY: the idle loop of this CPU saved its stack there when it switched to this task.
     unsafe { switch_stacks(task.saved.get(), idle) };
+}
+
+/// Goes on as the idle loop, on another stack: what is on this one is over.
+pub fn idle_on(stack: Stack) -> ! {
+    let top = stack.top();
+    core::mem::forget(stack);
+    // SAFETY: the stack is nobody else's, and nothing comes back to this one.
+    unsafe {
+        asm!("mov rsp, {}", "xor ebp, ebp", "call {}", "ud2", in(reg) top, sym begin_idle,
+            options(noreturn));
+    }
+}
+
+extern "C" fn begin_idle() -> ! {
+    idle()
 }
 
 /// Runs tasks as they become ready, and halts where none is. What a CPU does from its start on.

@@ -139,10 +139,16 @@ const INTRODUCTION: &str = "\
 
 Written by `cargo xtask footprint --write`, which boots three PCs in QEMU and asks each. The kernel is that of
 `kmem-pc`, with the shell, the sample devices and the acceptance cases in it: a kernel that adopts kmem has of the
-image what it calls of kmem's functions, and `Mm`. At the prompt of a PC, `footprint` shows that machine's own.
+image what it calls of kmem's functions, and `Mm`.
 
-A step of boot is counted in instructions of the emulated processor, which is the same on every host. `clock`
-waits for ten milliseconds of the machine's time and `CPUs` for one for each CPU: a million instructions a millisecond.
+The machines have one node each: 1 CPU and 64 MiB, 4 CPUs and 64 MiB, 4 CPUs and 512 MiB. Rows of the image and of
+boot are of the last; what a page and what a further CPU takes is the difference of two of them. At the prompt of a
+PC, `footprint` shows that machine's own: the bytes a page that it says are all that was taken at boot, the CPUs'
+share in it, over all pages.
+
+A step of boot is counted in instructions of the emulated processor, a million a millisecond of the machine's time,
+which is the same on every host. `clock` waits for ten milliseconds of that time; `CPUs` starts one CPU after the
+other, and waits for each some milliseconds.
 
 | what | figure | unit |
 | --- | ---: | --- |

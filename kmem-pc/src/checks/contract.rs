@@ -1,52 +1,67 @@
 //! The contract between the manager and this machine.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use cases::{Failure, Machine as _, check, equal};
-use kmem::platform::{PageMap, conformance};
+use kmem::platform::PageMap;
+use kmem::platform::conformance::{self, Violation};
 use kmem::{GFP_KERNEL, PhysAddr};
 
 use super::note;
+use crate::apic::ON_NUDGE;
 use crate::cpu::Cpu;
 use crate::machine::Machine;
 use crate::paging::PAGE;
-use crate::{MM, apic, paging, probe, smp};
+use crate::{MM, apic, paging, probe, smp, task};
 
-/// What an interrupt that a check raised is to call.
-static RAISED: AtomicPtr<&'static (dyn Fn() + Sync)> = AtomicPtr::new(core::ptr::null_mut());
+/// What an interrupt that a check raised is to call: the check's own function, which is one.
+static HANDLER: spin::Once<&'static (dyn Fn() + Sync)> = spin::Once::new();
 
-/// An interrupt arrived that somebody may have raised.
-pub fn arrived() {
-    // Acquire pairs with the Release in `kept`. SAFETY: what was put there stays.
-    if let Some(handler) = unsafe { RAISED.load(Ordering::Acquire).as_ref() } {
+fn arrived((): ()) {
+    if let Some(handler) = HANDLER.get() {
         handler();
     }
 }
 
-/// The suites that come with the manager for every platform.
+/// The suites that come with the manager for every platform, on each CPU.
 pub(super) fn kept(_: &Machine) -> Result<(), Failure> {
-    let pages = MM.pages(GFP_KERNEL, 3)?;
+    ON_NUDGE.set(arrived);
+    let violated = spin::Mutex::new(None);
+    for cpu in smp::online() {
+        let ran = task::run_on(cpu.get(), &|| {
+            if let Err(violation) = check_here() {
+                *violated.lock() = Some(violation);
+            }
+        });
+        check(ran.is_ok(), "there is a stack for a task")?;
+    }
+    ON_NUDGE.clear();
+    match violated.into_inner() {
+        None => Ok(()),
+        Some(violation) => {
+            note(format_args!("{violation}"));
+            Err(Failure::new("the platform keeps its contract"))
+        }
+    }
+}
+
+/// On the running CPU.
+fn check_here() -> Result<(), Violation> {
+    let out_of_memory = Violation { of: "Mm", what: "there are eight pages" };
+    let pages = MM.pages(GFP_KERNEL, 3).map_err(|_| out_of_memory)?;
     let start = paging::physical(pages.address());
     let scratch = PhysAddr::new(start)..PhysAddr::new(start + 8 * PAGE);
     let platform = MM.platform();
     let raise = |handler| {
-        static HANDLER: spin::Once<&'static (dyn Fn() + Sync)> = spin::Once::new();
-        let handler = HANDLER.call_once(|| handler);
-        RAISED.store(core::ptr::from_ref(handler).cast_mut(), Ordering::Release);
+        HANDLER.call_once(|| handler);
         apic::send(apic::id(), apic::NUDGE);
     };
     // SAFETY: the pages are this function's.
-    let checked = unsafe { conformance::check(platform, scratch.clone()) }
-        .and_then(|()| conformance::check_clock(platform))
-        .and_then(|()| conformance::check_interrupts(platform, &raise))
-        .and_then(|()| conformance::check_page_map(platform, scratch));
-    RAISED.store(core::ptr::null_mut(), Ordering::Release);
-    if let Err(violation) = checked {
-        note(format_args!("{violation}"));
-        return Err(Failure::new("the platform keeps its contract"));
-    }
-    Ok(())
+    unsafe { conformance::check(platform, scratch.clone()) }?;
+    conformance::check_clock(platform)?;
+    conformance::check_interrupts(platform, &raise)?;
+    conformance::check_page_map(platform, scratch)
 }
 
 /// How many pages are mapped.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use cases::{Failure, check, equal, warm_up};
-use kmem::{CpuId, GFP_KERNEL};
+use kmem::{CacheFlags, CacheId, CpuId, GFP_KERNEL};
 
 use super::note;
 use super::ring::{self, Place};
@@ -33,6 +33,32 @@ pub(super) fn begin_anew(machine: &Machine) -> Result<(), Failure> {
     warm_up(machine)
 }
 
+/// A cache of which a CPU has objects at hand.
+fn used_by(cpu: CpuId) -> Result<CacheId, Failure> {
+    let cache = MM.kmem_cache_create("away", 400, 0, CacheFlags::NONE, None, None);
+    let cache = cache.map_err(|_| Failure::new("a cache can be made"))?;
+    let ran = task::run_on(cpu.get(), &|| {
+        let objects: Vec<_> =
+            (0..20).filter_map(|_| MM.kmem_cache_alloc(cache, GFP_KERNEL).ok()).collect();
+        for object in objects {
+            // SAFETY: it was just allocated.
+            unsafe { MM.kmem_cache_free(cache, object.as_ptr()) };
+        }
+    });
+    check(ran.is_ok(), "there is a stack for a task")?;
+    Ok(cache)
+}
+
+/// Stops a CPU while all others call it: a call is answered, or the caller is told that the CPU does not
+/// run, and what was on its lists is drained by it or by whoever stops it.
+fn stop_while_called(cpu: CpuId) -> Result<(), Failure> {
+    let callers = smp::online().filter(|other| *other != cpu && *other != CpuId::BOOT);
+    let mut stopped = Ok(());
+    let called = task::while_others(callers, &|| MM.drain_all_pages(), || stopped = smp::stop(cpu));
+    check(called.is_ok(), "there are stacks for tasks")?;
+    check(stopped.is_ok(), "a CPU can be stopped while others call it")
+}
+
 pub(super) fn come_and_go(machine: &Machine) -> Result<(), Failure> {
     let others = others();
     // SAFETY: nobody is at a ring before this and after it.
@@ -44,11 +70,15 @@ pub(super) fn come_and_go(machine: &Machine) -> Result<(), Failure> {
             let turns = || (0..200).for_each(|_| unsafe { ring::turn(Place::Task, GFP_KERNEL) });
             let ran = task::run_on(cpu.get(), &turns);
             check(ran.is_ok(), "there is a stack for a task")?;
-            check(smp::stop(*cpu).is_ok(), "a CPU can be stopped")?;
+            let cache = used_by(*cpu)?;
+            stop_while_called(*cpu)?;
+            // SAFETY: its objects are free, and nobody uses it.
+            let destroyed = unsafe { MM.kmem_cache_destroy(cache) };
+            check(destroyed.is_ok(), "a cache can go while a CPU that used it is away")?;
             check(!MM.is_online(*cpu), "a CPU that has stopped has no lists")?;
             check(smp::call_on(*cpu, &|| {}).is_err(), "it cannot be called")?;
             // SAFETY: as above.
-            let done = unsafe { ring::load(|| turns()) };
+            let done = unsafe { ring::load(turns) };
             done?;
             check(smp::resume(*cpu).is_ok(), "and it can be started again")?;
             check(MM.is_online(*cpu), "a CPU that has started has lists")?;

@@ -3,12 +3,12 @@
 //! of the loader's map is accounted for.
 
 mod collections;
-pub mod contract;
+mod contract;
 mod cpus;
 mod frames;
-pub mod nmis;
+mod nmis;
 mod ring;
-pub mod steps;
+mod steps;
 mod ticks;
 
 use core::fmt::Write;

@@ -10,7 +10,7 @@ use kmem::{CacheFlags, CacheId, GFP_KERNEL, Gfp, VirtAddr};
 
 use crate::MM;
 use crate::cpu::{CPUS, Cpu};
-use crate::task;
+use crate::{smp, task};
 
 /// Where code runs that holds something. Code of one place is never interrupted by code of the same.
 #[derive(Clone, Copy)]
@@ -245,5 +245,7 @@ impl Held {
 pub unsafe fn load(meanwhile: impl FnOnce()) -> Result<(), Failure> {
     // SAFETY: a task, which does not leave its CPU here; the caller's promise.
     let turns = || unsafe { turn(Place::Task, GFP_KERNEL) };
-    task::while_others(&turns, meanwhile).map_err(|_| Failure::new("there are stacks for tasks"))
+    let others = smp::online().filter(|cpu| *cpu != Cpu::id());
+    task::while_others(others, &turns, meanwhile)
+        .map_err(|_| Failure::new("there are stacks for tasks"))
 }

@@ -14,30 +14,24 @@ use kmem::{AllocError, CacheFlags, CacheId, GFP_ATOMIC, GFP_KERNEL, Gfp, Page};
 
 use super::note;
 use super::ring::{self, Place};
+use crate::MM;
 use crate::cpu::Cpu;
-use crate::interrupt::Frame;
 use crate::machine::Machine;
-use crate::{MM, crash};
+use crate::trap::ON_STEP;
 
 /// Traps after each instruction, where it is set.
 const TRAP: u64 = 1 << 8;
 /// Lets interrupts in, where it is set.
 const INTERRUPTS: u64 = 1 << 9;
 
-/// The CPU that is stepped, plus 1; 0 where none is.
-static STEPPED: AtomicU64 = AtomicU64::new(0);
-
 /// How many instructions were stepped with interrupts let in, and how many with them masked.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 static MASKED: AtomicU64 = AtomicU64::new(0);
 
 /// An instruction was executed with the trap flag set.
-pub fn stepped(frame: &mut Frame) {
+fn stepped(flags: u64) {
     let cpu = Cpu::current();
-    if STEPPED.load(Relaxed) != u64::from(Cpu::id().get()) + 1 {
-        crash::fault(frame);
-    }
-    if frame.flags & INTERRUPTS != 0 {
+    if flags & INTERRUPTS != 0 {
         OPEN.fetch_add(1, Relaxed);
         // SAFETY: the trap flag is clear in handlers, and interrupts are masked.
         cpu.interrupted(|| unsafe { ring::turn(Place::Step, GFP_ATOMIC) });
@@ -50,18 +44,21 @@ pub fn stepped(frame: &mut Frame) {
 
 /// Runs something with a trap after each instruction.
 fn step<T>(work: impl FnOnce() -> T) -> T {
-    STEPPED.store(u64::from(Cpu::id().get()) + 1, Relaxed);
+    ON_STEP.set(stepped);
     // SAFETY: the handler of single steps knows of it. The flags are changed by way of the stack.
     unsafe { asm!("pushfq", "or qword ptr [rsp], {trap}", "popfq", trap = const TRAP) };
     let done = work();
     // SAFETY: as above.
     unsafe { asm!("pushfq", "and qword ptr [rsp], {rest}", "popfq", rest = const !(TRAP as i32)) };
-    STEPPED.store(0, Relaxed);
+    ON_STEP.clear();
     done
 }
 
-/// What is stepped, and what it is called.
-const WORK: &[(&str, fn(CacheId) -> Result<(), AllocError>)] = &[
+/// What is stepped; a cache is there for it.
+type Work = fn(CacheId) -> Result<(), AllocError>;
+
+/// All of it, and what each is called.
+const WORK: &[(&str, Work)] = &[
     ("a page", |_| pages(0)),
     ("a page, the CPU's lists empty", |_| {
         MM.drain_local_pages();

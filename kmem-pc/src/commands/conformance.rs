@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use cases::Outcome;
-use kmem_shell::{Command, Count, Failure, OnPurpose, Shell, Sink};
+use kmem_shell::{Command, Failure, OnPurpose, Shell, Sink};
 use serde_json::json;
 
 use super::print;
@@ -28,15 +28,20 @@ fn run(
     let name = cases::Machine::facts(machine).name;
     let wanted = words.join(" ");
     let _on_purpose = OnPurpose::new(machine);
-    let (mut ran, mut failed) = (0, 0);
+    let (mut passed, mut skipped, mut failed) = (0, 0, 0);
     for case in cases::table::<Machine>().chain(checks::ALL) {
         if !case.name.contains(&wanted) && !case.ids.contains(&wanted.as_str()) {
             continue;
         }
-        ran += 1;
         let (outcome, detail) = match cases::run(case, machine) {
-            Outcome::Passed => ("passed", String::new()),
-            Outcome::Skipped(needed) => ("skipped", format!("needs {needed}")),
+            Outcome::Passed => {
+                passed += 1;
+                ("passed", String::new())
+            }
+            Outcome::Skipped(needed) => {
+                skipped += 1;
+                ("skipped", format!("needs {needed}"))
+            }
             Outcome::Failed(failure) => {
                 failed += 1;
                 ("failed", format!("{failure}"))
@@ -44,11 +49,14 @@ fn run(
         };
         report(out, name, case.name, case.ids, outcome, &detail)?;
     }
-    match (ran, failed) {
-        (0, _) => Err(Failure::Usage(format!("there is no case '{wanted}'"))),
-        (_, 0) => Ok(()),
-        _ => Err(Failure::Failed(format!("{} failed", Count(failed, "case")))),
+    if passed + skipped + failed == 0 {
+        return Err(Failure::Usage(format!("there is no case '{wanted}'")));
     }
+    let summary = format!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        return Err(Failure::Failed(summary));
+    }
+    print(out, format_args!("{summary}\n"))
 }
 
 /// Writes what became of a case or a check.

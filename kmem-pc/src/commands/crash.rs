@@ -6,7 +6,7 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use cases::Machine as _;
-use kmem::{CpuId, GFP_KERNEL};
+use kmem::{CpuId, GFP_ATOMIC, GFP_KERNEL};
 use kmem_shell::{Command, Failure, Shell, Sink};
 
 use super::usage;
@@ -94,7 +94,7 @@ fn call_null() {
 }
 
 fn call_page() {
-    if let Ok(address) = MM.__get_free_pages(GFP_KERNEL, 2) {
+    if let Ok(address) = MM.__get_free_pages(GFP_ATOMIC, 2) {
         call(address.get() + 0x1234);
     }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{print, usage};
 use crate::machine::Machine;
+use crate::platform::Pc;
 use crate::{MM, boot, paging, smp};
 
 pub(super) const COMMAND: Command<Machine> = Command {
@@ -27,7 +28,8 @@ fn run(_: &mut Shell<'_, Machine>, words: &[String], out: &mut dyn Sink) -> Resu
     };
     let parts = paging::parts_of_image();
     let pages = MM.frames().map_or(0, |frames| frames.ram_pages());
-    let (fixed, metadata) = (size_of_val(&MM), MM.metadata_bytes());
+    // What the platform has in it is the machine's own.
+    let (fixed, metadata) = (size_of_val(&MM) - size_of::<Pc>(), MM.metadata_bytes());
     let steps: Vec<_> = boot::steps().collect();
     if as_json {
         let line = json!({

@@ -81,11 +81,13 @@ fn complete(
 fn run_pc(ws: &Workspace, machine: &Pc) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     let mut number = 0;
+    let mut counted = None;
     let code = pc::run_lines(ws, machine, |line| {
         number += 1;
         // What the kernel says besides is for people.
         let Some(text) = line.starts_with('{').then_some(line) else {
             println!("{line}");
+            counted = counted.or(count(line));
             return;
         };
         let case = parse(number, text).transpose();
@@ -97,11 +99,22 @@ fn run_pc(ws: &Workspace, machine: &Pc) -> Result<Vec<Case>> {
     let cases = cases.into_iter().collect::<Result<Vec<Case>>>();
     let cases = cases.with_context(|| format!("output of {}", machine.shown()))?;
     let failed = cases.iter().any(|case| case.outcome == Outcome::Failed);
-    // One that ended before its last case shows it by its status, or by what it did not run.
+    // One that ended before its last case shows it by its status, by what it did not run, or by this.
+    if !failed && counted != Some(cases.len()) {
+        bail!("{}: {} cases ran, and it counted {counted:?}", machine.shown(), cases.len());
+    }
     if code != 0 && !failed {
         bail!("{} ended with status {code}", machine.shown());
     }
     Ok(cases)
+}
+
+/// How many cases a PC's last line says that there were: `3 passed, 0 failed, 2 skipped`.
+fn count(line: &str) -> Option<usize> {
+    let parts = line.split(", ").zip(["passed", "failed", "skipped"]);
+    let numbers = parts.map(|(part, word)| part.strip_suffix(word)?.trim_end().parse().ok());
+    let numbers: Vec<usize> = numbers.collect::<Option<_>>()?;
+    (numbers.len() == 3).then(|| numbers.iter().sum())
 }
 
 /// Runs the cases and shows each as it ends, so that one that hangs is found by the one before it.
@@ -240,6 +253,13 @@ mod tests {
         assert_eq!(cases.0[0].to_string(), "case zones_split on tiny ... skipped, 64 MiB");
         let failure = cases.all_passed().unwrap_err().to_string();
         assert_eq!(failure, "case wrong_order failed on tiny: found 1, asked 2");
+    }
+
+    #[test]
+    fn a_count_is_read() {
+        assert_eq!(count("3 passed, 0 failed, 2 skipped"), Some(5));
+        assert_eq!(count("3 passed, 0 failed"), None);
+        assert_eq!(count("  50003 NMIs, 44270 of masked code"), None);
     }
 
     #[test]

@@ -15,9 +15,12 @@ const INTRODUCTION: &str = "\
 Written by `cargo xtask conformance` from the cases and tests that passed when it ran, never by hand.
 The statements are those of [acceptance.md](acceptance.md), shortened; the kinds are explained there.
 
-- **case** NAME (MACHINES): an acceptance case, and the machines on which it passed: hosted ones, inside a
-  Linux process, and PCs, which boot in QEMU; a PC's name says how many CPUs and nodes it has, where its
-  memory lies, and whether that has a hole;
+- **case** NAME (MACHINES): an acceptance case, and the machines on which it passed. Hosted ones run inside a
+  Linux process: presets, which `cargo run --release -- machines` explains; default/SIZE is one with pages of
+  another size, default/zones one with odd zones. PCs boot in QEMU: pc/CPUS-NODES-MEMORY, where memory lies
+  on both sides of 16 MiB (low); below 16 MiB and from 4 GiB on (apart); on both sides of 16 MiB and of 4 GiB
+  (high); or the same with more than 4 GiB, as PCs have it (large). With hole a piece of RAM is left out,
+  with ticks the timers send millions of interrupts;
 - **test** NAME: a test that needs a host or looks inside;
 - a link: the place in the documentation that says it;
 - **open**: nothing shows it yet. A behaviour (B) is closed by a case or a test and by nothing else.

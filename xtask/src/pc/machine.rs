@@ -1,6 +1,6 @@
 //! A run of QEMU: its output as it comes, a bound on its time, and an end of it whatever happens to us.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -30,7 +30,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs QEMU, for at most so long, and passes what it writes to `each`, as it comes. Where `each`
-/// fails QEMU is ended. One machine at a time: signals are for the one that runs.
+/// fails QEMU is ended. Where QEMU's standard input is piped, it gets ours. One machine at a time:
+/// signals are for the one that runs.
 ///
 /// # Errors
 ///
@@ -55,6 +56,10 @@ fn run_watched(
 ) -> Result<End> {
     qemu.stdout(Stdio::piped());
     let mut child = qemu.spawn().with_context(|| format!("cannot start {}", shown(qemu)))?;
+    if let Some(mut input) = child.stdin.take() {
+        // Nobody waits for it: its reads end when our input does. That QEMU has ended is seen elsewhere.
+        std::thread::spawn(move || feed(&mut io::stdin().lock(), &mut input));
+    }
     let output = child.stdout.take();
     let unread = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -66,6 +71,22 @@ fn run_watched(
         read.context("what the machine writes cannot be passed on")?;
         Ok(end)
     })
+}
+
+/// What ends the input of a console, on a line of its own: Ctrl-D.
+const END_OF_INPUT: u8 = 4;
+
+/// Passes input on as it comes, and behind it its end.
+fn feed(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
+    let mut last = b'\n';
+    pass(from, &mut |bytes| {
+        last = bytes.last().copied().unwrap_or(last);
+        to.write_all(bytes)
+    })?;
+    if !matches!(last, b'\r' | b'\n') {
+        to.write_all(b"\n")?;
+    }
+    to.write_all(&[END_OF_INPUT])
 }
 
 fn pass(output: &mut dyn Read, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
@@ -172,6 +193,20 @@ mod tests {
         });
         assert!(matches!(end, Ok(End::Ended(status)) if status.code() == Some(33)));
         assert_eq!(all, b"one\ntwo");
+    }
+
+    #[test]
+    fn input_is_passed_on_and_ends_on_a_line_of_its_own() {
+        for (input, fed) in [
+            ("", "\x04"),
+            ("echo x\n", "echo x\n\x04"),
+            ("echo x\r\n", "echo x\r\n\x04"),
+            ("echo x\necho y", "echo x\necho y\n\x04"),
+        ] {
+            let mut all = Vec::new();
+            feed(&mut input.as_bytes(), &mut all).unwrap();
+            assert_eq!(all, fed.as_bytes(), "{input:?}");
+        }
     }
 
     #[test]

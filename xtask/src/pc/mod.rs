@@ -2,6 +2,7 @@
 
 pub mod list;
 mod machine;
+mod patient;
 pub mod shown;
 mod symbols;
 
@@ -17,6 +18,7 @@ use crate::setup;
 use crate::ui::{self, BadInput};
 use crate::workspace::{Workspace, run};
 use machine::End;
+use patient::Patient;
 use symbols::{Image, Symboliser};
 
 /// A machine, and what it runs.
@@ -72,6 +74,7 @@ const STATUSES: &[Status] = &[
     status(33, 0, ""),
     status(35, 1, "a command failed"),
     status(37, 2, "the input makes no sense"),
+    status(39, 3, "memory was lost"),
     status(41, 4, "the kernel panicked"),
     status(43, 5, "the processor met a fault"),
     status(45, 6, "memory was freed wrongly"),
@@ -80,9 +83,11 @@ const STATUSES: &[Status] = &[
 ];
 
 const STATUS_HELP: &str = "\
-Exit status: 0 all went well, 1 a command failed, 2 the input makes no sense, 4 the kernel panicked,
-5 the processor met a fault, 6 memory was freed wrongly, 7 a stack was used up, 8 a fault could not
-be delivered, 9 the machine did not end in time; 128 and more: a signal switched it off.";
+Exit status: 0 all went well, 1 a command failed, 2 the input makes no sense, 3 memory was lost,
+4 the kernel panicked, 5 the processor met a fault, 6 memory was freed wrongly, 7 a stack was used up,
+8 a fault could not be delivered, 9 the machine did not end in time; 128 and more: a signal switched it
+off. At the prompt Ctrl-A X switches it off, with 0. Commands may come from a pipe, a line each: the
+first that fails ends the machine, and so does the end of the input.";
 
 /// The status of a run that the kernel did not end in time.
 pub const TIMED_OUT: u8 = 9;
@@ -90,13 +95,43 @@ pub const TIMED_OUT: u8 = 9;
 /// What a shell adds to a signal's number to make a status of it.
 const SIGNALLED: u8 = 128;
 
+/// Who is at the machine's serial line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Nobody: the machine has its commands, or needs none.
+    None,
+    /// A person at a terminal.
+    Typed,
+    /// A pipe or a file.
+    Piped,
+}
+
+impl Input {
+    /// Who is there, by what this program was started with.
+    fn of(pc: &Pc) -> Input {
+        match pc.commands {
+            Some(_) => Input::None,
+            None if std::io::stdin().is_terminal() => Input::Typed,
+            None => Input::Piped,
+        }
+    }
+
+    fn stdin(self) -> Stdio {
+        match self {
+            Input::None => Stdio::null(),
+            Input::Typed => Stdio::inherit(),
+            Input::Piped => Stdio::piped(),
+        }
+    }
+}
+
+/// What a person at the prompt has to know before it is there.
+const HOW_TO_LEAVE: &str = "`exit` or Ctrl-D ends the machine, Ctrl-A X switches it off";
+
 /// Builds the kernel and runs it; answers its exit status.
 pub fn boot(ws: &Workspace, pc: &Pc) -> Result<ExitCode> {
-    // A person may take as long as they like.
-    let is_typed = pc.commands.is_none() && std::io::stdin().is_terminal();
-    let stdin = if pc.commands.is_some() { Stdio::null() } else { Stdio::inherit() };
-    let bound = (!is_typed).then(|| Duration::from_secs(pc.seconds));
-    let (code, meaning) = boot_to(ws, pc, stdin, bound, &mut std::io::stdout())?;
+    let mut out = Patient(std::io::stdout());
+    let (code, meaning) = boot_to(ws, pc, Input::of(pc), &mut out)?;
     if !meaning.is_empty() {
         ui::note(&meaning);
     }
@@ -106,9 +141,8 @@ pub fn boot(ws: &Workspace, pc: &Pc) -> Result<ExitCode> {
 /// Builds the kernel and runs its commands, with nobody at the serial line, and hands over each line as
 /// it comes. Answers the status that `cargo xtask pc` would end with; [`TIMED_OUT`] is an error here.
 pub fn run_lines(ws: &Workspace, pc: &Pc, mut each: impl FnMut(&str)) -> Result<u8> {
-    let bound = Some(Duration::from_secs(pc.seconds));
     let mut lines = Lines { line: Vec::new(), each: &mut each };
-    let (code, meaning) = boot_to(ws, pc, Stdio::null(), bound, &mut lines)?;
+    let (code, meaning) = boot_to(ws, pc, Input::None, &mut lines)?;
     lines.finish();
     if code == TIMED_OUT || code > SIGNALLED {
         bail!("{}: {meaning}", pc.shown());
@@ -164,7 +198,7 @@ impl Pc {
     pub fn shown(&self) -> String {
         let Pc { cpus, nodes, memory, .. } = self;
         let mut words =
-            vec![format!("cargo xtask pc --cpus {cpus} --nodes {nodes} --memory {memory}")];
+            vec![format!("cargo xtask pc -- --cpus {cpus} --nodes {nodes} --memory {memory}")];
         words.extend(self.below_4g.map(|below| format!("--below-4g {below}")));
         words.extend(self.holes.iter().map(|hole| format!("--hole {hole}")));
         words.extend(self.options.iter().map(|option| format!("--option {option}")));
@@ -176,24 +210,27 @@ impl Pc {
 
 /// Builds the kernel and runs it, its output going to `out` with functions and lines beside
 /// addresses. Answers the exit status, and what it means where not all went well.
-fn boot_to(
-    ws: &Workspace,
-    pc: &Pc,
-    stdin: Stdio,
-    bound: Option<Duration>,
-    out: &mut dyn Write,
-) -> Result<(u8, String)> {
+fn boot_to(ws: &Workspace, pc: &Pc, input: Input, out: &mut dyn Write) -> Result<(u8, String)> {
     if pc.nodes > pc.cpus {
         let message = format!("{} nodes want as many CPUs: there are {}", pc.nodes, pc.cpus);
         return Err(BadInput(message).into());
     }
+    let command_line = command_line(pc, input)?;
     setup::check_pc()?;
     let kernel = kernel(ws)?;
     let image = Image::new(&kernel, &ws.root);
     let mut symboliser = Symboliser::new(|address| image.calls(address));
-    let mut qemu = qemu(&kernel, pc);
-    let end = machine::run(qemu.stdin(stdin), bound, |bytes| symboliser.pass(bytes, out))?;
+    let mut qemu = qemu(&kernel, pc, input, &command_line);
+    if input == Input::Typed {
+        ui::note(HOW_TO_LEAVE);
+    }
+    // A person may take as long as they like.
+    let bound = (input != Input::Typed).then(|| Duration::from_secs(pc.seconds));
+    let end = machine::run(qemu.stdin(input.stdin()), bound, |bytes| symboliser.pass(bytes, out))?;
     match end {
+        End::Ended(code) if input == Input::Typed && code.success() => {
+            Ok((0, "the machine was switched off".into()))
+        }
         End::Ended(code) => match STATUSES.iter().find(|status| code.code() == Some(status.qemu)) {
             Some(status) => Ok((status.code, status.meaning.into())),
             None => bail!("QEMU ended with {code}, and the kernel did not end it"),
@@ -235,7 +272,7 @@ pub fn cargo(ws: &Workspace, arguments: &[&str]) -> Command {
     cargo
 }
 
-fn qemu(kernel: &Path, pc: &Pc) -> Command {
+fn qemu(kernel: &Path, pc: &Pc, input: Input, command_line: &str) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     // Not KVM: what is measured and stepped through is the same everywhere.
     if pc.instruction_clock {
@@ -245,7 +282,13 @@ fn qemu(kernel: &Path, pc: &Pc) -> Command {
         qemu.args(["-accel", "tcg,thread=multi"]);
     }
     qemu.args(["-cpu", "max", "-nodefaults", "-no-reboot"]);
-    qemu.args(["-display", "none", "-serial", "stdio"]);
+    qemu.args(["-display", "none"]);
+    if input == Input::Typed {
+        // Ctrl-C is the kernel's, and Ctrl-A X is left to end QEMU.
+        qemu.args(["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console"]);
+    } else {
+        qemu.args(["-serial", "stdio"]);
+    }
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     qemu.arg("-smp").arg(format!("{0},sockets={0}", pc.cpus));
     qemu.arg("-m").arg(format!("{}M", pc.memory));
@@ -261,17 +304,29 @@ fn qemu(kernel: &Path, pc: &Pc) -> Command {
         qemu.arg("-numa").arg(format!("node,nodeid={node},memdev=m{node},cpus={first}-{last}"));
     }
     qemu.arg("-kernel").arg(kernel);
-    qemu.arg("-append").arg(command_line(pc));
+    qemu.arg("-append").arg(command_line);
     qemu
 }
 
+/// The bytes that a command line may have. QEMU's loader has a page for it and cuts what is longer.
+const LONGEST: usize = 4000;
+
 /// What the kernel is told: options, and behind them its commands.
-fn command_line(pc: &Pc) -> String {
+fn command_line(pc: &Pc, input: Input) -> Result<String> {
     let holes = pc.holes.iter().map(|hole| format!("hole={hole}"));
     let mut words: Vec<String> = holes.chain(pc.options.iter().cloned()).collect();
+    words.extend((input == Input::Piped).then(|| "typed=no".into()));
     words.push("--".into());
     words.extend(pc.commands.clone());
-    words.join(" ")
+    let line = words.join(" ");
+    if line.len() > LONGEST {
+        let message = format!(
+            "options and commands have {} bytes: the loader passes on {LONGEST}; pipe the commands in",
+            line.len()
+        );
+        return Err(BadInput(message).into());
+    }
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -294,6 +349,25 @@ mod tests {
             let help = STATUS_HELP.replace('\n', " ");
             assert!(help.contains(&format!("{} {}", status.code, status.meaning)), "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_command_line_that_the_loader_would_cut_is_refused() {
+        let with = |count| Pc { commands: Some("x".repeat(count)), ..Pc::small() };
+        let prefix = "-- ".len();
+        let fits = command_line(&with(LONGEST - prefix), Input::None).unwrap();
+        assert_eq!(fits.len(), LONGEST);
+        let error = command_line(&with(LONGEST - prefix + 1), Input::None).unwrap_err();
+        assert!(error.is::<BadInput>());
+        let text = error.to_string();
+        assert!(text.contains("4001 bytes") && text.contains("4000"), "{text}");
+    }
+
+    #[test]
+    fn the_kernel_is_told_where_nobody_types() {
+        let pc = Pc { holes: vec!["64M-72M".into()], ..Pc::small() };
+        assert_eq!(command_line(&pc, Input::Piped).unwrap(), "hole=64M-72M typed=no --");
+        assert_eq!(command_line(&pc, Input::Typed).unwrap(), "hole=64M-72M --");
     }
 
     /// What the kernel has in `Status` is what is known here.

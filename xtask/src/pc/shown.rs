@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Pc, TIMED_OUT, kernel_of_fifty_lines};
+use super::{Input, Pc, TIMED_OUT, kernel_of_fifty_lines};
 use crate::suites::Tally;
 use crate::workspace::Workspace;
 
@@ -48,21 +48,12 @@ const RUNS: &[Run] = &[
         "Node 0, zone",
         "Node 1, zone",
     ]),
-    run("a_newcomer_at_the_prompt", &[], 0)
-        .typed(
-            "help\r\ninsmod scullp\r\necho held > /dev/scullp0\r\nnonsense\r\nfree_everything\r\n\
-             cat /proc/slabinfo\r\ncat /proc/pagemap-text\r\ncat /dev/scullp0\r\nexit\r\n",
-        )
-        .says(&[
-            "kmem> ",
-            "insmod",
-            "no such command",
-            "slabinfo - version",
-            "Each sign is a cell",
-            "Node 0, zone",
-            "kmem> cat /dev/scullp0",
-            "held",
-        ]),
+    run("input_that_ends_ends_the_machine", &[], 0)
+        .typed("echo first\necho second")
+        .says(&["first", "second"]),
+    run("a_line_of_a_pipe_that_fails_ends_the_machine", &[], 2)
+        .typed("nonsense\ncrash panic\n")
+        .says(&["no such command"]),
     run(
         "devices_hold_data_between_commands",
         &["-c", "insmod scull; echo kept > /dev/scull0; sleep 20; cat /dev/scull0"],
@@ -78,6 +69,17 @@ const RUNS: &[Run] = &[
     run("more_nodes_than_cpus_end_with_2", &["--cpus", "1", "--nodes", "2", "-c", "cpu"], 2),
     run("an_unknown_option_ends_with_2", &["--option", "colour=red", "-c", "cpu"], 2)
         .says(&["colour=red"]),
+    run("no_room_for_the_kernel_ends_with_2", &["--hole", "2M-1G", "-c", "cpu"], 2)
+        .says(&["a hole is where the kernel"]),
+    run("too_little_memory_ends_with_2", &["--hole", "8M-1G", "-c", "cpu"], 2)
+        .says(&["too little RAM"]),
+    run("lost_memory_ends_with_3", &["-c", "leak 3"], 3).says(&["8 pages are lost"]),
+    run(
+        "cpus_of_a_node_without_ram_have_the_nearest_nodes",
+        &["--cpus", "2", "--memory", "256", "--hole", "128M-1G", "-c", "stress 20000; slabtop"],
+        0,
+    )
+    .says(&["free lists as before", "kmalloc"]),
     run("a_panic_ends_with_4", &["-c", "crash panic 1"], 4).says(&[
         "kernel panic:",
         "kmem_pc::commands::crash",
@@ -106,10 +108,43 @@ const RUNS: &[Run] = &[
         "CPU 2",
         "is below stack",
     ]),
+    run("a_stack_overflow_of_a_handler_ends_with_7", &["-c", "crash stack interrupt"], 7).says(&[
+        "stack overflow",
+        "an interrupt handler",
+        "is below stack",
+    ]),
     run("a_double_fault_ends_with_8", &["-c", "crash double-fault"], 8).says(&["double fault"]),
-    run("what_hangs_ends_with_9", &["--seconds", "5", "-c", "crash hang"], TIMED_OUT)
+    run("what_hangs_ends_with_9", &["--", "--seconds", "5", "-c", "crash hang"], TIMED_OUT)
         .says(&["did not end within 5 s"]),
 ];
+
+/// What a person types, who makes mistakes. The terminal is not there, so this is QEMU alone.
+const NEWCOMER: Run = Run { status: FINE, ..run("a_newcomer_at_the_prompt", &[], 0) }
+    .typed(
+        "help\r\ninsmod scullp\r\necho held > /dev/scullp0\r\nnonsense\r\nfree_everything\r\n\
+         cat /proc/slabinfo\r\ncat /proc/pagemap-text\r\ncat /dev/scullp0\r\nexit\r\n",
+    )
+    .says(&[
+        "kmem> ",
+        "insmod",
+        "no such command",
+        "slabinfo - version",
+        "Each sign is a cell",
+        "Node 0, zone",
+        "kmem> cat /dev/scullp0",
+        "held",
+    ]);
+
+const FIFTY: Run =
+    Run { status: FINE, ..run("the_kernel_of_fifty_lines_has_pages_and_vec", &[], 0) }.says(&[
+        "pages: 8 at",
+        "Vec: 1000 squares",
+        "Box: the last of them, 998001",
+        "BTreeMap: 1000",
+    ]);
+
+/// What QEMU itself ends with where all went well.
+const FINE: u8 = 33;
 
 /// Runs all of them, and tells each.
 pub fn check(ws: &Workspace) -> Result<Tally> {
@@ -128,15 +163,11 @@ pub fn check(ws: &Workspace) -> Result<Tally> {
         command.arg("pc").args(run.arguments);
         tell(run.name, judge(&mut command, run));
     }
-    let fifty = Run { status: 33, ..run("the_kernel_of_fifty_lines_has_pages_and_vec", &[], 0) }
-        .says(&[
-            "pages: 8 at",
-            "Vec: 1000 squares",
-            "Box: the last of them, 998001",
-            "BTreeMap: 1000",
-        ]);
-    let mut qemu = super::qemu(&kernel_of_fifty_lines(ws)?, &Pc::small());
-    tell(fifty.name, judge(&mut qemu, &fifty));
+    let pc = Pc { cpus: 4, nodes: 2, memory: 512, ..Pc::small() };
+    let mut qemu = super::qemu(&super::kernel(ws)?, &pc, Input::None, "--");
+    tell(NEWCOMER.name, judge(&mut qemu, &NEWCOMER));
+    let mut qemu = super::qemu(&kernel_of_fifty_lines(ws)?, &Pc::small(), Input::None, "");
+    tell(FIFTY.name, judge(&mut qemu, &FIFTY));
     Ok(tally)
 }
 

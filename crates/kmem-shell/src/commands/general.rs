@@ -142,7 +142,7 @@ fn run_help<S: System>(
             print(
                 out,
                 format_args!(
-                    "\n`;` separates commands, `> FILE` sends output to a file, quotes keep blanks.\n\
+                    "\n`;` separates commands, of which the first that fails is the last; `> FILE` sends output to a file, quotes keep blanks.\n\
                      Paths under /dev and /proc are the machine's, all others the host's.\n"
                 ),
             )

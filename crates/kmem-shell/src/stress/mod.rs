@@ -220,7 +220,7 @@ impl fmt::Display for Report {
             f,
             "{} on {}, {}\n\
              {} ({}) and {}, stamped, verified and freed\n\
-             {elsewhere} of them freed by another CPU; {} made and destroyed\n\
+             {elsewhere} of them freed by another CPU or an interrupt; {} made and destroyed\n\
              {} made, each found; {} refused, memory being out\n\
              free lists as before",
             Count(*operations, "operation"),
@@ -247,7 +247,16 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     let cpus = mm.online_cpus().count();
     let page_bytes = 1u64 << <S::Platform as kmem::platform::DirectMap>::PAGE_SHIFT;
     let (misuses, unconstructed) = (system.misuses(), object::unconstructed());
-    system.on_each_cpu(Arc::new(|system: &S, _| objects::warm_up(system.mm())))?;
+    let warm = Arc::new(AtomicBool::new(true));
+    let all_warm = warm.clone();
+    // Relaxed: it is read when all have ended.
+    system.on_each_cpu(Arc::new(move |system: &S, _| {
+        all_warm.fetch_and(objects::warm_up(system.mm()), Ordering::Relaxed);
+    }))?;
+    if !warm.load(Ordering::Relaxed) {
+        let free = mm.free_page_count();
+        return Err(format!("{free} pages are free, too few to begin with: `drain`, or free some"));
+    }
     let before = FreeLists::take(mm);
     let caches = objects::make_caches(mm).map_err(|error| format!("{error}"))?;
     // A tenth more than there is, so that it runs out when all are greedy at once.

@@ -46,19 +46,21 @@ pub(super) struct Objects<'a, P, R> {
 }
 
 /// Makes what kmalloc keeps for itself on this CPU: it comes with the first object of a size, and
-/// stays.
-pub(super) fn warm_up<P: Platform, R: Reclaim>(mm: &Mm<P, R>) {
-    let mut size = 1;
+/// stays. Answers whether there was memory for all of it.
+pub(super) fn warm_up<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> bool {
+    let (mut size, mut all) = (1, true);
     while (1..=LARGEST_OBJECT).contains(&mm.kmalloc_size_roundup(size)) {
         size = mm.kmalloc_size_roundup(size);
         for gfp in [GFP_KERNEL, GFP_KERNEL | Gfp::DMA] {
-            if let Ok(memory) = mm.kmalloc(size, gfp | Gfp::NOWARN) {
+            match mm.kmalloc(size, gfp | Gfp::NOWARN) {
                 // SAFETY: just allocated.
-                unsafe { mm.kfree(memory.as_ptr()) };
+                Ok(memory) => unsafe { mm.kfree(memory.as_ptr()) },
+                Err(_) => all = false,
             }
         }
         size += 1;
     }
+    all
 }
 
 /// Makes the caches that all CPUs and the interrupt handlers share.

@@ -17,7 +17,7 @@ use crate::platform::Platform;
 use crate::reclaim::Reclaim;
 use crate::slab::{Cache, CacheName, CpuCache, Front, NodeSlabs};
 use crate::zone::{
-    MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes,
+    MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes, nearest,
 };
 use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Pfn, PhysAddr};
 
@@ -412,7 +412,10 @@ fn build<P: Platform>(
         }
     }
     for cpu in (0..setup.cpus).filter_map(CpuId::new) {
-        let node = setup.cpu_nodes[cpu.index()];
+        // A CPU's own node may have no RAM: then the nearest that has is as good as its own, for pages and
+        // for slabs.
+        let own = setup.cpu_nodes[cpu.index()];
+        let node = nearest(own, &setup.distances, |node| nodes.contains(node)).unwrap_or(own);
         let slots: NonNull<SetSlot> =
             carver.table("page sets", usize::from(zone_count), Some(node))?;
         for zone in 0..usize::from(zone_count) {

@@ -69,7 +69,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if let Some(node) = node.filter(|node| !tables.nodes.contains(*node)) {
             return Err(AllocError::NoSuchNode(node));
         }
-        // The CPU's own node may have no RAM; its zonelists then begin with the nearest that has.
+        // A node that was named has RAM, and so has the one that is the CPU's.
         let node = node.unwrap_or(local);
         self.honour_request();
 

@@ -30,10 +30,7 @@ impl Zonelist {
         let mut list = Zonelist::EMPTY;
         let mut taken = 0u32;
         for _ in 0..MAX_NODES {
-            let nodes = (0..MAX_NODES as u32).filter_map(NodeId::new);
-            let nearest = nodes
-                .filter(|other| taken & (1 << other.get()) == 0)
-                .min_by_key(|other| (distances.get(node, *other), *other != node, other.get()));
+            let nearest = nearest(node, distances, |other| taken & (1 << other.get()) == 0);
             let Some(nearest) = nearest else { break };
             taken |= 1 << nearest.get();
             for kind in ZoneKind::ALL.into_iter().rev().filter(|kind| *kind <= highest) {
@@ -51,4 +48,14 @@ impl Zonelist {
     pub fn zones(&self) -> &[u8] {
         &self.zones[..usize::from(self.len)]
     }
+}
+
+/// Of the nodes that are wanted the nearest to a node: itself, if it is one of them.
+pub(crate) fn nearest(
+    node: NodeId,
+    distances: &Distances,
+    wanted: impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
+    let nodes = (0..MAX_NODES as u32).filter_map(NodeId::new).filter(|other| wanted(*other));
+    nodes.min_by_key(|other| (distances.get(node, *other), *other != node, other.get()))
 }

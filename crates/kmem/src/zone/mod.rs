@@ -52,6 +52,7 @@ mod watermark;
 mod zone;
 
 pub use counters::{ZoneCounters, ZoneEvent};
+pub(crate) use list::nearest;
 pub use list::{MAX_ZONES, Zonelist};
 pub use watermark::{Floor, Priority, Watermarks, lowmem_reserve, min_free_kilobytes};
 pub use zone::{FreeAreaCounts, Met, Zone, ZoneSpan};
