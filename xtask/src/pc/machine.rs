@@ -1,13 +1,14 @@
 //! A run of QEMU: its output as it comes, a bound on its time, and an end of it whatever happens to us.
 
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -55,6 +56,11 @@ fn run_watched(
     each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<End> {
     qemu.stdout(Stdio::piped());
+    // SAFETY: one system call, which is allowed between fork and exec.
+    unsafe {
+        // Whatever ends this process, QEMU does not go on without it.
+        qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
     let mut child = qemu.spawn().with_context(|| format!("cannot start {}", shown(qemu)))?;
     if let Some(mut input) = child.stdin.take() {
         // Nobody waits for it: its reads end when our input does. That QEMU has ended is seen elsewhere.

@@ -38,7 +38,7 @@ pub struct Pc {
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(64..=65536))]
     pub memory: u64,
     /// How much of it lies below 4 GiB, in MiB; the rest begins there.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(16..=3072))]
     pub below_4g: Option<u64>,
     /// Memory that is not to be used, as if it were not there: `64M-72M`, any number of times.
     #[arg(long = "hole", value_name = "START-END")]
@@ -211,6 +211,11 @@ impl Pc {
 /// Builds the kernel and runs it, its output going to `out` with functions and lines beside
 /// addresses. Answers the exit status, and what it means where not all went well.
 fn boot_to(ws: &Workspace, pc: &Pc, input: Input, out: &mut dyn Write) -> Result<(u8, String)> {
+    if pc.commands.as_ref().is_some_and(|commands| commands.trim().is_empty()) {
+        return Err(
+            BadInput("there is no command behind -c; without -c there is a prompt".into()).into()
+        );
+    }
     if pc.nodes > pc.cpus {
         let message = format!("{} nodes want as many CPUs: there are {}", pc.nodes, pc.cpus);
         return Err(BadInput(message).into());

@@ -66,6 +66,7 @@ const RUNS: &[Run] = &[
         .says(&["double free"]),
     run("what_fails_ends_with_1", &["-c", "cat /dev/scullp0; cpu"], 1).says(&["scullp"]),
     run("what_makes_no_sense_ends_with_2", &["-c", "nonsense"], 2).says(&["no such command"]),
+    run("no_command_ends_with_2", &["-c", " "], 2),
     run("more_nodes_than_cpus_end_with_2", &["--cpus", "1", "--nodes", "2", "-c", "cpu"], 2),
     run("an_unknown_option_ends_with_2", &["--option", "colour=red", "-c", "cpu"], 2)
         .says(&["colour=red"]),

@@ -142,7 +142,8 @@ fn run_help<S: System>(
             print(
                 out,
                 format_args!(
-                    "\n`;` separates commands, of which the first that fails is the last; `> FILE` sends output to a file, quotes keep blanks.\n\
+                    "\n`;` separates commands; one that fails ends the line.\n\
+                     `> FILE` sends output to a file, quotes keep blanks.\n\
                      Paths under /dev and /proc are the machine's, all others the host's.\n"
                 ),
             )
