@@ -19,8 +19,8 @@ The statements are those of [acceptance.md](acceptance.md), shortened; the kinds
   Linux process: presets, which `cargo run --release -- machines` explains; default/SIZE is one with pages of
   another size, default/zones one with odd zones. PCs boot in QEMU: pc/CPUS-NODES-MEMORY, where memory lies
   on both sides of 16 MiB (low); below 16 MiB and from 4 GiB on (apart); on both sides of 16 MiB and of 4 GiB
-  (high); or the same with more than 4 GiB, as PCs have it (large). With hole a piece of RAM is left out,
-  with ticks the timers send millions of interrupts;
+  (high); or the same with more than 4 GiB, as PCs have it (large). With hole a piece of RAM is left out. One
+  more, pc/4-2-low-ticks, runs a single case, in which the timers send millions of interrupts;
 - **test** NAME: a test that needs a host or looks inside;
 - a link: the place in the documentation that says it;
 - **open**: nothing shows it yet. A behaviour (B) is closed by a case or a test and by nothing else.
@@ -29,7 +29,7 @@ The statements are those of [acceptance.md](acceptance.md), shortened; the kinds
 /// Characters of a statement that are shown.
 const SHOWN: usize = 100;
 
-/// The page; `machines` are all those of the run.
+/// The page; `machines` are those that all cases were run on.
 pub fn render(
     groups: &[Group],
     proofs: &BTreeMap<Id, Proofs>,
@@ -119,12 +119,18 @@ fn proof(
         return format!("{kind} `{name}`");
     }
     let on: BTreeSet<&str> = on.iter().map(String::as_str).collect();
-    let place = if on == *machines { "all machines".to_owned() } else { places(&on, machines) };
-    format!("{kind} `{name}` ({place})")
+    let mut place = if on.is_superset(machines) {
+        vec!["all machines".to_owned()]
+    } else {
+        places(&on, machines)
+    };
+    // Machines that ran some cases only.
+    place.extend(on.difference(machines).map(|name| (*name).to_owned()));
+    format!("{kind} `{name}` ({})", place.join("; "))
 }
 
 /// The machines of a family that something is shown on, for each family with one.
-fn places(on: &BTreeSet<&str>, machines: &BTreeSet<&str>) -> String {
+fn places(on: &BTreeSet<&str>, machines: &BTreeSet<&str>) -> Vec<String> {
     let mut places = Vec::new();
     for (family, members) in families(machines) {
         let here: BTreeSet<&str> = members.intersection(on).copied().collect();
@@ -137,7 +143,7 @@ fn places(on: &BTreeSet<&str>, machines: &BTreeSet<&str>) -> String {
             _ => Some(listed(&here)),
         });
     }
-    places.join("; ")
+    places
 }
 
 /// The kinds of machine there are, and which of these are of each.
@@ -231,6 +237,8 @@ mod tests {
             (&["a", "d", "pc/x", "pc/y", "pc/z"], "a, d; all PCs"),
             (&["b", "pc/y"], "b; pc/y"),
             (&["pc/y"], "pc/y"),
+            (&["a", "b", "c", "d", "pc/x", "pc/y", "pc/z", "pc/one"], "all machines; pc/one"),
+            (&["pc/x", "pc/y", "pc/z", "pc/one"], "all PCs; pc/one"),
         ] {
             let case = (evidence::Kind::Case, "x".to_owned());
             let on = on.iter().map(|machine| (*machine).to_owned()).collect();
