@@ -8,6 +8,7 @@ use kmem::{CpuId, MemoryMap, NodeId, PhysAddr, Setup};
 
 use crate::acpi::{Acpi, Affinity};
 use crate::heap::{self, HEAP};
+use crate::paging::PAGE;
 use crate::start_info::{Region, StartInfo};
 use crate::{MM, clock, cpu, paging};
 
@@ -19,8 +20,6 @@ pub const DMA32_LIMIT: u64 = 4 << 30;
 
 /// The first pages have what the loader left, and the code that other CPUs start with.
 const LOADER: Range<u64> = 0..0x10000;
-
-const PAGE: u64 = 4096;
 
 /// The nodes that distances are asked for.
 const NODES: u32 = 8;
@@ -45,10 +44,11 @@ impl Found {
         acpi: Option<Acpi>,
         holes: &[Range<u64>],
     ) -> Result<Found, &'static str> {
-        let (image, taken) = (paging::image(), |hole: &Range<u64>, range: &Range<u64>| {
-            hole.start < range.end && range.start < hole.end
-        });
-        if holes.iter().any(|hole| taken(hole, &image) || taken(hole, &LOADER)) {
+        let image = paging::image();
+        let is_in = |hole: &Range<u64>| {
+            [&image, &LOADER].iter().any(|taken| hole.start < taken.end && taken.start < hole.end)
+        };
+        if holes.iter().any(is_in) {
             return Err("a hole is where the kernel or what the loader left is");
         }
         // Each hole makes one region two at most.

@@ -35,7 +35,7 @@ pub struct Console {
 impl Console {
     /// A console at which somebody types, or one that is sent lines.
     pub fn new(prompt: &'static str, typed: bool) -> Console {
-        Console { prompt: if typed { prompt } else { "" }, echo: typed, lines: Vec::new() }
+        Console { prompt, echo: typed, lines: Vec::new() }
     }
 
     /// Reads a line and shows it as it is typed. `None` where its sender ends the session (Ctrl-D).

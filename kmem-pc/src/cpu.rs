@@ -144,13 +144,16 @@ pub fn halt_masked() {
     unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
 }
 
+/// The flag of the processor's that lets interrupts in.
+pub const INTERRUPTS: u64 = 1 << 9;
+
 /// Whether interrupts are let in.
 #[inline]
 pub fn are_unmasked() -> bool {
     let flags: u64;
     // SAFETY: reads the flags by way of the stack.
     unsafe { asm!("pushfq", "pop {}", out(reg) flags, options(preserves_flags)) };
-    flags & (1 << 9) != 0
+    flags & INTERRUPTS != 0
 }
 
 /// Writes a register of this processor's.

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use kmem::platform::{Misuse, Passed, There};
 use kmem::{MAX_CPUS, Pfn};
 
-use crate::cpu::{self, Cpu};
+use crate::cpu::{self, Cpu, INTERRUPTS};
 use crate::exit::{self, Status};
 use crate::heap::HEAP;
 use crate::interrupt::{self, Frame, REGISTERS};
@@ -86,9 +86,6 @@ pub fn fault(frame: &Frame) -> ! {
     say_registers(frame);
     report.end()
 }
-
-/// The flag of the processor's that lets interrupts in.
-const INTERRUPTS: u64 = 1 << 9;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

@@ -28,8 +28,8 @@ const BLOCK: u64 = 4 << 20;
 /// What each CPU takes of it: the stacks of two tasks and of its handlers, and what it keeps at hand.
 const OF_A_CPU: u64 = 1 << 20;
 
-/// The memory that is set aside: the end of the largest region, a sixteenth of it and at least two
-/// blocks. `None` where the region has no room for that, and as much again for the manager.
+/// The memory that is set aside: the end of the largest region, a sixteenth of it, and at least two
+/// blocks and what the CPUs take. `None` where the region has no room for that, and as much again for the manager.
 pub fn place(ram: impl Iterator<Item = Region>, cpus: u32) -> Option<Range<u64>> {
     let Region { start, end, .. } = ram.max_by_key(|region| region.end - region.start)?;
     let end = end / BLOCK * BLOCK;

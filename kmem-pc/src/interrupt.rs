@@ -1,6 +1,6 @@
 //! Interrupts and exceptions: how the processor enters the kernel, and where it goes from there.
 //!
-//! # Why every vector has a stack of its own
+//! # Why handlers have stacks of their own
 //!
 //! The `core` that comes with the compiler was built for user programs: its functions use the 128 bytes
 //! below the stack pointer, the red zone, and the SSE registers. An interrupt that pushed its frame onto

@@ -60,8 +60,10 @@ struct Other {
 /// Why a CPU was not stopped or started.
 #[derive(Debug)]
 pub enum ChangeError {
-    /// There is none with this number, or it is as it should become.
+    /// There is none with this number.
     NoSuchCpu,
+    /// It is as it should become.
+    Unchanged,
     /// The boot CPU keeps the time for all.
     BootCpu,
     /// Another change is under way.
@@ -73,7 +75,8 @@ pub enum ChangeError {
 impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ChangeError::NoSuchCpu => f.write_str("there is none, or it is so already"),
+            ChangeError::NoSuchCpu => f.write_str("there is none with this number"),
+            ChangeError::Unchanged => f.write_str("it is so already"),
             ChangeError::BootCpu => f.write_str("it keeps the time for all, and cannot be stopped"),
             ChangeError::Busy => f.write_str("another CPU is being started or stopped: try again"),
             ChangeError::Refused(error) => error.fmt(f),
@@ -178,6 +181,11 @@ extern "C" fn cpu_main() -> ! {
     task::idle()
 }
 
+/// Whether there is a CPU with this number besides the boot CPU, running or not.
+fn is_known(cpu: CpuId) -> bool {
+    cpu.index() < CPUS && !OTHERS[cpu.index()].load(Ordering::Acquire).is_null()
+}
+
 /// Runs something while no other CPU is started or stopped.
 fn alone<T>(work: impl FnOnce() -> Result<T, ChangeError>) -> Result<T, ChangeError> {
     if CHANGE.swap(true, Ordering::Acquire) {
@@ -199,8 +207,11 @@ pub fn stop(cpu: CpuId) -> Result<(), ChangeError> {
         return Err(ChangeError::BootCpu);
     }
     alone(|| {
-        if !is_online(cpu) {
+        if !is_known(cpu) {
             return Err(ChangeError::NoSuchCpu);
+        }
+        if !is_online(cpu) {
+            return Err(ChangeError::Unchanged);
         }
         LEAVING.fetch_or(1 << cpu.get(), Ordering::Release);
         // Acquire pairs with the Release in `leave_if_asked`: all that the CPU did is seen.
@@ -224,8 +235,11 @@ pub fn stop(cpu: CpuId) -> Result<(), ChangeError> {
 /// See [`ChangeError`].
 pub fn resume(cpu: CpuId) -> Result<(), ChangeError> {
     alone(|| {
-        let known = cpu.index() < CPUS && !OTHERS[cpu.index()].load(Ordering::Acquire).is_null();
-        if !known || is_online(cpu) {
+        // The boot CPU has nothing there, and always runs.
+        if is_online(cpu) {
+            return Err(ChangeError::Unchanged);
+        }
+        if !is_known(cpu) {
             return Err(ChangeError::NoSuchCpu);
         }
         begin(cpu.get());

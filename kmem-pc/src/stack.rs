@@ -83,7 +83,7 @@ impl Stack {
 
     /// Gives the place its pages, those that it has not.
     fn map(&self) -> Result<(), NoStack> {
-        for address in (self.top() - size_of(self.place)..self.top()).step_by(PAGE as usize) {
+        for address in (self.top() - bytes_of(self.place)..self.top()).step_by(PAGE as usize) {
             if probe::read(address).is_some() {
                 continue;
             }
@@ -114,20 +114,23 @@ impl Drop for Stack {
 }
 
 /// How many bytes the stack of a place has.
-fn size_of(place: u32) -> usize {
+fn bytes_of(place: u32) -> usize {
     if place < OF_A_KIND { interrupt::STACK } else { TASK }
+}
+
+/// The place that an address is in, and whether it is below the place's stack.
+fn find(address: usize) -> Option<(u32, bool)> {
+    let offset = address.checked_sub(BASE)?;
+    let place = u32::try_from(offset / PLACE).ok().filter(|place| *place < PLACES)?;
+    Some((place, offset % PLACE < PLACE - bytes_of(place)))
 }
 
 /// The number of the stack below which an address is: whoever uses it has used up that stack.
 pub fn guarded_by(address: usize) -> Option<u32> {
-    let place = address.checked_sub(BASE)? / PLACE;
-    let place = u32::try_from(place).ok().filter(|place| *place < PLACES)?;
-    let is_below = (address - BASE) % PLACE < PLACE - size_of(place);
-    is_below.then_some(place)
+    find(address).and_then(|(place, is_below)| is_below.then_some(place))
 }
 
 /// The number of the stack that an address is in.
 pub fn holding(address: usize) -> Option<u32> {
-    let place = address.checked_sub(BASE)? / PLACE;
-    (place < PLACES as usize && guarded_by(address).is_none()).then_some(place as u32)
+    find(address).and_then(|(place, is_below)| (!is_below).then_some(place))
 }

@@ -5,9 +5,8 @@ use kmem::{Owner, Pfn};
 
 use super::note;
 use crate::machine::Machine;
+use crate::paging::PAGE;
 use crate::{MM, paging};
-
-const PAGE: u64 = 4096;
 
 /// Every frame that is wholly RAM in the loader's map has a descriptor and an owner, the one that it
 /// should have; there is no other frame.

@@ -7,12 +7,10 @@ use kmem::{GFP_ATOMIC, GFP_KERNEL};
 
 use super::note;
 use super::ring::{self, Place};
+use crate::cpu::INTERRUPTS;
 use crate::machine::Machine;
 use crate::smp;
 use crate::trap::ON_NMI;
-
-/// The flag that lets interrupts in.
-const INTERRUPTS: u64 = 1 << 9;
 
 /// How many NMIs arrive.
 const NMIS: u64 = 50_000;

@@ -15,14 +15,12 @@ use kmem::{AllocError, CacheFlags, CacheId, GFP_ATOMIC, GFP_KERNEL, Gfp, Page};
 use super::note;
 use super::ring::{self, Place};
 use crate::MM;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, INTERRUPTS};
 use crate::machine::Machine;
 use crate::trap::ON_STEP;
 
 /// Traps after each instruction, where it is set.
 const TRAP: u64 = 1 << 8;
-/// Lets interrupts in, where it is set.
-const INTERRUPTS: u64 = 1 << 9;
 
 /// How many instructions were stepped with interrupts let in, and how many with them masked.
 static OPEN: AtomicU64 = AtomicU64::new(0);
@@ -138,12 +136,11 @@ fn cached(cache: CacheId, count: usize) -> Result<(), AllocError> {
 }
 
 fn own_cache() -> Result<(), AllocError> {
-    if let Ok(cache) = MM.kmem_cache_create("stepped-too", 300, 0, CacheFlags::NONE, None, None) {
-        cached(cache, 20)?;
-        // SAFETY: its objects are free, and nobody knows it.
-        let _ = unsafe { MM.kmem_cache_destroy(cache) };
-    }
-    Ok(())
+    let cache = MM.kmem_cache_create("stepped-too", 300, 0, CacheFlags::NONE, None, None);
+    let cache = cache.map_err(|_| AllocError::NoSuchCache)?;
+    cached(cache, 20)?;
+    // SAFETY: its objects are free, and nobody knows it.
+    unsafe { MM.kmem_cache_destroy(cache) }.map_err(|_| AllocError::NoSuchCache)
 }
 
 pub(super) fn at_every_instruction(_: &Machine) -> Result<(), Failure> {

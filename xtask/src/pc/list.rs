@@ -42,7 +42,7 @@ const ROWS: [Row; 9] = [
     row(4, 2, Memory::Apart, false),
 ];
 
-/// The seconds after which a machine is given up. The slowest takes a tenth of that.
+/// The seconds after which a machine is given up. On a quiet host the slowest takes less than a minute.
 const SECONDS: u64 = 300;
 
 /// How many of the timers' interrupts one machine handles, and how often they come in a second of its

@@ -126,7 +126,7 @@ impl Input {
 }
 
 /// What a person at the prompt has to know before it is there.
-const HOW_TO_LEAVE: &str = "`exit` or Ctrl-D ends the machine, Ctrl-A X switches it off";
+const HOW_TO_LEAVE: &str = "Ctrl-A X switches the machine off";
 
 /// Builds the kernel and runs it; answers its exit status.
 pub fn boot(ws: &Workspace, pc: &Pc) -> Result<ExitCode> {
