@@ -4,7 +4,7 @@
 //!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
 //!   0xffff_d000_0000_0000   stacks, with nothing below each, in pages of 4 KiB
-//!   0xffff_e000_0000_0000   what the manager maps, in pages of 4 KiB
+//!   0xffff_e000_0000_0000   what the manager maps, in pages of 4 KiB and 2 MiB
 //!   0xffff_ffff_8000_0000   the image: code, constants and data apart, in pages of 4 KiB
 //! ```
 //!
@@ -53,7 +53,8 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 const CODE: Rights = Rights(PRESENT | GLOBAL);
 const CONSTANTS: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE);
-const DEVICE: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE | UNCACHED);
+/// Registers of a device: not cached.
+pub const DEVICE: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE | UNCACHED);
 
 /// Data: read and written.
 pub const DATA: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE);
@@ -205,50 +206,74 @@ pub unsafe fn map(address: usize, physical: u64, size: u64, rights: Rights) -> R
     Ok(())
 }
 
-/// Unmaps pages of [`PAGE`] bytes, those that are mapped. CPUs may still reach them until they
-/// [`forget`].
+/// Unmaps the pages in a range, of either size, those that are mapped. Of a large one all is in the range.
+/// CPUs may still reach them until they [`forget`].
 ///
 /// # Safety
 ///
 /// Nobody uses the addresses any more.
 pub unsafe fn unmap(pages: Range<usize>) {
-    for address in pages.step_by(PAGE as usize) {
+    let mut at = pages.start;
+    while at < pages.end {
         let _alone = ENTRIES.lock();
-        if let Some(entry) = find(address) {
+        let (entry, size) = find(at);
+        if let Some(entry) = entry {
             // SAFETY: under the lock; nobody uses the page.
             unsafe { entry.write(0) };
         }
+        at = (at & !(size - 1)) + size;
     }
 }
 
-/// Has all CPUs forget what they know of pages of [`PAGE`] bytes. Called with interrupts let in and no
-/// lock held.
+/// From so many pages on a CPU forgets all it knows, which it can look up again faster than it forgets
+/// them one by one.
+const MANY: usize = 64;
+
+/// Has all CPUs forget what they know of the pages in a range. Called with interrupts let in and no lock
+/// held.
 pub fn forget(pages: Range<usize>) {
     for cpu in smp::online() {
         // One that has stopped has forgotten everything when it starts again.
-        let _ = smp::call_on(cpu, &|| {
-            for address in pages.clone().step_by(PAGE as usize) {
-                // SAFETY: a page that is forgotten is looked up when it is used.
-                unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
-            }
-        });
+        let _ = smp::call_on(cpu, &|| forget_here(pages.clone()));
     }
 }
 
-/// The entry of an ordinary page that is mapped. Under the lock.
-fn find(address: usize) -> Option<*mut u64> {
+fn forget_here(pages: Range<usize>) {
+    if pages.len() / PAGE as usize > MANY {
+        // SAFETY: pages that are forgotten are looked up when they are used. Global pages are forgotten
+        // when the bit that says that there are such changes.
+        unsafe {
+            asm!(
+                "mov {all}, cr4", "mov {less}, {all}", "and {less}, ~0x80", "mov cr4, {less}", "mov cr4, {all}",
+                all = out(reg) _, less = out(reg) _, options(nostack)
+            );
+        }
+        return;
+    }
+    for address in pages.step_by(PAGE as usize) {
+        // SAFETY: as above.
+        unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
+    }
+}
+
+/// The entry that maps an address, if one does, and how far it or the want of it reaches, in bytes. Under
+/// the lock.
+fn find(address: usize) -> (Option<*mut u64>, usize) {
     let mut table = root();
-    for level in [39, 30, 21] {
+    for level in [39, 30, 21, 12] {
+        let entry = entry(table, address, level);
         // SAFETY: under the lock.
-        let found = unsafe { entry(table, address, level).read() };
-        if found & PRESENT == 0 || found & IS_LARGE != 0 {
-            return None;
+        let found = unsafe { entry.read() };
+        let reach = 1 << level;
+        if found & PRESENT == 0 {
+            return (None, reach);
+        }
+        if level == 12 || found & IS_LARGE != 0 {
+            return (Some(entry), reach);
         }
         table = found & ADDRESS;
     }
-    let entry = entry(table, address, 12);
-    // SAFETY: as above.
-    (unsafe { entry.read() } & PRESENT != 0).then_some(entry)
+    unreachable!("the last level's entries are of pages")
 }
 
 /// The physical address of an empty table.

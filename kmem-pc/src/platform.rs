@@ -5,14 +5,14 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kmem::platform::{
-    Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, PageMap,
-    PageMapError, Sleep, WakeReason,
+    Caching, Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, PageMap,
+    PageMapError, Sleep, Unflushed, WakeReason,
 };
-use kmem::{CpuId, NodeMask, Pfn, PhysAddr, VirtAddr};
+use kmem::{CpuId, NodeMask, Order, Pfn, PhysAddr, VirtAddr};
 
 use crate::cpu::{self, Cpu};
 use crate::log::Log;
-use crate::paging::{self, PAGE};
+use crate::paging::{self, LARGE, PAGE};
 use crate::{clock, crash, direct, smp, task};
 
 /// A PC.
@@ -140,6 +140,10 @@ unsafe impl DirectMap for Pc {
     fn limit(&self) -> PhysAddr {
         PhysAddr::new(self.limit.load(Relaxed))
     }
+
+    fn page_map(&self) -> Option<&dyn PageMap> {
+        Some(self)
+    }
 }
 
 // SAFETY: the range is used for nothing else, and entries lead where they are asked to.
@@ -148,27 +152,49 @@ unsafe impl PageMap for Pc {
         VirtAddr::new(paging::MAPPINGS.start)..VirtAddr::new(paging::MAPPINGS.end)
     }
 
-    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError> {
-        for (index, page) in pages(address, count).step_by(PAGE as usize).enumerate() {
-            let physical = (first.number() + index as u64) * PAGE;
+    fn large_order(&self) -> Option<Order> {
+        Order::new((LARGE / PAGE).ilog2())
+    }
+
+    unsafe fn map(
+        &self,
+        address: VirtAddr,
+        first: Pfn,
+        count: usize,
+        caching: Caching,
+    ) -> Result<(), PageMapError> {
+        let rights = match caching {
+            Caching::Cached => paging::DATA,
+            // What combines writes is a matter of tables that this kernel does not set up: to treat it as
+            // registers is right, and slower.
+            Caching::Uncached | Caching::WriteCombined => paging::DEVICE,
+        };
+        let (mut at, end) = (address.get(), pages(address, count).end);
+        while at < end {
+            let physical = first.number() * PAGE + (at - address.get()) as u64;
+            let large = (at as u64 | physical).is_multiple_of(LARGE) && end - at >= LARGE as usize;
+            let size = if large { LARGE } else { PAGE };
             // SAFETY: the caller has the frames, and nothing is mapped there.
-            if unsafe { paging::map(page, physical, PAGE, paging::DATA) }.is_err() {
-                // SAFETY: nobody knows of the mapping yet.
-                unsafe { self.unmap(address, index) };
-                self.flush(address, index);
+            if unsafe { paging::map(at, physical, size, rights) }.is_err() {
+                // SAFETY: nobody knows of the mapping yet. Nothing has used it, so that no CPU has anything
+                // to forget.
+                unsafe { paging::unmap(address.get()..at) };
                 return Err(PageMapError::NoTables);
             }
+            at += size as usize;
         }
         Ok(())
     }
 
-    unsafe fn unmap(&self, address: VirtAddr, count: usize) {
+    unsafe fn unmap(&self, address: VirtAddr, count: usize) -> Unflushed {
+        let gone = pages(address, count);
         // SAFETY: the caller's promise.
-        unsafe { paging::unmap(pages(address, count)) };
+        unsafe { paging::unmap(gone.clone()) };
+        Unflushed::new(VirtAddr::new(gone.start)..VirtAddr::new(gone.end))
     }
 
-    fn flush(&self, address: VirtAddr, count: usize) {
-        paging::forget(pages(address, count));
+    fn flush(&self, gone: Unflushed) {
+        paging::forget(gone.pages().start.get()..gone.pages().end.get());
     }
 }
 

@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use kmem::platform::{
-    Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled,
-    Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, WakeReason,
+    Caching, Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse,
+    NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed,
+    WakeReason,
 };
 use kmem::{CpuId, MAX_CPUS, Mm, NodeMask, Pfn, PhysAddr, Reclaim, VirtAddr};
 use rustix::io::Errno;
@@ -255,6 +256,10 @@ unsafe impl<const SHIFT: u32> DirectMap for Host<SHIFT> {
     fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
         if self.has_high_memory { Some(self) } else { None }
     }
+
+    fn page_map(&self) -> Option<&dyn PageMap> {
+        Some(self)
+    }
 }
 
 impl<const SHIFT: u32> Hooks for Host<SHIFT> {
@@ -310,18 +315,26 @@ unsafe impl<const SHIFT: u32> PageMap for Host<SHIFT> {
         VirtAddr::new(range.start)..VirtAddr::new(range.end)
     }
 
-    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError> {
+    /// All memory of a process is cached, whatever is wanted.
+    unsafe fn map(
+        &self,
+        address: VirtAddr,
+        first: Pfn,
+        count: usize,
+        _: Caching,
+    ) -> Result<(), PageMapError> {
         // SAFETY: the caller's promise.
         unsafe { self.mappings.map(&self.memory, address.get(), first.start(SHIFT).get(), count) }
     }
 
-    unsafe fn unmap(&self, address: VirtAddr, count: usize) {
+    unsafe fn unmap(&self, address: VirtAddr, count: usize) -> Unflushed {
         // SAFETY: the caller's promise.
         unsafe { self.mappings.unmap(address.get(), count) };
+        Unflushed::new(address..VirtAddr::new(address.get() + (count << SHIFT)))
     }
 
     /// Nothing is left to do: the host makes all threads forget a mapping when it is removed.
-    fn flush(&self, _address: VirtAddr, _count: usize) {}
+    fn flush(&self, _: Unflushed) {}
 }
 
 impl<const SHIFT: u32> Clock for Host<SHIFT> {

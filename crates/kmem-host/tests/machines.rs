@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kmem::platform::{DirectMap, PageMap, TemporaryMap};
+use kmem::platform::{Caching, DirectMap, PageMap, TemporaryMap};
 use kmem::{CpuId, GFP_HIGHUSER, GFP_KERNEL, PhysAddr, ZoneKind};
 use kmem_host::{Description, HostError, Machine};
 
@@ -153,7 +153,7 @@ fn scattered_frames_are_mapped_next_to_each_other() {
         let at = |index: usize| kmem::VirtAddr::new(start.get() + (index << 14));
         for (index, page) in pages.iter().rev().enumerate() {
             // SAFETY: the frames are this test's.
-            unsafe { PageMap::map(host, at(index), page.pfn(), 1).unwrap() };
+            unsafe { PageMap::map(host, at(index), page.pfn(), 1, Caching::Cached).unwrap() };
         }
         // SAFETY: five pages are mapped in a row.
         let bytes = unsafe { std::slice::from_raw_parts_mut(at(0).as_ptr::<u8>(), 5 << 14) };
@@ -163,11 +163,10 @@ fn scattered_frames_are_mapped_next_to_each_other() {
             // SAFETY: the page is this test's, and the mapping is not used any more.
             unsafe {
                 assert_eq!(direct.as_ptr::<u8>().add(5000).read(), index as u8);
-                PageMap::unmap(host, at(index), 1);
+                PageMap::flush(host, PageMap::unmap(host, at(index), 1));
                 machine.mm().__free_page(page);
             }
         }
-        PageMap::flush(host, at(0), 5);
     });
     assert_eq!(host.mapping_changes(), 10);
     assert!(machine.shutdown().is_clean());

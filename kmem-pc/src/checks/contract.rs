@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use cases::{Failure, Machine as _, check, equal};
-use kmem::platform::PageMap;
+use kmem::platform::{Caching, PageMap};
 use kmem::platform::conformance::{self, Violation};
 use kmem::{GFP_KERNEL, PhysAddr};
 
@@ -76,7 +76,7 @@ pub(super) fn seen_by_all(machine: &Machine) -> Result<(), Failure> {
     for (index, page) in pages.iter().enumerate() {
         let at = kmem::VirtAddr::new(address(index));
         // SAFETY: the page is this function's, which maps it once.
-        let mapped = unsafe { platform.map(at, page.page().pfn(), 1) };
+        let mapped = unsafe { platform.map(at, page.page().pfn(), 1, Caching::Cached) };
         check(mapped.is_ok(), "a page can be mapped")?;
     }
     let seen = AtomicU64::new(0);
@@ -90,8 +90,8 @@ pub(super) fn seen_by_all(machine: &Machine) -> Result<(), Failure> {
     let cpus = smp::online().count() as u64;
     equal(look(), cpus * PAGES as u64, "all CPUs see all pages")?;
     // SAFETY: nobody uses the addresses.
-    unsafe { platform.unmap(first, PAGES) };
-    platform.flush(first, PAGES);
+    let gone = unsafe { platform.unmap(first, PAGES) };
+    platform.flush(gone);
     let own = Cpu::id();
     check(probe::read(address(0)).is_none(), "the CPU that unmapped a page does not see it")?;
     equal(look(), 0, "nor does any other")?;

@@ -20,7 +20,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use super::{Clock, Context, CrossCall, DirectMap, NotCalled, PageMap, Platform, Sleep};
+use super::{Caching, Clock, Context, CrossCall, DirectMap, NotCalled, PageMap, Platform, Sleep};
 use super::{TemporaryMap, WakeReason};
 use crate::{CpuId, MAX_CPUS, Pfn, PhysAddr, VirtAddr};
 
@@ -300,7 +300,7 @@ pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysA
         let frame = first.checked_add(round % 2);
         let frame = frame.ok_or(Violation { of, what: "the scratch RAM has no frames" })?;
         // SAFETY: the frames are lent by the caller, and the pages are not mapped.
-        let mapped = unsafe { platform.map(range.start, frame, 2) };
+        let mapped = unsafe { platform.map(range.start, frame, 2, Caching::Cached) };
         expect(mapped.is_ok(), of, "map() of two pages failed")?;
         for index in 0..2u64 {
             let virt = VirtAddr::new(range.start.get() + index as usize * page);
@@ -315,8 +315,10 @@ pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysA
             expect(seen == value, of, "a mapped page is not the frame it was mapped to")?;
         }
         // SAFETY: mapped above, and not used any more.
-        unsafe { platform.unmap(range.start, 2) };
-        platform.flush(range.start, 2);
+        let gone = unsafe { platform.unmap(range.start, 2) };
+        let end = VirtAddr::new(range.start.get() + 2 * page);
+        expect(gone.pages() == (range.start..end), of, "unmap() answers other pages")?;
+        platform.flush(gone);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{CpuId, Pfn, VirtAddr};
+use crate::{CpuId, Order, Pfn, VirtAddr};
 
 /// Making another CPU run something: an inter-processor interrupt.
 ///
@@ -65,37 +65,91 @@ pub unsafe trait TemporaryMap {
     unsafe fn unmap(&self, address: VirtAddr);
 }
 
+/// How the processor may treat what is behind a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// RAM.
+    Cached,
+    /// Registers of a device: each access happens, once, in the order of the program.
+    Uncached,
+    /// A device's buffer: writes may be joined and come later, reads are as of registers.
+    WriteCombined,
+}
+
 /// Building and removing page table entries in the range that the platform keeps for mappings.
 ///
 /// # Safety
 ///
-/// After `map`, page `i` at `address` is frame `first + i`, until `unmap` of it.
+/// After `map`, page `i` at `address` is frame `first + i`, until `unmap` of it. Nothing else is
+/// placed in the range.
 pub unsafe trait PageMap {
-    /// The addresses that mappings may be placed at: page-aligned, half open.
+    /// The addresses that mappings may be placed at: page-aligned, half open (A226).
     fn range(&self) -> core::ops::Range<VirtAddr>;
+
+    /// The order of the blocks that one entry can map where frames and address are both aligned to
+    /// them, if there are such: 9 on a processor with pages of 4 KiB and 2 MiB.
+    fn large_order(&self) -> Option<Order> {
+        None
+    }
 
     /// Maps `count` frames from `first` on at `address`.
     ///
     /// *Before:* `address` is page-aligned and the pages from it on lie in [`PageMap::range`] and
-    /// are not mapped. *After:* all are mapped, or, on an error, none is.
+    /// are not mapped. Any context but NMI. *After:* all are mapped, or, on an error, none is.
     ///
     /// # Safety
     ///
     /// The frames belong to the caller until they are unmapped and flushed.
-    unsafe fn map(&self, address: VirtAddr, first: Pfn, count: usize) -> Result<(), PageMapError>;
+    unsafe fn map(
+        &self,
+        address: VirtAddr,
+        first: Pfn,
+        count: usize,
+        caching: Caching,
+    ) -> Result<(), PageMapError>;
 
-    /// Removes the mappings of `count` pages from `address` on. Other CPUs may still reach the
-    /// frames until [`PageMap::flush`].
+    /// Removes the mappings of `count` pages from `address` on, those that there are. Other CPUs may
+    /// still reach the frames until [`PageMap::flush`] has been given the answer.
+    ///
+    /// *Before:* the pages lie in [`PageMap::range`]. Of a block that one entry maps
+    /// ([`PageMap::large_order`]) all pages are among them or none. Any context but NMI.
     ///
     /// # Safety
     ///
-    /// The pages were mapped by `map`, and nothing uses them any more.
-    unsafe fn unmap(&self, address: VirtAddr, count: usize);
+    /// Nothing uses the pages any more.
+    unsafe fn unmap(&self, address: VirtAddr, count: usize) -> Unflushed;
 
-    /// Makes every CPU forget translations of `count` pages from `address` on.
+    /// Makes every CPU forget translations of these pages.
     ///
-    /// *Before:* no lock is held with interrupts masked. *After:* no CPU reaches what was unmapped.
-    fn flush(&self, address: VirtAddr, count: usize);
+    /// *Before:* the caller may sleep, or at least has interrupts unmasked and holds no lock that an
+    /// interrupt handler takes. *After:* no CPU reaches what was unmapped.
+    fn flush(&self, pages: Unflushed);
+}
+
+/// Pages that are mapped no more and that CPUs may still reach: their frames are not to be given
+/// back before [`PageMap::flush`] has had it.
+#[must_use = "CPUs may still reach the frames: flush the pages before the frames are given back"]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unflushed {
+    pages: core::ops::Range<VirtAddr>,
+}
+
+impl Unflushed {
+    /// The pages at these addresses. For implementations of [`PageMap::unmap`].
+    pub const fn new(pages: core::ops::Range<VirtAddr>) -> Unflushed {
+        Unflushed { pages }
+    }
+
+    /// The addresses.
+    pub fn pages(&self) -> core::ops::Range<VirtAddr> {
+        self.pages.clone()
+    }
+
+    /// Both, and what lies between them: one flush of more pages instead of two.
+    pub fn and(self, other: Unflushed) -> Unflushed {
+        let (start, end) = (self.pages.start, self.pages.end);
+        Unflushed { pages: start.min(other.pages.start)..end.max(other.pages.end) }
+    }
 }
 
 /// Why a mapping could not be made.

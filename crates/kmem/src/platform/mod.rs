@@ -12,10 +12,10 @@
 //! ```
 //!
 //! The rest are *facilities*: [`CrossCall`], [`TemporaryMap`], [`PageMap`], [`Clock`] and
-//! [`Sleep`]. An entry point that cannot do without one is bound by its trait; a path that merely
-//! does better with one asks the base traits for it ([`Cpus::cross_call`],
-//! [`DirectMap::temporary_map`], [`Context::sleep`]) and is told `None` where there is none. Only
-//! cold paths ask, so a `dyn` costs nothing that matters.
+//! [`Sleep`]. Whoever wants one asks the base traits for it ([`Cpus::cross_call`],
+//! [`DirectMap::temporary_map`], [`DirectMap::page_map`], [`Context::sleep`]) and is told `None`
+//! where there is none: a path that merely does better with it goes without, and a call that cannot
+//! answers an error. Only cold paths ask, so a `dyn` costs nothing that matters.
 //!
 //! Each method states what the caller guarantees (*before*) and what the platform guarantees
 //! (*after*). [`conformance`] checks the second half of that on a real platform.
@@ -50,7 +50,8 @@ use crate::{CpuId, NodeMask, PhysAddr, VirtAddr};
 
 pub use events::{Event, EventKind};
 pub use facility::{
-    Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, WakeReason,
+    Caching, Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, Unflushed,
+    WakeReason,
 };
 pub use misuse::{Misuse, MisuseKind, Passed, There};
 pub use overwritten::{Caller, Overwritten, Where};
@@ -187,6 +188,12 @@ pub unsafe trait DirectMap {
     /// How to reach a frame that the direct map does not, for a short time, where the platform
     /// can. A memory map with RAM above [`DirectMap::limit`] is refused without it.
     fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
+        None
+    }
+
+    /// How to map frames at addresses of their own, where the platform can: `vmalloc`, `ioremap` and
+    /// `kmap` need it.
+    fn page_map(&self) -> Option<&dyn PageMap> {
         None
     }
 }
