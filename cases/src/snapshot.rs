@@ -6,8 +6,8 @@ use kmem::zone::MAX_ZONES;
 use crate::failure::equal;
 use crate::{Failure, Machine};
 
-/// How many free blocks of each order each zone has, with all caches shrunk and all CPUs' lists
-/// drained.
+/// How many free blocks of each order each zone has, with all caches shrunk, all CPUs' lists
+/// drained and no area that waits to be unmapped.
 ///
 /// Blocks merge as far as they can, so that the same pages being free means the same counts.
 pub struct Snapshot {
@@ -16,10 +16,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Shrinks all caches, drains all CPUs' lists, and looks. It means something only while nothing
+    /// Unmaps what waits for that, shrinks all caches, drains all CPUs' lists, and looks. It means something only while nothing
     /// else allocates or frees.
     pub fn take<M: Machine>(machine: &M) -> Snapshot {
         let mm = machine.mm();
+        mm.vm_unmap_aliases();
         // A slab that goes gives its record back, which may have been the last of another slab.
         while mm.shrink_caches() > 0 {}
         mm.drain_all_pages();

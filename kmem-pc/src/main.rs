@@ -192,6 +192,7 @@ fn say(error: &kmem_shell::Error) {
 
 /// Whether all memory is free again that was free at boot, once CPUs and caches keep nothing.
 fn lost() -> Result<(), alloc::string::String> {
+    MM.vm_unmap_aliases();
     for cpu in smp::online() {
         // SAFETY: the others have no task, and no handler allocates.
         let _ = unsafe { MM.cpu_offline(cpu) };

@@ -77,6 +77,7 @@ fn describe<P: Platform, R: Reclaim>(
         Owner::FreeOnLists(cpu) => write!(f, ": free, on the lists of CPU {}", cpu.get()),
         Owner::Kernel => write!(f, ": in use, {}", Count(mm.page_count(first).into(), "reference")),
         Owner::Slab => f.write_str(": a slab of objects"),
+        Owner::Vmalloc => f.write_str(": an area of vmalloc"),
         Owner::Private => f.write_str(": in use, with its holder's own data"),
         Owner::PageCache { mapping, index } => {
             write!(f, ": page {index} of the page cache's mapping {mapping}")

@@ -372,6 +372,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// What CPUs keep of pages and objects is taken from them first, so that a page, or one object of
     /// a slab, that is still out is seen to be.
     pub fn shutdown(&self) -> Shutdown {
+        self.run(|| self.mm.vm_unmap_aliases());
         let online: Vec<CpuId> = self.mm.online_cpus().collect();
         let idle = self.cpus().tasks.load(Relaxed) == 0;
         for cpu in online.iter().filter(|_| idle) {

@@ -30,6 +30,7 @@ impl FreeLists {
     /// itself on each CPU is the same both times.
     pub fn take<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> Self {
         // A slab that goes may give its record back to a cache that has been shrunk before.
+        mm.vm_unmap_aliases();
         while mm.shrink_caches() > 0 {}
         mm.drain_all_pages();
         let orders = || (0..=mm.largest_order().get()).filter_map(Order::new);

@@ -35,6 +35,26 @@ pub enum AllocError {
     NoSuchCache,
     /// The memory that was to be made larger or smaller was not allocated.
     NotAllocated,
+    /// The call may sleep, and was made where sleeping is forbidden. It has been reported as misuse.
+    Atomic,
+    /// More pages were asked for than the machine has RAM: most likely a mistake (A224).
+    MoreThanRam {
+        /// The pages asked for.
+        pages: usize,
+        /// The pages that the manager has.
+        ram: u64,
+    },
+    /// So many pages in a row, and one behind them, are not to be had among the addresses for mappings.
+    NoAddresses {
+        /// The pages asked for.
+        pages: usize,
+    },
+    /// The platform has no memory for page tables.
+    NoPageTables,
+    /// The platform's limit on the number of separate mappings is reached.
+    TooManyMappings,
+    /// The platform cannot map pages at all.
+    NoPageMap,
 }
 
 impl fmt::Display for AllocError {
@@ -51,6 +71,23 @@ impl fmt::Display for AllocError {
             AllocError::NoSuchNode(node) => write!(f, "there is no memory on node {node}"),
             AllocError::NoSuchCache => f.write_str("there is no such cache any more"),
             AllocError::NotAllocated => f.write_str("the memory to resize was not allocated"),
+            AllocError::Atomic => {
+                f.write_str("the call may sleep, and must not here: allocate before, or with kmalloc")
+            }
+            AllocError::MoreThanRam { pages, ram } => {
+                write!(f, "{pages} pages were asked for, and the machine has {ram}")
+            }
+            AllocError::NoAddresses { pages } => {
+                write!(f, "no {pages} addresses of pages in a row are left for mappings")
+            }
+            AllocError::NoPageTables => f.write_str("no memory for page tables"),
+            AllocError::TooManyMappings => f.write_str(
+                "as many pieces of memory are mapped as the platform can: free some, or ask for \
+                 larger ones",
+            ),
+            AllocError::NoPageMap => {
+                f.write_str("the platform has no page tables to map with: see DirectMap::page_map")
+            }
             AllocError::NotBooted => {
                 f.write_str("the manager is not booted: call boot with a memory map first")
             }

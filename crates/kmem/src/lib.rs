@@ -88,6 +88,8 @@ mod leaving;
 mod object_state;
 pub mod sync;
 #[cfg(not(loom))]
+pub mod vmalloc;
+#[cfg(not(loom))]
 pub mod zone;
 
 pub use addr::{Pfn, PfnRange, PhysAddr, VirtAddr};
@@ -106,8 +108,8 @@ pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
 pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
-    BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owned, Owner, Pages, PagesetInfo,
-    ReleaseError,
+    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owned, Owner, Pages,
+    PagesetInfo, ReleaseError, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

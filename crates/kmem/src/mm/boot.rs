@@ -144,6 +144,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 // A boot CPU above the described number takes the shared path, as any such CPU.
                 let _ = self.cpu_online(pinned.cpu());
                 drop(pinned);
+                self.open_vmalloc();
                 Ok(())
             }
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use core::panic::Location;
 
-use super::{Mm, compound, state};
+use super::{Mm, compound, state, wrong};
 use crate::buddy::End;
 use crate::page::{Block, Descriptor, Page};
 use crate::pcp::PCP_LARGEST;
@@ -266,7 +266,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             // Two references were dropped at one moment, and each looked while there was another.
             Some(0) if descriptor.is_of_objects() => {
                 descriptor.set_count(1);
-                self.report_at(pfn, MisuseKind::Slab, passed, site);
+                self.report_at(pfn, wrong::whose(descriptor), passed, site);
             }
             // The count stays 0: of two who drop the last reference at one moment, one goes on.
             Some(0) => self.release(pfn, descriptor, order, End::Hot, 0),

@@ -22,6 +22,8 @@ pub enum Owner {
     Kernel,
     /// The kernel's dynamic data, in a slab.
     Slab,
+    /// The kernel's dynamic data, in an area of `vmalloc`.
+    Vmalloc,
     /// Somebody who keeps 64 bits of their own with it.
     Private,
     /// The page cache: which mapping, and which page of it.
@@ -323,7 +325,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 }
 
 fn holder(first: &Descriptor, page: &Descriptor) -> Owner {
-    if first.is_of_objects() {
+    if first.has(PageFlags::Vmalloc) {
+        Owner::Vmalloc
+    } else if first.is_of_objects() {
         Owner::Slab
     } else if let Some((mapping, index)) = page.mapping() {
         Owner::PageCache { mapping, index }

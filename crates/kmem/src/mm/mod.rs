@@ -57,6 +57,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod vmalloc;
 mod wrong;
 
 use core::cell::UnsafeCell;
@@ -78,6 +79,8 @@ pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
 pub use slab::{CacheError, CacheInfo, Owned};
 use tables::Tables;
+use vmalloc::Vmalloc;
+pub use vmalloc::{AreaInfo, Touch, VmallocInfo};
 
 /// Not booted.
 const NEW: u8 = 0;
@@ -117,6 +120,7 @@ pub struct Mm<P, R = NoReclaim> {
     state: AtomicU8,
     events: Events,
     frames: UnsafeCell<Normalised>,
+    vmalloc: Vmalloc,
     platform: P,
     reclaim: R,
 }
@@ -160,6 +164,7 @@ impl<P, R> Mm<P, R> {
                 misuses: AtomicU64::new(0),
             },
             frames: UnsafeCell::new(Normalised::new()),
+            vmalloc: Vmalloc::new(),
             platform,
             reclaim,
         }

@@ -179,7 +179,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 // block all of it: it has to merge.
                 let some = attempt == 0 && order.pages() < REAP;
                 let wanted = if some { REAP } else { u64::MAX };
-                self.shrink(wanted) + self.reclaim.reclaim(self, &asked)
+                let kept = self.vm_unmap_aliases() + self.shrink(wanted);
+                kept + self.reclaim.reclaim(self, &asked)
             };
             // What was freed, here or by others, may be on lists.
             self.drain_all_pages();

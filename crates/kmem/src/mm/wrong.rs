@@ -4,7 +4,7 @@ use core::panic::Location;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Mm;
-use crate::page::{Block, Descriptor, Memmap, Place};
+use crate::page::{Block, Descriptor, Memmap, PageFlags, Place};
 use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::{Order, Pfn, VirtAddr};
@@ -15,7 +15,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline(never)]
     pub(super) fn report(&self, misuse: &Misuse<'_>) {
         self.events.misuses.fetch_add(1, Relaxed);
-        self.platform.misuse(misuse);
+        let mut misuse = *misuse;
+        // An address that no page is at may be one for mappings, whatever the call is about.
+        if let (There::Nothing, Passed::Address(address, _) | Passed::Object(address)) =
+            (misuse.there, misuse.passed)
+        {
+            misuse.there = self.area_there(address).unwrap_or(There::Nothing);
+        }
+        self.platform.misuse(&misuse);
     }
 
     /// The descriptor of a block that may be freed with this order by whoever holds it; otherwise a
@@ -57,7 +64,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             (Block::Used(_) | Block::Compound(_), _)
                 if descriptor.count() == 1 && descriptor.is_of_objects() =>
             {
-                wrong(MisuseKind::Slab, there)
+                wrong(whose(descriptor), there)
             }
             (Block::Used(_) | Block::Compound(_), _) => Some(descriptor),
         }
@@ -108,6 +115,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let found = self.memmap().and_then(|memmap| Some((memmap, memmap.head(pfn)?)));
         found.map_or(There::Nothing, |(memmap, (head, block))| what_is_there(memmap, head, block))
     }
+}
+
+/// What is wrong with a free of a page that the manager handed out as something else than a page.
+pub(super) fn whose(descriptor: &Descriptor) -> MisuseKind {
+    if descriptor.has(PageFlags::Vmalloc) { MisuseKind::VmallocPage } else { MisuseKind::Slab }
 }
 
 /// A block in the words of a report.

@@ -81,6 +81,8 @@ pub enum PageFlags {
     Objects = 21,
     /// A page of such a slab that is about to go: no object of it is freed the common way any more.
     Leaving = 22,
+    /// For the first page of a block: it belongs to an area of vmalloc, which frees it.
+    Vmalloc = 23,
 }
 
 impl PageFlags {
@@ -92,7 +94,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Mapped | Large | Objects | Leaving => false,
+            | Mapped | Large | Objects | Leaving | Vmalloc => false,
         }
     }
 
@@ -101,8 +103,11 @@ impl PageFlags {
     }
 
     /// The states that a free has more to do for than to take them away.
-    const TO_SETTLE: u32 =
-        Self::Slab.bit() | Self::Inner.bit() | Self::Large.bit() | Self::Objects.bit();
+    const TO_SETTLE: u32 = Self::Slab.bit()
+        | Self::Inner.bit()
+        | Self::Large.bit()
+        | Self::Objects.bit()
+        | Self::Vmalloc.bit();
 }
 
 /// How many bits of a descriptor say which cache a slab is of.
@@ -303,9 +308,10 @@ impl Descriptor {
         self.flags.load(Relaxed) & PageFlags::TO_SETTLE != 0
     }
 
-    /// Whether the block that begins here is a slab or other memory of kmalloc's.
+    /// Whether the block that begins here is a slab, or other memory that the manager handed out as
+    /// something else than pages, and so takes back as that.
     pub(crate) fn is_of_objects(&self) -> bool {
-        self.has(PageFlags::Slab) || self.is_managers()
+        self.has(PageFlags::Slab) || self.has(PageFlags::Vmalloc) || self.is_managers()
     }
 
     /// Whether the page is of objects that the manager hands out: what its descriptor says is not for

@@ -66,6 +66,14 @@ pub enum MisuseKind {
     ManagersState,
     /// Bytes of a cache that is debugged were written by somebody whose they were not (A195, A196).
     Overwritten,
+    /// No area of mapped pages begins there.
+    NoArea,
+    /// The address lies inside an area of mapped pages.
+    InsideArea,
+    /// The area is of another kind: what `vmap` made is not for `vfree`.
+    WrongArea,
+    /// The page belongs to an area of `vmalloc`, which frees it itself.
+    VmallocPage,
 }
 
 impl MisuseKind {
@@ -91,6 +99,10 @@ impl MisuseKind {
             MisuseKind::Shared => "split of a block that has other references",
             MisuseKind::NotInUse => "change to a page that is not in use",
             MisuseKind::Overwritten => "memory was overwritten",
+            MisuseKind::NoArea => "free of what is no area of mapped pages",
+            MisuseKind::InsideArea => "free of an address inside an area of mapped pages",
+            MisuseKind::WrongArea => "free of an area of another kind",
+            MisuseKind::VmallocPage => "free of a page that belongs to a vmalloc area",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -109,6 +121,8 @@ pub enum Passed {
     Object(VirtAddr),
     /// A cache, by its place in the table.
     Cache(u16),
+    /// A number of bytes.
+    Size(usize),
 }
 
 /// What is really there.
@@ -154,6 +168,19 @@ pub enum There {
     Overwritten(Overwritten),
     /// Code that must not sleep.
     AtomicContext,
+    /// An area of mapped pages.
+    Area {
+        /// Its first address.
+        start: VirtAddr,
+        /// How many pages it has.
+        pages: usize,
+        /// What it is: `vmalloc`, `vmap` and so on.
+        kind: &'static str,
+        /// Whether it has been given back already.
+        is_going: bool,
+        /// Who made it.
+        caller: &'static Location<'static>,
+    },
 }
 
 impl fmt::Display for Passed {
@@ -164,6 +191,7 @@ impl fmt::Display for Passed {
             Passed::Flags(gfp) => write!(f, "flags {gfp}"),
             Passed::Object(address) => write!(f, "address {address}"),
             Passed::Cache(number) => write!(f, "cache {number}"),
+            Passed::Size(bytes) => write!(f, "a size of {bytes} bytes"),
         }
     }
 }
@@ -184,6 +212,10 @@ impl fmt::Display for There {
             }
             There::Overwritten(bytes) => bytes.fmt(f),
             There::AtomicContext => f.write_str("a context that must not sleep"),
+            There::Area { start, pages, kind, is_going, caller } => {
+                let freed = if *is_going { "a freed" } else { "an" };
+                write!(f, "{freed} area of {pages} pages at {start}, {kind} at {caller}")
+            }
         }
     }
 }

@@ -125,7 +125,11 @@ impl Class {
             Owner::Metadata => Class::Metadata,
             Owner::Reserved => Class::Reserved,
             Owner::Late => Class::Late,
-            Owner::Kernel | Owner::Private | Owner::PageCache { .. } | Owner::User { .. } => {
+            Owner::Kernel
+            | Owner::Vmalloc
+            | Owner::Private
+            | Owner::PageCache { .. }
+            | Owner::User { .. } => {
                 Class::InUse
             }
             // Only frames of RAM are asked for: the block was split or merged at this moment.

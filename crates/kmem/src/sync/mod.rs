@@ -37,4 +37,4 @@ pub(crate) mod atomic {
 
 pub use aside::Aside;
 pub use section::{CpuSection, Entered};
-pub use spin::{CacheLevel, Level, SpinGuard, SpinLock, ZoneLevel};
+pub use spin::{CacheLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};

@@ -27,6 +27,13 @@ impl Level for CacheLevel {
     const NUMBER: u8 = 2;
 }
 
+/// The level of the lock of the addresses for mappings.
+pub struct VmapLevel;
+
+impl Level for VmapLevel {
+    const NUMBER: u8 = 3;
+}
+
 /// A value that one CPU at a time may reach.
 ///
 /// # Invariants

@@ -1,0 +1,186 @@
+//! Giving areas back.
+
+use core::panic::Location;
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::super::Mm;
+use crate::platform::{PageMap, Platform, Unflushed};
+use crate::reclaim::Reclaim;
+use crate::vmalloc::{AreaKind, Mapping, Run};
+use crate::{Order, VirtAddr};
+
+impl<P: Platform, R: Reclaim> Mm<P, R> {
+    /// Gives an area of [`Mm::vmalloc`] and its sisters back (A222). Null is no area.
+    ///
+    /// The area is unmapped later, together with others; its frames are free, and its addresses used again,
+    /// when all CPUs have forgotten it. At most [`VmallocInfo::bound`](super::VmallocInfo::bound) pages
+    /// wait so, but for what code that must not sleep gives back.
+    ///
+    /// # Wrong frees
+    ///
+    /// An address that is not the first of an area, one of an area that is given back already, what `vmap`
+    /// or `ioremap` made, an object of kmalloc: each is found here, reported to
+    /// [`Hooks::misuse`](crate::platform::Hooks::misuse), and changes nothing.
+    ///
+    /// # Safety
+    ///
+    /// The area is the caller's, and nothing uses it after the call. What the checks cannot tell is an
+    /// area that was given back and whose addresses somebody else has since.
+    ///
+    /// # Context
+    ///
+    /// Any but NMI (A231): where it must not sleep, all but the mark is left to others. Cost: a search of
+    /// the areas; once in many calls, the unmapping of many areas.
+    #[track_caller]
+    pub unsafe fn vfree(&self, address: *const u8) {
+        if address.is_null() {
+            return;
+        }
+        let (start, site) = (address.expose_provenance(), Location::caller());
+        let retired = {
+            let mut space = self.vmalloc.space.lock(&self.platform);
+            let area = space.check(start, |mapping| mapping.kind == AreaKind::Vmalloc);
+            let pages = area.map(|area| area.data.pages);
+            if pages.is_ok() {
+                space.retire(start);
+            }
+            pages
+        };
+        match retired {
+            Ok(pages) => {
+                self.vmalloc.used.fetch_sub(pages, Relaxed);
+                let waiting = self.vmalloc.waiting.fetch_add(pages, Relaxed) + pages;
+                if waiting > self.vmalloc.bound.load(Relaxed) {
+                    self.vm_unmap_aliases();
+                }
+            }
+            Err(wrong) => self.report_area(start, wrong, site),
+        }
+    }
+
+    /// Unmaps all areas that have been given back, has all CPUs forget them, and frees their pages. Answers
+    /// how many pages.
+    ///
+    /// It happens by itself where too many wait or something runs out: call it to have the memory back at
+    /// once, or before a device is told to use frames by their physical addresses.
+    ///
+    /// # Context
+    ///
+    /// May sleep; where it must not it does nothing and answers 0. Cost: the platform's unmapping, once
+    /// for areas that lie side by side, and one flush.
+    pub fn vm_unmap_aliases(&self) -> u64 {
+        let Some(map) = self.platform.page_map().filter(|_| !self.platform.in_atomic()) else {
+            return 0;
+        };
+        let mut freed = 0;
+        loop {
+            let first = self.vmalloc.space.lock(&self.platform).take_going();
+            if first == 0 {
+                return freed;
+            }
+            self.unmap_going(map, first);
+            // What the runs of these were kept in may be an area itself, which is given back by this.
+            freed += self.remove_going(first);
+        }
+    }
+
+    /// Removes the areas that follow from one on, which nobody reaches any more; answers how many pages they
+    /// had.
+    fn remove_going(&self, first: usize) -> u64 {
+        let (mut at, mut freed) = (first, 0);
+        while at != 0 {
+            let removed = self.vmalloc.space.lock(&self.platform).remove(at);
+            // Nobody else removes an area that was taken off the list.
+            let Some((mapping, node)) = removed else { break };
+            at = mapping.next_going;
+            freed += mapping.pages as u64;
+            self.vmalloc.waiting.fetch_sub(mapping.pages, Relaxed);
+            self.free_frames(mapping);
+            // SAFETY: the area that was in it is gone.
+            unsafe { self.kfree(node.as_ptr().cast()) };
+        }
+        freed
+    }
+
+    /// Unmaps the areas that follow from one on, and has all CPUs forget them.
+    fn unmap_going(&self, map: &dyn PageMap, first: usize) {
+        // The pages to unmap next: areas that lie side by side are unmapped as one, with the pages between
+        // them that nothing is mapped at.
+        let mut pages = first..first;
+        let mut unflushed: Option<Unflushed> = None;
+        let mut unmap = |pages: core::ops::Range<usize>| {
+            let count = pages.len() >> P::PAGE_SHIFT;
+            // SAFETY: the areas have been given back, and nobody uses them.
+            let gone = unsafe { map.unmap(VirtAddr::new(pages.start), count) };
+            unflushed = Some(match unflushed.take() {
+                Some(before) => before.and(gone),
+                None => gone,
+            });
+        };
+        let mut at = first;
+        while at != 0 {
+            let (area, next) = {
+                let space = self.vmalloc.space.lock(&self.platform);
+                let Some(area) = space.find(at) else { break };
+                (area.range(), area.data.next_going)
+            };
+            if area.end == pages.start {
+                pages.start = area.start;
+            } else if area.start == pages.end {
+                pages.end = area.end;
+            } else {
+                if !pages.is_empty() {
+                    unmap(pages);
+                }
+                pages = area;
+            }
+            at = next;
+        }
+        unmap(pages);
+        if let Some(unflushed) = unflushed {
+            map.flush(unflushed);
+        }
+    }
+
+    /// Frees the frames of an area of vmalloc that is mapped nowhere any more, and what its runs are kept
+    /// in.
+    fn free_frames(&self, mapping: Mapping) {
+        for (Run { first, .. }, pages) in mapping.runs.from(0, mapping.pages) {
+            // Each run of such an area is a block.
+            self.free_block(first, Order::new(pages.ilog2()).unwrap_or(Order::ZERO));
+        }
+        self.free_runs(mapping.runs);
+    }
+
+    /// Takes an area apart that does not wait: unmapped and forgotten when this returns. Its frames are
+    /// somebody else's.
+    pub(super) fn take_apart(
+        &self,
+        start: usize,
+        is_wanted: impl Fn(&Mapping) -> bool,
+        site: &'static Location<'static>,
+    ) -> Option<Mapping> {
+        let map = self.mapper(1, site).ok()?;
+        let seized = {
+            let mut space = self.vmalloc.space.lock(&self.platform);
+            let area = space.check(start, is_wanted).map(|area| area.data.pages);
+            if area.is_ok() {
+                space.seize(start);
+            }
+            area
+        };
+        let pages = match seized {
+            Ok(pages) => pages,
+            Err(wrong) => {
+                self.report_area(start, wrong, site);
+                return None;
+            }
+        };
+        // SAFETY: the caller has done with the area, which nobody else takes apart.
+        map.flush(unsafe { map.unmap(VirtAddr::new(start), pages) });
+        let (mapping, node) = self.vmalloc.space.lock(&self.platform).remove(start)?;
+        // SAFETY: the area that was in it is gone.
+        unsafe { self.kfree(node.as_ptr().cast()) };
+        Some(mapping)
+    }
+}
