@@ -27,6 +27,7 @@
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod areas;
 mod behaviour;
 mod buddy;
 mod caches;
@@ -104,7 +105,7 @@ impl<M: Machine> Case<M> {
 
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
-    let groups: [&'static [Case<M>]; 17] = [
+    let groups: [&'static [Case<M>]; 18] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),
@@ -120,6 +121,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         kmalloc::cases(),
         slabs::cases(),
         caches::cases(),
+        areas::cases(),
         devices::cases(),
         files::cases(),
     ];

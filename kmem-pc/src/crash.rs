@@ -112,7 +112,7 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
         Passed::Address(address, _) | Passed::Object(address) => {
             say_place("what was passed", address.get());
         }
-        Passed::Flags(_) | Passed::Cache(_) => {}
+        Passed::Flags(_) | Passed::Cache(_) | Passed::Size(_) => {}
     }
     if let There::Object { cache, .. } = misuse.there {
         let is_heaps = core::ptr::eq(platform, HEAP.platform());

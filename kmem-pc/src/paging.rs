@@ -159,18 +159,23 @@ pub unsafe fn map_device(physical: u64) -> usize {
     address
 }
 
-/// There is no memory for a table.
+/// Why a page is not mapped.
 #[derive(Debug)]
-pub struct NoTable;
+pub enum NotMapped {
+    /// There is no memory for a table.
+    NoTable,
+    /// A large page is to be where a table of ordinary ones is.
+    Divided,
+}
 
 /// Held while entries are read and written.
-static ENTRIES: Lock<()> = Lock::new(());
+static ENTRIES: Lock<Retired> = Lock::new(Retired(0));
 
 /// Maps one page of `size` bytes, [`PAGE`] or [`LARGE`], at an address. Any context but NMI.
 ///
 /// # Errors
 ///
-/// There is no memory for a table.
+/// See [`NotMapped`].
 ///
 /// # Panics
 ///
@@ -179,7 +184,12 @@ static ENTRIES: Lock<()> = Lock::new(());
 /// # Safety
 ///
 /// Nobody uses the address for anything else, and whoever uses it may use the page so.
-pub unsafe fn map(address: usize, physical: u64, size: u64, rights: Rights) -> Result<(), NoTable> {
+pub unsafe fn map(
+    address: usize,
+    physical: u64,
+    size: u64,
+    rights: Rights,
+) -> Result<(), NotMapped> {
     let _alone = ENTRIES.lock();
     let (above, last): (&[u32], _) =
         if size == LARGE { (&[39, 30], 21) } else { (&[39, 30, 21], 12) };
@@ -200,7 +210,11 @@ pub unsafe fn map(address: usize, physical: u64, size: u64, rights: Rights) -> R
     let (entry, is_large) = (entry(table, address, last), if size == LARGE { IS_LARGE } else { 0 });
     // SAFETY: as above.
     unsafe {
-        assert!(entry.read() & PRESENT == 0, "something is mapped at {address:#x}");
+        let found = entry.read();
+        if size == LARGE && found & (PRESENT | IS_LARGE) == PRESENT {
+            return Err(NotMapped::Divided);
+        }
+        assert!(found & PRESENT == 0, "something is mapped at {address:#x}");
         entry.write(physical | rights.0 | is_large);
     }
     Ok(())
@@ -215,13 +229,46 @@ pub unsafe fn map(address: usize, physical: u64, size: u64, rights: Rights) -> R
 pub unsafe fn unmap(pages: Range<usize>) {
     let mut at = pages.start;
     while at < pages.end {
-        let _alone = ENTRIES.lock();
-        let (entry, size) = find(at);
+        let mut retired = ENTRIES.lock();
+        let whole = at.is_multiple_of(LARGE as usize) && pages.end - at >= LARGE as usize;
+        let (entry, level) = find(at, if whole { 21 } else { 12 });
         if let Some(entry) = entry {
-            // SAFETY: under the lock; nobody uses the page.
-            unsafe { entry.write(0) };
+            // SAFETY: under the lock; nobody uses what the entry leads to.
+            unsafe {
+                let found = entry.read();
+                entry.write(0);
+                if whole && found & IS_LARGE == 0 {
+                    retired.push(found & ADDRESS);
+                }
+            }
         }
-        at = (at & !(size - 1)) + size;
+        at = (at & !((1 << level) - 1)) + (1 << level);
+    }
+}
+
+/// Tables that no entry leads to any more and that CPUs may still know. The first word of each has the
+/// next: no page, since an address of a table is none that is present.
+struct Retired(u64);
+
+impl Retired {
+    fn push(&mut self, table: u64) {
+        // SAFETY: the table is nobody's but of CPUs that remember it, which find no page there.
+        unsafe { direct::pointer::<u64>(table).write(self.0) };
+        self.0 = table;
+    }
+
+    /// Gives all of them back. Every CPU has forgotten them.
+    fn free(mut self) {
+        while self.0 != 0 {
+            let table = direct::pointer::<u64>(core::mem::take(&mut self.0));
+            // SAFETY: nobody knows the table any more. Those of the pool stay empty and unused.
+            unsafe {
+                self.0 = table.read();
+                if !image().contains(&physical(VirtAddr::from_ptr(table))) {
+                    HEAP.free_page(VirtAddr::from_ptr(table));
+                }
+            }
+        }
     }
 }
 
@@ -232,10 +279,13 @@ const MANY: usize = 64;
 /// Has all CPUs forget what they know of the pages in a range. Called with interrupts let in and no lock
 /// held.
 pub fn forget(pages: Range<usize>) {
+    // Those that are retired from now on may be known when this has ended.
+    let retired = core::mem::replace(&mut *ENTRIES.lock(), Retired(0));
     for cpu in smp::online() {
         // One that has stopped has forgotten everything when it starts again.
         let _ = smp::call_on(cpu, &|| forget_here(pages.clone()));
     }
+    retired.free();
 }
 
 fn forget_here(pages: Range<usize>) {
@@ -256,20 +306,19 @@ fn forget_here(pages: Range<usize>) {
     }
 }
 
-/// The entry that maps an address, if one does, and how far it or the want of it reaches, in bytes. Under
-/// the lock.
-fn find(address: usize) -> (Option<*mut u64>, usize) {
+/// The entry of an address that says of what is at it, down to a level, if there is one that is present;
+/// and the level of that entry, or of the one that is missing. Under the lock.
+fn find(address: usize, down_to: u32) -> (Option<*mut u64>, u32) {
     let mut table = root();
     for level in [39, 30, 21, 12] {
         let entry = entry(table, address, level);
         // SAFETY: under the lock.
         let found = unsafe { entry.read() };
-        let reach = 1 << level;
         if found & PRESENT == 0 {
-            return (None, reach);
+            return (None, level);
         }
-        if level == 12 || found & IS_LARGE != 0 {
-            return (Some(entry), reach);
+        if level == down_to || found & IS_LARGE != 0 {
+            return (Some(entry), level);
         }
         table = found & ADDRESS;
     }
@@ -277,13 +326,13 @@ fn find(address: usize) -> (Option<*mut u64>, usize) {
 }
 
 /// The physical address of an empty table.
-fn new_table() -> Result<u64, NoTable> {
+fn new_table() -> Result<u64, NotMapped> {
     if !HEAP.is_booted() {
         let number = TAKEN.fetch_add(1, Relaxed);
-        return POOL.get(number).map(|table| direct::of_image(table)).ok_or(NoTable);
+        return POOL.get(number).map(|table| direct::of_image(table)).ok_or(NotMapped::NoTable);
     }
     let page = HEAP.__get_free_pages(GFP_ATOMIC | Gfp::ZERO, 0);
-    page.map(physical).map_err(|_| NoTable)
+    page.map(physical).map_err(|_| NotMapped::NoTable)
 }
 
 /// The physical address of what is seen in the direct map.

@@ -12,7 +12,7 @@ use kmem::{CpuId, NodeMask, Order, Pfn, PhysAddr, VirtAddr};
 
 use crate::cpu::{self, Cpu};
 use crate::log::Log;
-use crate::paging::{self, LARGE, PAGE};
+use crate::paging::{self, LARGE, NotMapped, PAGE};
 use crate::{clock, crash, direct, smp, task};
 
 /// A PC.
@@ -173,9 +173,15 @@ unsafe impl PageMap for Pc {
         while at < end {
             let physical = first.number() * PAGE + (at - address.get()) as u64;
             let large = (at as u64 | physical).is_multiple_of(LARGE) && end - at >= LARGE as usize;
-            let size = if large { LARGE } else { PAGE };
+            let mut size = if large { LARGE } else { PAGE };
             // SAFETY: the caller has the frames, and nothing is mapped there.
-            if unsafe { paging::map(at, physical, size, rights) }.is_err() {
+            let mut mapped = unsafe { paging::map(at, physical, size, rights) };
+            if let Err(NotMapped::Divided) = mapped {
+                size = PAGE;
+                // SAFETY: as above.
+                mapped = unsafe { paging::map(at, physical, size, rights) };
+            }
+            if mapped.is_err() {
                 // SAFETY: nobody knows of the mapping yet. Nothing has used it, so that no CPU has anything
                 // to forget.
                 unsafe { paging::unmap(address.get()..at) };

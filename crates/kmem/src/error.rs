@@ -71,9 +71,9 @@ impl fmt::Display for AllocError {
             AllocError::NoSuchNode(node) => write!(f, "there is no memory on node {node}"),
             AllocError::NoSuchCache => f.write_str("there is no such cache any more"),
             AllocError::NotAllocated => f.write_str("the memory to resize was not allocated"),
-            AllocError::Atomic => {
-                f.write_str("the call may sleep, and must not here: allocate before, or with kmalloc")
-            }
+            AllocError::Atomic => f.write_str(
+                "the call may sleep, and must not here: allocate before, or with kmalloc",
+            ),
             AllocError::MoreThanRam { pages, ram } => {
                 write!(f, "{pages} pages were asked for, and the machine has {ram}")
             }

@@ -8,6 +8,7 @@
 //! | [`Scull`] | from kmalloc: 4000 bytes, or another number (A303) |
 //! | [`Scullc`] | an object of the slab cache `scullc` (A304) |
 //! | [`Scullp`] | `2^order` pages from `__get_free_pages` (A310) |
+//! | [`Scullv`] | the same from `vmalloc` (A313) |
 //!
 //! ```text
 //!  device ──► item ──► item ──► ...        a list; each item has a quantum set
@@ -63,7 +64,7 @@ pub const SOURCE: &str = {
 pub use error::{Errno, ScullError};
 pub use module::{File, Mode, Module};
 pub use parameters::Parameters;
-pub use source::{Kind, Kmalloc, Pages, SlabCache, Source};
+pub use source::{Areas, Kind, Kmalloc, Pages, SlabCache, Source};
 
 /// scull: quanta from kmalloc (A303).
 pub type Scull<'m, P, R> = Module<'m, Kmalloc, P, R>;
@@ -73,3 +74,6 @@ pub type Scullc<'m, P, R> = Module<'m, SlabCache, P, R>;
 
 /// scullp: quanta that are whole pages (A310).
 pub type Scullp<'m, P, R> = Module<'m, Pages, P, R>;
+
+/// scullv: quanta that are contiguous as addresses only (A313).
+pub type Scullv<'m, P, R> = Module<'m, Areas, P, R>;

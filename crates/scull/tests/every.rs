@@ -4,30 +4,34 @@ mod common;
 
 use common::*;
 use kmem::{CpuId, GFP_KERNEL};
-use scull::{Errno, Kmalloc, Mode, Module, Pages, Parameters, ScullError, SlabCache, Source};
+use scull::{
+    Areas, Errno, Kmalloc, Mode, Module, Pages, Parameters, ScullError, SlabCache, Source,
+};
 
 /// The sizes that each kind is tried with: the text's, and others.
 fn sizes<S: Source>() -> &'static [u64] {
     match S::KIND.name {
         "scullp" => &[0, 1, 3],
+        "scullv" => &[0, 2, 4],
         _ => &[4000, 1, 100, 2600, 4096, 5000, 20_000],
     }
 }
 
 /// The bytes of a quantum.
 fn bytes<S: Source>(size: u64) -> u64 {
-    if S::KIND.name == "scullp" { (PAGE as u64) << size } else { size }
+    if S::KIND.size == "order" { (PAGE as u64) << size } else { size }
 }
 
-/// A303, A304, A310
+/// A303, A304, A310, A313
 #[test]
 fn defaults_are_the_texts() {
     let of = |devices, size, qset| Parameters { devices, size, qset, quota: 0 };
     assert_eq!(Kmalloc::KIND.defaults, of(4, 4000, 1000));
     assert_eq!(SlabCache::KIND.defaults, of(4, 4000, 500));
     assert_eq!(Pages::KIND.defaults, of(4, 0, 500));
-    let names = [Kmalloc::KIND.name, SlabCache::KIND.name, Pages::KIND.name];
-    assert_eq!(names, ["scull", "scullc", "scullp"]);
+    assert_eq!(Areas::KIND.defaults, of(4, 4, 500));
+    let names = [Kmalloc::KIND.name, SlabCache::KIND.name, Pages::KIND.name, Areas::KIND.name];
+    assert_eq!(names, ["scull", "scullc", "scullp", "scullv"]);
 }
 
 /// A303, A304, A307, A310, A317
@@ -53,6 +57,7 @@ fn what_is_written_is_read_until_the_module_is_unloaded() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 #[test]
@@ -83,6 +88,7 @@ fn a_call_goes_to_the_end_of_a_quantum() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 /// A307, A317: opening for writing alone trims; opening for both does not.
@@ -108,6 +114,7 @@ fn opening_for_writing_trims() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 /// A306, A310
@@ -139,6 +146,7 @@ fn quanta_are_cleared() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 #[test]
@@ -160,6 +168,7 @@ fn holes_read_as_zeroes() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 /// A315: the texts' lines, byte for byte but for the addresses.
@@ -334,6 +343,7 @@ fn a_full_machine_is_an_error_and_trimming_helps() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 /// A165: what a device holds never exceeds its quota, whatever it is made of; the refusal changes
@@ -380,6 +390,7 @@ fn a_quota_stops_a_device_before_the_machine_is_full() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 /// A319 says one user at a time; more than one must not corrupt anything.
@@ -430,6 +441,7 @@ fn tasks_on_several_cpus_share_a_device() {
     of::<Kmalloc>();
     of::<SlabCache>();
     of::<Pages>();
+    of::<Areas>();
 }
 
 #[test]

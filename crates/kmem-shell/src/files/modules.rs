@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use kmem::{CacheError, Mm};
-use scull::{Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError, SlabCache};
+use scull::{Areas, Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError, SlabCache};
 
 use super::leaks::leaks;
 use crate::{Failure, System};
@@ -27,13 +27,13 @@ type Load<'m, S> = fn(
 ) -> Result<Loaded<'m>, ScullError>;
 
 /// The modules that there are, loaded or not.
-fn available<'m, S: System>() -> [(&'static Kind, Load<'m, S>); 3] {
+fn available<'m, S: System>() -> [(&'static Kind, Load<'m, S>); 4] {
     fn of<'m, S: System, Q: scull::Source>() -> (&'static Kind, Load<'m, S>) {
         (const { &Q::KIND }, |mm, parameters| {
             Ok(Arc::new(Module::<Q, _, _>::load(mm, parameters)?))
         })
     }
-    [of::<S, Kmalloc>(), of::<S, SlabCache>(), of::<S, Pages>()]
+    [of::<S, Kmalloc>(), of::<S, SlabCache>(), of::<S, Pages>(), of::<S, Areas>()]
 }
 
 impl<'m> Modules<'m> {

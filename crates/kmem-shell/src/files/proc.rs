@@ -24,6 +24,7 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
         "pagemap-text" => report::pagemap_text(mm, out),
         "pagetypeinfo" => report::pagetypeinfo(mm, out),
         "slabinfo" => report::slabinfo(mm, out),
+        "vmallocinfo" => report::vmallocinfo(mm, out),
         "vmstat" => report::vmstat(mm, out),
         "zoneinfo" => report::zoneinfo(mm, out),
         name => shell.modules.find(name.strip_suffix(MEM)?)?.write_mem(out),
@@ -33,7 +34,7 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "allocinfo",
     "buddyinfo",
     "iomem",
@@ -42,6 +43,7 @@ const NAMES: [&str; 10] = [
     "pagemap-text",
     "pagetypeinfo",
     "slabinfo",
+    "vmallocinfo",
     "vmstat",
     "zoneinfo",
 ];

@@ -1,5 +1,6 @@
 //! The texts' calls as free functions over a static manager.
 
+mod areas;
 mod objects;
 mod pages;
 
@@ -49,5 +50,6 @@ macro_rules! texts_names {
     ($mm:expr) => {
         $crate::__texts_names_pages!($mm);
         $crate::__texts_names_objects!($mm);
+        $crate::__texts_names_areas!($mm);
     };
 }

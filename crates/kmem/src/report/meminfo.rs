@@ -17,6 +17,8 @@ use crate::{Mm, Zone, ZoneKind};
 /// * `HighTotal` to `LowFree`, on a machine with a zone HighMem: the zones that reach above the
 ///   direct map, and the others.
 /// * `Slab`, `SReclaimable`, `SUnreclaim`: pages marked as slab (A018).
+/// * `VmallocTotal`, `VmallocUsed`, on a platform with page tables: the addresses for mappings, and the
+///   pages of `vmalloc` that are in use.
 ///
 /// `out` takes the text.
 ///
@@ -56,7 +58,14 @@ pub fn meminfo<P: Platform, R: Reclaim>(
     let counted = mm.counters();
     line("Slab:", counted.slab_reclaimable + counted.slab_unreclaimable)?;
     line("SReclaimable:", counted.slab_reclaimable)?;
-    line("SUnreclaim:", counted.slab_unreclaimable)
+    line("SUnreclaim:", counted.slab_unreclaimable)?;
+    let vmalloc = mm.vmalloc_info();
+    let addresses = vmalloc.range.end.get() - vmalloc.range.start.get();
+    if addresses > 0 {
+        line("VmallocTotal:", (addresses >> P::PAGE_SHIFT) as u64)?;
+        line("VmallocUsed:", vmalloc.used as u64)?;
+    }
+    Ok(())
 }
 
 #[derive(Default)]

@@ -23,6 +23,8 @@
 //! * [`vmstat`] has pages, requests and stalls. `numa_interleave` is left out, as nothing interleaves.
 //! * [`allocinfo`] has the objects of caches that keep owners; a caller is a file and a line, with the
 //!   cache instead of the function's name, which Rust does not tell.
+//! * [`vmallocinfo`] has the areas of `vmalloc` and its sisters, with real addresses; a caller is a file and
+//!   a line, and the memory that an area's own list of pages takes is an area like others.
 //! * [`iomem`] has RAM and what the boot loader's map says of it. Devices are their drivers' to say.
 //! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of.
 //!
@@ -53,6 +55,7 @@ mod meminfo;
 mod pagemap;
 mod pagetypeinfo;
 mod slabinfo;
+mod vmallocinfo;
 mod vmstat;
 mod zoneinfo;
 
@@ -66,6 +69,7 @@ pub use meminfo::meminfo;
 pub use pagemap::pagemap_text;
 pub use pagetypeinfo::pagetypeinfo;
 pub use slabinfo::slabinfo;
+pub use vmallocinfo::vmallocinfo;
 pub use vmstat::vmstat;
 pub use zoneinfo::zoneinfo;
 

@@ -129,9 +129,7 @@ impl Class {
             | Owner::Vmalloc
             | Owner::Private
             | Owner::PageCache { .. }
-            | Owner::User { .. } => {
-                Class::InUse
-            }
+            | Owner::User { .. } => Class::InUse,
             // Only frames of RAM are asked for: the block was split or merged at this moment.
             Owner::Hole => Class::InUse,
         }

@@ -3,6 +3,7 @@
 mod scull;
 mod scullc;
 mod scullp;
+mod scullv;
 
 use core::ptr::NonNull;
 
@@ -13,6 +14,7 @@ use crate::{Parameters, ScullError};
 pub use scull::Kmalloc;
 pub use scullc::SlabCache;
 pub use scullp::Pages;
+pub use scullv::Areas;
 
 /// What is said of a kind of module before one is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,8 +47,9 @@ pub fn warm(machine: &Machine<12, NoReclaim>) {
 /// How many free blocks each zone has of each order, and how many objects of each cache are in use.
 pub type Settled = (Vec<Vec<u64>>, Vec<(String, u64)>);
 
-/// Shrinks all caches, drains all lists, and looks.
+/// Unmaps what waits for that, shrinks all caches, drains all lists, and looks.
 pub fn settled(mm: &TestMm) -> Settled {
+    mm.vm_unmap_aliases();
     // A slab that goes gives its record back, which may have been the last of another slab.
     while mm.shrink_caches() > 0 {}
     mm.drain_all_pages();
