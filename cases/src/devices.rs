@@ -116,9 +116,9 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
 }
 
 /// A module that is loaded on a case's machine.
-type Loaded<'m, M, S> = Module<'m, S, <M as Machine>::P, FreeOnDemand>;
+pub(crate) type Loaded<'m, M, S> = Module<'m, S, <M as Machine>::P, FreeOnDemand>;
 
-fn load<M: Machine, S: Source>(
+pub(crate) fn load<M: Machine, S: Source>(
     machine: &M,
     size: u64,
     qset: u64,

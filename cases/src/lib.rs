@@ -54,6 +54,7 @@ mod slabs;
 mod snapshot;
 mod text;
 mod types;
+mod users;
 mod warm;
 mod zones;
 
@@ -105,7 +106,7 @@ impl<M: Machine> Case<M> {
 
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
-    let groups: [&'static [Case<M>]; 18] = [
+    let groups: [&'static [Case<M>]; 19] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),
@@ -124,6 +125,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         areas::cases(),
         devices::cases(),
         files::cases(),
+        users::cases(),
     ];
     groups.into_iter().flatten()
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
+use kmem::platform::UserMap;
 use kmem::{CpuId, Mm, NodeMask, Platform};
 
 use crate::{Failure, FreeOnDemand};
@@ -98,6 +99,9 @@ pub trait Machine: Sync {
 
     /// Runs `work` with the calling task's memory restricted to these nodes (A111).
     fn with_allowed_nodes(&self, nodes: NodeMask, work: &dyn Fn());
+
+    /// The address space of a user of the machine.
+    fn user(&self) -> &dyn UserMap;
 
     /// Takes a CPU out of service, as [`Mm::cpu_offline`] wants it.
     ///

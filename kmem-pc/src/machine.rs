@@ -8,6 +8,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use cases::{Facts, Failure, FreeOnDemand, Machine as _};
+use kmem::platform::UserMap;
 use kmem::{CpuId, Mm, NodeMask};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
@@ -16,6 +17,7 @@ use crate::cpu::Cpu;
 use crate::options::Options;
 use crate::platform::Pc;
 use crate::serial::Serial;
+use crate::user::User;
 use crate::{MM, apic, clock, commands, smp, task};
 
 /// The PC. A handle that can be copied to its tasks.
@@ -118,6 +120,10 @@ impl System for Machine {
         Ok(Box::new(ticks))
     }
 
+    fn user(&self) -> &dyn UserMap {
+        &User
+    }
+
     fn take_log(&self) -> Vec<String> {
         MM.platform().log.take()
     }
@@ -178,6 +184,10 @@ impl cases::Machine for Machine {
             pagesets: true,
             whole_reserve_for_atomic: false,
         }
+    }
+
+    fn user(&self) -> &dyn UserMap {
+        &User
     }
 
     fn run_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) {

@@ -7,7 +7,7 @@
 //! | `entry.rs`, `trampoline.rs`, `memory.rs` | from the loader to Rust, and what Rust's code calls |
 //! | `start_info.rs`, `acpi.rs` | what the loader and the firmware say of the machine |
 //! | `options.rs`, `boot.rs`, `heap.rs` | from that to a manager that works, and to the machine's own heap |
-//! | `direct.rs`, `paging.rs`, `stack.rs` | where memory is seen |
+//! | `direct.rs`, `paging.rs`, `stack.rs`, `user.rs` | where memory is seen |
 //! | `interrupt.rs`, `trap.rs`, `hook.rs`, `probe.rs`, `apic.rs`, `port.rs` | how the processor enters the kernel, and what then |
 //! | `cpu.rs`, `smp.rs` | what each CPU has, and how the others are started and called |
 //! | `clock.rs`, `lock.rs`, `task.rs` | time, locks, and what may sleep |
@@ -54,6 +54,7 @@ mod start_info;
 mod task;
 mod trampoline;
 mod trap;
+mod user;
 
 use core::fmt::Write;
 

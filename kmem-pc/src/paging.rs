@@ -1,6 +1,7 @@
 //! The kernel's page tables.
 //!
 //! ```text
+//!   0x0000_1000_0000_0000   what a user sees, in pages of 4 KiB
 //!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
 //!   0xffff_d000_0000_0000   stacks, with nothing below each, in pages of 4 KiB
@@ -45,6 +46,7 @@ pub struct Rights(u64);
 
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
 const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const IS_LARGE: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
@@ -58,6 +60,12 @@ pub const DEVICE: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE | UNCACH
 
 /// Data: read and written.
 pub const DATA: Rights = Rights(PRESENT | GLOBAL | NO_EXECUTE | WRITE);
+
+/// Memory of a user: read and written.
+pub const USER_DATA: Rights = Rights(PRESENT | USER | NO_EXECUTE | WRITE);
+
+/// Memory of a user: read.
+pub const USER_CONSTANTS: Rights = Rights(PRESENT | USER | NO_EXECUTE);
 
 #[repr(C, align(4096))]
 struct Table(UnsafeCell<[u64; 512]>);
@@ -200,8 +208,10 @@ pub unsafe fn map(
         let found = unsafe { entry.read() };
         if found & PRESENT == 0 {
             table = new_table()?;
+            // The last entry says what a user may do, where all above it let users in.
+            let users = rights.0 & USER;
             // SAFETY: as above; the new table is empty.
-            unsafe { entry.write(table | PRESENT | WRITE) };
+            unsafe { entry.write(table | PRESENT | WRITE | users) };
         } else {
             assert!(found & IS_LARGE == 0, "{address:#x} is in a large page");
             table = found & ADDRESS;
@@ -218,6 +228,15 @@ pub unsafe fn map(
         entry.write(physical | rights.0 | is_large);
     }
     Ok(())
+}
+
+/// The number of the frame that an address is mapped to.
+pub fn frame(address: usize) -> Option<u64> {
+    let _alone = ENTRIES.lock();
+    let (entry, level) = find(address, 12);
+    // SAFETY: under the lock.
+    let start = unsafe { entry?.read() } & ADDRESS;
+    Some((start + (address & ((1 << level) - 1)) as u64) / PAGE)
 }
 
 /// Unmaps the pages in a range, of either size, those that are mapped. Of a large one all is in the range.

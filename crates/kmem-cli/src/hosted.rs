@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kmem::platform::UserMap;
 use kmem::{CpuId, Mm, NoReclaim};
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
@@ -212,6 +213,10 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
             }
         });
         Ok(Box::new(Arriving(storm)))
+    }
+
+    fn user(&self) -> &dyn UserMap {
+        self.machine.host()
     }
 
     fn take_log(&self) -> Vec<String> {

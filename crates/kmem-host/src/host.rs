@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use kmem::platform::{
     Caching, Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse,
-    NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed,
+    NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed, UserMap,
     WakeReason,
 };
 use kmem::{CpuId, MAX_CPUS, Mm, NodeMask, Pfn, PhysAddr, Reclaim, VirtAddr};
@@ -28,6 +28,7 @@ use crate::local::{self, Saved};
 use crate::mapping::{Mappings, TemporaryMappings};
 use crate::memory::Memory;
 use crate::task::Waits;
+use crate::user::UserSpace;
 
 /// The platform of a hosted machine with pages of `2^SHIFT` bytes.
 pub struct Host<const SHIFT: u32 = 12> {
@@ -41,6 +42,7 @@ pub struct Host<const SHIFT: u32 = 12> {
     memory: Memory,
     mappings: Mappings,
     temporary: TemporaryMappings,
+    user: UserSpace,
     waits: Waits,
     pub(crate) log: Journal,
     pub(crate) misuses: Journal,
@@ -78,6 +80,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
             memory,
             mappings: Mappings::new(description.mapping_area, SHIFT)?,
             temporary: TemporaryMappings::new(cpus.all().len(), SHIFT)?,
+            user: UserSpace::new(SHIFT)?,
             waits: Waits::new(),
             log: Journal::new(),
             misuses: Journal::new(),
@@ -335,6 +338,28 @@ unsafe impl<const SHIFT: u32> PageMap for Host<SHIFT> {
 
     /// Nothing is left to do: the host makes all threads forget a mapping when it is removed.
     fn flush(&self, _: Unflushed) {}
+}
+
+// SAFETY: the frame's bytes of the memfd are mapped at the page until `unmap`.
+unsafe impl<const SHIFT: u32> UserMap for Host<SHIFT> {
+    fn range(&self) -> Range<VirtAddr> {
+        let range = self.user.range();
+        VirtAddr::new(range.start)..VirtAddr::new(range.end)
+    }
+
+    unsafe fn map(
+        &self,
+        address: VirtAddr,
+        frame: Pfn,
+        writable: bool,
+    ) -> Result<(), PageMapError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.user.map(&self.memory, address.get(), frame, writable) }
+    }
+
+    fn unmap(&self, address: VirtAddr) -> Option<Pfn> {
+        self.user.unmap(address.get())
+    }
 }
 
 impl<const SHIFT: u32> Clock for Host<SHIFT> {

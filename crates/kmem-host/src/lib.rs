@@ -98,6 +98,7 @@ mod queue;
 mod shutdown;
 mod signal;
 mod task;
+mod user;
 
 pub use description::{Description, DescriptionError};
 pub use error::HostError;

@@ -42,6 +42,33 @@ fn most_runs() -> usize {
     })
 }
 
+/// Room for one mapping more in this process, which is given back unless it is kept.
+pub(crate) struct Room(());
+
+impl Room {
+    /// `None` where there are as many as there may be.
+    pub(crate) fn take() -> Option<Room> {
+        let more = |runs: usize| (runs < most_runs()).then_some(runs + 1);
+        RUNS.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Room(()))
+    }
+
+    /// The mapping is made: [`Room::give_back`] is called when it is gone.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    /// A mapping is gone.
+    pub(crate) fn give_back() {
+        RUNS.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        Room::give_back();
+    }
+}
+
 /// The range that mappings are placed in.
 pub(crate) struct Mappings {
     range: Reservation,

@@ -127,8 +127,23 @@ impl Memory {
     ///
     /// The addresses lie in a reservation of the caller's, and nothing uses what is there.
     pub(crate) unsafe fn map(&self, address: usize, from: u64, size: usize) -> Result<(), Errno> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.map_for(address, from, size, ProtFlags::READ | ProtFlags::WRITE) }
+    }
+
+    /// [`Memory::map`] for such accesses.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Memory::map`].
+    pub(crate) unsafe fn map_for(
+        &self,
+        address: usize,
+        from: u64,
+        size: usize,
+        access: ProtFlags,
+    ) -> Result<(), Errno> {
         let at = std::ptr::with_exposed_provenance_mut(address);
-        let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: the caller owns the addresses. Other mappings of the same frames are the point.
         unsafe { rustix::mm::mmap(at, size, access, flags, &self.file, from).map(drop) }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::commands::{self, Command, Fill, Held, Objects};
+use crate::commands::{self, Areas, Command, Fill, Held, Objects};
 use crate::files::{self, Modules};
 use crate::{Error, Failure, Invocation, Sink, System, parse};
 
@@ -18,6 +18,8 @@ pub struct Shell<'m, S: System> {
     pub(crate) next_id: u64,
     /// What `kmalloc` and `cache` gave out.
     pub(crate) objects: Objects,
+    /// What `vmalloc` gave out.
+    pub(crate) areas: Areas,
     /// What `fill` took.
     pub(crate) fill: Fill,
     /// Whether `exit` was run.
@@ -33,6 +35,7 @@ impl<'m, S: System> Shell<'m, S> {
             held: Vec::new(),
             next_id: 1,
             objects: Objects::new(),
+            areas: Areas::new(),
             fill: Fill::new(),
             ended: false,
         }
@@ -114,6 +117,7 @@ impl<'m, S: System> Shell<'m, S> {
         for held in core::mem::take(&mut self.held) {
             held.free(self.system.mm());
         }
+        self.areas.free_all(self.system.mm());
         let freed = self.objects.free_all(self.system.mm());
         let drained = self.fill.drain(self.system.mm());
         let failed = |command: &str, message| Error {

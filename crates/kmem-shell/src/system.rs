@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use kmem::platform::UserMap;
 use kmem::{CpuId, Mm, Platform, Reclaim};
 
 use crate::Command;
@@ -58,6 +59,9 @@ pub trait System: Send + Sync + Sized + 'static {
     /// The machine has no such interrupts.
     fn interrupts<'a>(&'a self, handler: Handler<Self>)
     -> Result<Box<dyn Interrupts + 'a>, String>;
+
+    /// The address space of a user of the machine.
+    fn user(&self) -> &dyn UserMap;
 
     /// The manager's messages since the last call, oldest first, a line each. Reports of wrong frees
     /// and wrong calls are among them.

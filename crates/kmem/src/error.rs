@@ -53,6 +53,8 @@ pub enum AllocError {
     NoPageTables,
     /// The platform's limit on the number of separate mappings is reached.
     TooManyMappings,
+    /// A page is mapped there already, or the address is none that pages are mapped at.
+    Occupied,
     /// The platform cannot map pages at all.
     NoPageMap,
 }
@@ -85,6 +87,7 @@ impl fmt::Display for AllocError {
                 "as many pieces of memory are mapped as the platform can: free some, or ask for \
                  larger ones",
             ),
+            AllocError::Occupied => f.write_str("no page may be mapped at that address"),
             AllocError::NoPageMap => {
                 f.write_str("the platform has no page tables to map with: see DirectMap::page_map")
             }

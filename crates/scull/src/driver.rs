@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use kmem::{Platform, Reclaim};
+use kmem::platform::UserMap;
+use kmem::{Platform, Reclaim, VirtAddr};
 
 use crate::{Kind, Mode, Module, Parameters, ScullError, Source};
 
@@ -42,6 +43,20 @@ pub trait Driver: Send + Sync {
     ///
     /// There is no such device, no memory, or no more within the quota.
     fn write(&self, device: u64, position: u64, data: &[u8]) -> Result<usize, ScullError>;
+
+    /// Has `work` do something with a device's memory in a user's address space, as
+    /// [`Module::mmap`] gives it, with all pages mapped that there are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Module::mmap`] and of [`Mapped::populate`](crate::Mapped::populate).
+    fn with_mapped(
+        &self,
+        device: u64,
+        user: &dyn UserMap,
+        pages: usize,
+        work: &mut dyn FnMut(VirtAddr, usize),
+    ) -> Result<(), ScullError>;
 
     /// Where the table of devices is, and how many bytes it has.
     fn table_memory(&self) -> (usize, usize);
@@ -85,6 +100,19 @@ impl<S: Source, P: Platform, R: Reclaim> Driver for Module<'_, S, P, R> {
         let mut file = self.open(device, Mode::ReadWrite)?;
         file.seek(position);
         file.write(data)
+    }
+
+    fn with_mapped(
+        &self,
+        device: u64,
+        user: &dyn UserMap,
+        pages: usize,
+        work: &mut dyn FnMut(VirtAddr, usize),
+    ) -> Result<(), ScullError> {
+        let mapped = self.mmap(device, user, user.range().start, pages, 0)?;
+        let there = mapped.populate()?;
+        work(mapped.addresses().start, there);
+        Ok(())
     }
 
     fn table_memory(&self) -> (usize, usize) {

@@ -21,6 +21,10 @@ pub enum Errno {
     Enospc,
     /// Permission denied.
     Eacces,
+    /// Bad address.
+    Efault,
+    /// The device is busy.
+    Ebusy,
 }
 
 impl Errno {
@@ -34,6 +38,8 @@ impl Errno {
             Errno::Efbig => "EFBIG",
             Errno::Enospc => "ENOSPC",
             Errno::Eacces => "EACCES",
+            Errno::Efault => "EFAULT",
+            Errno::Ebusy => "EBUSY",
         }
     }
 
@@ -47,6 +53,8 @@ impl Errno {
             Errno::Efbig => 27,
             Errno::Enospc => 28,
             Errno::Eacces => 13,
+            Errno::Efault => 14,
+            Errno::Ebusy => 16,
         }
     }
 }
@@ -94,6 +102,21 @@ pub enum ScullError {
     },
     /// The file is not open for reading, or not for writing.
     NotOpenFor(&'static str),
+    /// The device's memory is no whole pages with references of their own: it cannot be mapped (A312).
+    NotMappable {
+        /// The module.
+        module: &'static str,
+    },
+    /// A page of a mapping was touched where the device holds nothing: beyond its end, or in a hole.
+    NothingThere {
+        /// The position, in bytes.
+        position: u64,
+    },
+    /// The device's memory is mapped by so many, and stays until they have let go.
+    Mapped {
+        /// How many mappings there are.
+        mappings: u32,
+    },
     /// The position lies beyond what can be counted.
     TooFar {
         /// The position, in bytes.
@@ -111,6 +134,9 @@ impl ScullError {
             ScullError::NoSuchDevice { .. } => Errno::Enodev,
             ScullError::BadParameter { .. } => Errno::Einval,
             ScullError::NotOpenFor(_) => Errno::Ebadf,
+            ScullError::NotMappable { .. } => Errno::Enodev,
+            ScullError::NothingThere { .. } => Errno::Efault,
+            ScullError::Mapped { .. } => Errno::Ebusy,
             ScullError::TooFar { .. } => Errno::Efbig,
         }
     }
@@ -137,6 +163,17 @@ impl fmt::Display for ScullError {
                 write!(f, "{name}={value} is out of range: give {smallest} to {largest}")?
             }
             ScullError::NotOpenFor(what) => write!(f, "the file is not open for {what}")?,
+            ScullError::NotMappable { module } => write!(
+                f,
+                "the memory of {module} cannot be mapped: load scullp with order=0, or scullv"
+            )?,
+            ScullError::NothingThere { position } => {
+                write!(f, "the device holds nothing at position {position}: write there first")?
+            }
+            ScullError::Mapped { mappings: 1 } => f.write_str("the device's memory is mapped")?,
+            ScullError::Mapped { mappings } => {
+                write!(f, "the device's memory is mapped {mappings} times")?
+            }
             ScullError::TooFar { position } => {
                 write!(f, "position {position} is beyond what a device can hold")?
             }

@@ -37,6 +37,7 @@
 //! | `quota.rs` | how much a device may hold |
 //! | `store.rs` | the list of quantum sets |
 //! | `module.rs` | the module: devices, open files, its file in `/proc` |
+//! | `mapped.rs` | a device's memory in a user's address space |
 //! | `driver.rs` | modules of all kinds behind one face |
 
 #![no_std]
@@ -45,6 +46,7 @@
 mod driver;
 mod error;
 mod lock;
+mod mapped;
 mod memory;
 mod module;
 mod parameters;
@@ -62,6 +64,7 @@ pub const SOURCE: &str = {
 };
 
 pub use error::{Errno, ScullError};
+pub use mapped::Mapped;
 pub use module::{File, Mode, Module};
 pub use parameters::Parameters;
 pub use source::{Areas, Kind, Kmalloc, Pages, SlabCache, Source};

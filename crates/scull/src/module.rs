@@ -3,9 +3,11 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use kmem::{Mm, Platform, Reclaim};
+use kmem::platform::UserMap;
+use kmem::{Mm, Platform, Reclaim, VirtAddr};
 
 use crate::lock::{Guard, Lock};
+use crate::mapped::Mapped;
 use crate::memory::Small;
 use crate::quota::Account;
 use crate::store::{Shape, Store};
@@ -30,9 +32,11 @@ pub struct Module<'m, S: Source, P: Platform, R: Reclaim> {
     devices: Option<Small<Device<'m, S, P, R>>>,
 }
 
-struct Device<'m, S, P, R> {
-    store: Lock<Store<'m, S, P, R>>,
+pub(crate) struct Device<'m, S, P, R> {
+    pub(crate) store: Lock<Store<'m, S, P, R>>,
     open_files: AtomicU32,
+    /// How many mappings users have of it. Changed with the store's lock held.
+    pub(crate) mappings: AtomicU32,
 }
 
 /// What a file is opened for.
@@ -70,6 +74,7 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Module<'m, S, P, R> {
         module.devices = Some(Small::new(mm, parameters.devices as usize, |_| Device {
             store: Lock::new(Store::new(mm, shape, account)),
             open_files: AtomicU32::new(0),
+            mappings: AtomicU32::new(0),
         })?);
         Ok(module)
     }
@@ -111,16 +116,46 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Module<'m, S, P, R> {
     ///
     /// # Errors
     ///
-    /// There is no such device.
+    /// There is no such device; it is to be trimmed, and a user has its memory mapped.
     pub fn open(&self, device: u64, mode: Mode) -> Result<File<'_, 'm, S, P, R>, ScullError> {
         let file = File { device: self.device(device)?, mm: self.mm, mode, position: 0 };
         // Relaxed: a count for people to read, it orders nothing.
         file.device.open_files.fetch_add(1, Ordering::Relaxed);
         if mode == Mode::Write {
             let shape = self.shape();
-            file.store().trim(shape);
+            let mut store = file.store();
+            // Relaxed: it changes with the lock held.
+            let mappings = file.device.mappings.load(Ordering::Relaxed);
+            if mappings > 0 {
+                return Err(ScullError::Mapped { mappings });
+            }
+            store.trim(shape);
         }
         Ok(file)
+    }
+
+    /// Gives a user `pages` addresses of pages from `address` on, at which they see the device's memory
+    /// from `offset` on, in bytes (A072, A312). Nothing is mapped yet: see [`Mapped::fault`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, its memory cannot be mapped, the offset is not a multiple of a page, or the
+    /// addresses are not the user's.
+    pub fn mmap<'s>(
+        &'s self,
+        device: u64,
+        user: &'s dyn UserMap,
+        address: VirtAddr,
+        pages: usize,
+        offset: u64,
+    ) -> Result<Mapped<'s, 'm, S, P, R>, ScullError> {
+        Mapped::new(
+            self.device(device)?,
+            self.mm,
+            user,
+            address..pages_behind::<P>(address, pages),
+            offset,
+        )
     }
 
     /// How many bytes a device holds, from its start to the end of what was written farthest.
@@ -186,6 +221,12 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Module<'m, S, P, R> {
             .and_then(|index| self.table().get(index))
             .ok_or(ScullError::NoSuchDevice { device: number, devices })
     }
+}
+
+/// The address behind so many pages.
+fn pages_behind<P: Platform>(address: VirtAddr, pages: usize) -> VirtAddr {
+    let bytes = pages.checked_shl(P::PAGE_SHIFT).unwrap_or(usize::MAX);
+    VirtAddr::new(address.get().saturating_add(bytes))
 }
 
 /// Refuses a parameter that is out of range.

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::slice;
 
-use kmem::{AllocError, Mm, Platform, Reclaim};
+use kmem::{AllocError, Mm, Page, Platform, Reclaim};
 
 use crate::memory::Small;
 use crate::quota::Account;
@@ -89,6 +89,22 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
             None => out[..count].fill(0),
         }
         count
+    }
+
+    /// The page that a position is in, if something was written there.
+    pub(crate) fn page(&self, position: u64) -> Option<Page> {
+        if position >= self.size {
+            return None;
+        }
+        let place = self.place(position);
+        let item = self.items().nth(place.item as usize)?;
+        let quantum = item.set.as_ref()?[place.slot].as_ref()?;
+        self.shape.source.page(self.mm, quantum.0, place.offset)
+    }
+
+    /// Whether its memory may be mapped.
+    pub(crate) fn is_mappable(&self) -> bool {
+        self.shape.source.is_mappable()
     }
 
     /// Copies `data` to `position` and answers how many bytes: at most to the end of a quantum.

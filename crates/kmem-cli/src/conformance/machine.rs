@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use cases::{Facts, Failure, FreeOnDemand};
-use kmem::platform::Cpus;
+use kmem::platform::{Cpus, UserMap};
 use kmem::{CpuId, Mm, NodeMask};
 use kmem_host::{Description, Host, HostError, Machine};
 
@@ -73,6 +73,10 @@ impl<const SHIFT: u32> cases::Machine for Hosted<SHIFT> {
 
     fn facts(&self) -> Facts {
         self.facts
+    }
+
+    fn user(&self) -> &dyn UserMap {
+        self.machine.host()
     }
 
     fn run_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) {

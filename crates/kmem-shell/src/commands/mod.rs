@@ -1,5 +1,6 @@
 //! The commands: a file a group, and one table of all.
 
+mod areas;
 mod caches;
 mod echo;
 mod files;
@@ -17,6 +18,7 @@ use core::str::FromStr;
 
 use crate::{Failure, Shell, Sink, System};
 
+pub(crate) use areas::Areas;
 pub(crate) use objects::Objects;
 pub(crate) use pages::{Fill, Held};
 
@@ -59,6 +61,9 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             objects::kmalloc(),
             objects::krealloc(),
             objects::kfree(),
+            areas::vmalloc(),
+            areas::vfree(),
+            areas::mmap(),
             caches::cache(),
             slabtop::slabtop(),
             mistakes::wrong_free(),

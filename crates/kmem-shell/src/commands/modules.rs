@@ -9,12 +9,12 @@ pub(super) const fn insmod<S: System>() -> Command<S> {
     Command {
         name: "insmod",
         usage: "insmod MODULE [PARAMETER=VALUE]...",
-        about: "load a module: scull, scullc or scullp\n\
+        about: "load a module: scull, scullc, scullp or scullv\n\
                 scull keeps what is written to /dev/scull0 in memory from kmalloc, scullc in\n\
-                objects of a slab cache, scullp in pages.\n\
+                objects of a slab cache, scullp in pages, scullv in areas of vmalloc.\n\
                 devices=4     how many devices there are\n\
                 quantum=4000  bytes of each piece of memory; scull and scullc have it\n\
-                order=0       scullp has it instead: 2^order pages\n\
+                order=0       scullp has it instead: 2^order pages; scullv too: order=4\n\
                 qset=500      how many pieces a list item has; scull: 1000\n\
                 quota=0       how many bytes a device may hold; 0: any number\n\
                 /sys/module/scull/parameters shows them; what is written to quantum and qset\n\

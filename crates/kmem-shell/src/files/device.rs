@@ -92,6 +92,14 @@ struct Scull<'m> {
     position: u64,
 }
 
+/// The module and the number of the device of that name.
+pub(super) fn device<'m, S: System>(
+    modules: &Modules<'m>,
+    name: &str,
+) -> Result<(Loaded<'m>, u64), String> {
+    Scull::find::<S>(modules, name).map(|device| (device.module, device.number))
+}
+
 impl<'m> Scull<'m> {
     /// The device of that name, which may lie beyond its module's last.
     fn find<S: System>(modules: &Modules<'m>, name: &str) -> Result<Self, String> {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use crate::{Shell, Sink, Source, System};
 
-pub(crate) use modules::Modules;
+pub(crate) use modules::{Loaded, Modules};
 
 /// How many bytes are copied or compared at a time.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -46,6 +46,17 @@ fn place(path: &str) -> Place {
         Some((&"proc", names)) if path.starts_with('/') => Place::Proc(names.join("/")),
         Some((&"sys", names)) if path.starts_with('/') => Place::Sys(names.join("/")),
         _ => Place::Host,
+    }
+}
+
+/// The module and the number of the device that a path leads to.
+pub(crate) fn device_of<'m, S: System>(
+    shell: &Shell<'m, S>,
+    path: &str,
+) -> Result<(Loaded<'m>, u64), String> {
+    match place(path) {
+        Place::Device(name) => device::device::<S>(&shell.modules, &name),
+        _ => Err(format!("{path} is no device: give one of /dev")),
     }
 }
 

@@ -57,6 +57,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod user;
 mod vmalloc;
 mod wrong;
 

@@ -115,7 +115,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// The descriptor of a page of a block in use, for a change; otherwise a report, and `None`.
-    fn holders(&self, page: Page, site: &'static Location<'static>) -> Option<&Descriptor> {
+    pub(super) fn holders(
+        &self,
+        page: Page,
+        site: &'static Location<'static>,
+    ) -> Option<&Descriptor> {
         let Some((memmap, head, _)) = self.block_in_use(page.pfn()) else {
             return self.not_in_use(page, site);
         };

@@ -279,6 +279,26 @@ impl Descriptor {
         };
     }
 
+    /// Counts a page table more that the frame is in.
+    pub(crate) fn add_mapping(&self) {
+        self.map_count.fetch_add(1, Relaxed);
+        self.set(PageFlags::Mapped);
+    }
+
+    /// Counts a page table less. `false` where there is none to take away.
+    #[must_use]
+    pub(crate) fn drop_mapping(&self) -> bool {
+        let count = self.map_count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+        if count == Ok(1) {
+            self.clear(PageFlags::Mapped);
+            // Somebody may have counted one meanwhile, before the state was taken away.
+            if self.map_count() > 0 {
+                self.set(PageFlags::Mapped);
+            }
+        }
+        count.is_ok()
+    }
+
     /// Whether the frame has a state.
     #[inline]
     pub fn has(&self, flag: PageFlags) -> bool {

@@ -152,6 +152,39 @@ impl Unflushed {
     }
 }
 
+/// The page tables of a user's address space, as far as memory of the kernel is mapped there.
+///
+/// # Safety
+///
+/// After `map`, the page at `address` is the frame, until `unmap` of it. Nothing else is placed in the
+/// range.
+pub unsafe trait UserMap {
+    /// The addresses that pages may be mapped at: page-aligned, half open.
+    fn range(&self) -> core::ops::Range<VirtAddr>;
+
+    /// Maps one frame at `address`, to be read, and written where `writable` says so.
+    ///
+    /// *Before:* `address` is page-aligned and in [`UserMap::range`]. The caller may sleep.
+    ///
+    /// # Errors
+    ///
+    /// See [`PageMapError`]; [`PageMapError::Occupied`] where a page is mapped there. Nothing is mapped
+    /// then.
+    ///
+    /// # Safety
+    ///
+    /// The frame stays in use until it is unmapped, and whoever has it lets the user see it and, where it
+    /// is writable, change it at any time.
+    unsafe fn map(&self, address: VirtAddr, frame: Pfn, writable: bool)
+    -> Result<(), PageMapError>;
+
+    /// Removes the mapping at `address`, has every CPU forget it, and answers the frame; `None` where
+    /// nothing was mapped.
+    ///
+    /// *Before:* as [`UserMap::map`].
+    fn unmap(&self, address: VirtAddr) -> Option<Pfn>;
+}
+
 /// Why a mapping could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageMapError {
@@ -159,6 +192,8 @@ pub enum PageMapError {
     NoTables,
     /// The platform's limit on the number of separate mappings is reached.
     TooManyMappings,
+    /// A page is mapped there, or the address is not one that pages are mapped at.
+    Occupied,
 }
 
 impl fmt::Display for PageMapError {
@@ -166,6 +201,7 @@ impl fmt::Display for PageMapError {
         f.write_str(match self {
             PageMapError::NoTables => "no memory for page tables",
             PageMapError::TooManyMappings => "the limit on separate mappings is reached",
+            PageMapError::Occupied => "no page may be mapped at that address",
         })
     }
 }

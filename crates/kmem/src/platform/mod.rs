@@ -15,7 +15,8 @@
 //! [`Sleep`]. Whoever wants one asks the base traits for it ([`Cpus::cross_call`],
 //! [`DirectMap::temporary_map`], [`DirectMap::page_map`], [`Context::sleep`]) and is told `None`
 //! where there is none: a path that merely does better with it goes without, and a call that cannot
-//! answers an error. Only cold paths ask, so a `dyn` costs nothing that matters.
+//! answers an error. Only cold paths ask, so a `dyn` costs nothing that matters. [`UserMap`] is no part
+//! of a platform: there is one for each address space of a user.
 //!
 //! Each method states what the caller guarantees (*before*) and what the platform guarantees
 //! (*after*). [`conformance`] checks the second half of that on a real platform.
@@ -51,7 +52,7 @@ use crate::{CpuId, NodeMask, PhysAddr, VirtAddr};
 pub use events::{Event, EventKind};
 pub use facility::{
     Caching, Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, Unflushed,
-    WakeReason,
+    UserMap, WakeReason,
 };
 pub use misuse::{Misuse, MisuseKind, Passed, There};
 pub use overwritten::{Caller, Overwritten, Where};

@@ -7,7 +7,7 @@ mod scullv;
 
 use core::ptr::NonNull;
 
-use kmem::{AllocError, Mm, Platform, Reclaim};
+use kmem::{AllocError, Mm, Page, Platform, Reclaim};
 
 use crate::{Parameters, ScullError};
 
@@ -70,6 +70,22 @@ pub unsafe trait Source: Copy + Send + Sync + 'static {
     ///
     /// There is no memory.
     fn allocate<P: Platform, R: Reclaim>(&self, mm: &Mm<P, R>) -> Result<NonNull<u8>, AllocError>;
+
+    /// Whether its quanta are pages that a user may have in their address space (A312).
+    fn is_mappable(&self) -> bool {
+        false
+    }
+
+    /// The page that a byte of a quantum is in, of a source that is [mappable](Source::is_mappable).
+    fn page<P: Platform, R: Reclaim>(
+        &self,
+        mm: &Mm<P, R>,
+        quantum: NonNull<u8>,
+        offset: usize,
+    ) -> Option<Page> {
+        let _ = (mm, quantum, offset);
+        None
+    }
 
     /// Gives a quantum back.
     ///

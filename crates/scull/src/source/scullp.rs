@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use kmem::{AllocError, GFP_KERNEL, Mm, Order, Platform, Reclaim, VirtAddr};
+use kmem::{AllocError, GFP_KERNEL, Mm, Order, Page, Platform, Reclaim, VirtAddr};
 
 use super::{Kind, Source};
 use crate::module::check;
@@ -43,6 +43,20 @@ unsafe impl Source for Pages {
         let address = mm.__get_free_pages(GFP_KERNEL, self.order)?;
         // SAFETY: a block of memory does not start at address 0.
         Ok(unsafe { NonNull::new_unchecked(address.as_ptr()) })
+    }
+
+    /// The pages of a larger block have no references of their own.
+    fn is_mappable(&self) -> bool {
+        self.order == 0
+    }
+
+    fn page<P: Platform, R: Reclaim>(
+        &self,
+        mm: &Mm<P, R>,
+        quantum: NonNull<u8>,
+        _: usize,
+    ) -> Option<Page> {
+        mm.virt_to_page(VirtAddr::from_ptr(quantum.as_ptr()))
     }
 
     unsafe fn free<P: Platform, R: Reclaim>(&self, mm: &Mm<P, R>, quantum: NonNull<u8>) {

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use kmem::{AllocError, Mm, Order, Platform, Reclaim};
+use kmem::{AllocError, Mm, Order, Page, Platform, Reclaim};
 
 use super::{Kind, Source};
 use crate::module::check;
@@ -42,6 +42,19 @@ unsafe impl Source for Areas {
 
     fn allocate<P: Platform, R: Reclaim>(&self, mm: &Mm<P, R>) -> Result<NonNull<u8>, AllocError> {
         mm.vmalloc(self.bytes)
+    }
+
+    fn is_mappable(&self) -> bool {
+        true
+    }
+
+    fn page<P: Platform, R: Reclaim>(
+        &self,
+        mm: &Mm<P, R>,
+        quantum: NonNull<u8>,
+        offset: usize,
+    ) -> Option<Page> {
+        mm.vmalloc_to_page(quantum.as_ptr().wrapping_add(offset))
     }
 
     unsafe fn free<P: Platform, R: Reclaim>(&self, mm: &Mm<P, R>, quantum: NonNull<u8>) {

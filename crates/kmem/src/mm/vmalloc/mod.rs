@@ -96,6 +96,19 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         bytes: usize,
         site: &'static Location<'static>,
     ) -> Result<&dyn PageMap, AllocError> {
+        self.may_sleep_here(bytes, site)?;
+        if bytes == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        self.platform.page_map().ok_or(AllocError::NoPageMap)
+    }
+
+    /// Whether a call that may sleep is made where it may; otherwise it is reported.
+    pub(super) fn may_sleep_here(
+        &self,
+        bytes: usize,
+        site: &'static Location<'static>,
+    ) -> Result<(), AllocError> {
         if self.tables().is_none() {
             return Err(AllocError::NotBooted);
         }
@@ -104,10 +117,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.report(&Misuse { kind, passed, there: There::AtomicContext, site });
             return Err(AllocError::Atomic);
         }
-        if bytes == 0 {
-            return Err(AllocError::ZeroSize);
-        }
-        self.platform.page_map().ok_or(AllocError::NoPageMap)
+        Ok(())
     }
 
     /// Reports that an area could not be given back.
@@ -144,6 +154,7 @@ impl From<PageMapError> for AllocError {
         match error {
             PageMapError::NoTables => AllocError::NoPageTables,
             PageMapError::TooManyMappings => AllocError::TooManyMappings,
+            PageMapError::Occupied => AllocError::Occupied,
         }
     }
 }

@@ -1,0 +1,48 @@
+//! The address space of a user: the low half of the kernel's tables, which the kernel uses for nothing else.
+//!
+//! Nothing runs there: this is where a kernel that has processes would keep the tables of each. What is mapped
+//! may be reached from a user's code as far as the processor is concerned.
+
+use core::ops::Range;
+
+use kmem::platform::{PageMapError, UserMap};
+use kmem::{Pfn, VirtAddr};
+
+use crate::paging::{self, PAGE};
+
+/// Where a user's memory is: 1 GiB of it.
+const RANGE: Range<usize> = 0x1000_0000_0000..0x1000_4000_0000;
+
+/// The machine's user.
+pub struct User;
+
+// SAFETY: the range is used for nothing else, and entries lead where they are asked to.
+unsafe impl UserMap for User {
+    fn range(&self) -> Range<VirtAddr> {
+        VirtAddr::new(RANGE.start)..VirtAddr::new(RANGE.end)
+    }
+
+    unsafe fn map(
+        &self,
+        address: VirtAddr,
+        frame: Pfn,
+        writable: bool,
+    ) -> Result<(), PageMapError> {
+        if paging::frame(address.get()).is_some() {
+            return Err(PageMapError::Occupied);
+        }
+        let rights = if writable { paging::USER_DATA } else { paging::USER_CONSTANTS };
+        // SAFETY: the caller has the frame, and nothing is mapped there.
+        let mapped = unsafe { paging::map(address.get(), frame.number() * PAGE, PAGE, rights) };
+        mapped.map_err(|_| PageMapError::NoTables)
+    }
+
+    fn unmap(&self, address: VirtAddr) -> Option<Pfn> {
+        let frame = paging::frame(address.get())?;
+        let page = address.get()..address.get() + PAGE as usize;
+        // SAFETY: a user that touches the page meets a fault from now on, which is what is wanted.
+        unsafe { paging::unmap(page.clone()) };
+        paging::forget(page);
+        Pfn::new(frame)
+    }
+}
