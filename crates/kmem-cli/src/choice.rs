@@ -8,7 +8,7 @@ use kmem_host::{Description, DescriptionError};
 use crate::exit::Exit;
 
 /// Which machine, and what is different about it.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Choice {
     /// A preset, as `kmem machines` lists them, or a machine file in TOML
     #[arg(long, value_name = "NAME|FILE", default_value = "default")]

@@ -9,8 +9,10 @@
 //! | `boot/` | `kmem boot`: a machine with a shell |
 //! | `machines/` | `kmem machines`: what can be booted |
 //! | `demo/` | `kmem demo`: a tour |
+//! | `advise/` | `kmem advise`: which call gets the memory that is needed |
 //! | `conformance/` | `kmem conformance`: the acceptance cases on every machine |
 
+mod advise;
 mod boot;
 mod choice;
 mod conformance;
@@ -48,6 +50,7 @@ enum Command {
     Boot(boot::Args),
     Machines(machines::Args),
     Demo(demo::Args),
+    Advise(advise::Args),
     Conformance(conformance::Args),
 }
 
@@ -63,6 +66,7 @@ fn run() -> Result<(), Exit> {
         Command::Boot(args) => boot::run(&args),
         Command::Machines(args) => machines::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Advise(args) => advise::run(&args),
         Command::Conformance(args) => conformance::run(&args),
     }
 }
