@@ -128,11 +128,9 @@ impl Advice {
         }
         call("free", &self.free);
         let instead = self.instead.iter().map(|other| format!("{}: {}", other.call, other.when));
-        for (label, sentences) in [
-            ("why", self.why.clone()),
-            ("instead", instead.collect()),
-            ("mind", self.mind.clone()),
-        ] {
+        for (label, sentences) in
+            [("why", self.why.clone()), ("instead", instead.collect()), ("mind", self.mind.clone())]
+        {
             for (index, sentence) in sentences.iter().enumerate() {
                 let label = if index == 0 { label } else { "" };
                 text += &format!("{REMARK}{label:<8}{REMARK:#}{}\n", wrapped(sentence));

@@ -6,7 +6,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::Args;
-use super::need::{Contiguity, Context, Lifetime, Purpose, word};
+use super::need::{Context, Contiguity, Lifetime, Purpose, word};
 use crate::console::printable;
 use crate::exit::Exit;
 
@@ -79,11 +79,7 @@ impl<T> Question<'_, T> {
 }
 
 /// Asks for one of some choices.
-fn choice<T: ValueEnum>(
-    person: &mut dyn Person,
-    question: &str,
-    default: T,
-) -> Result<T, Exit> {
+fn choice<T: ValueEnum>(person: &mut dyn Person, question: &str, default: T) -> Result<T, Exit> {
     let words: Vec<String> = T::value_variants().iter().map(|value| word(value.clone())).collect();
     let help = |value: &T| {
         let value = value.to_possible_value()?;
@@ -97,7 +93,8 @@ fn choice<T: ValueEnum>(
         default: Some((&word(default.clone()), default)),
         help: help.join("\n"),
         read: &|answer| {
-            T::from_str(answer, true).map_err(|_| format!("'{answer}' is none of {words}; ? explains"))
+            T::from_str(answer, true)
+                .map_err(|_| format!("'{answer}' is none of {words}; ? explains"))
         },
     }
     .ask(person)
@@ -137,7 +134,8 @@ pub fn ask(args: &mut Args, person: &mut dyn Person) -> Result<(), Exit> {
         let size = Question {
             text: "bytes of one piece (100, 64K, 2M)",
             default: None,
-            help: "  The size of one structure or buffer: 100, 64K, 2M; of pages, 4K for each.".into(),
+            help: "  The size of one structure or buffer: 100, 64K, 2M; of pages, 4K for each."
+                .into(),
             read: &|answer| {
                 let size = parse_size(answer).filter(|size| *size > 0);
                 size.map(|_| answer.to_owned()).ok_or_else(|| super::no_size(answer))
@@ -261,8 +259,10 @@ mod tests {
     fn wrong_answers_are_told_and_asked_again() {
         let (need, said) = asked(
             &[],
-            &["lots", "", "0", "?", "100", "0", "x", "3", "nowhere", "?", "task", "dma", "dma 65",
-              "dma x", "moon", "?", "high", "some", "any", "long"],
+            &[
+                "lots", "", "0", "?", "100", "0", "x", "3", "nowhere", "?", "task", "dma",
+                "dma 65", "dma x", "moon", "?", "high", "some", "any", "long",
+            ],
         );
         assert_eq!(need.unwrap(), "--size 100 --count 3 --high");
         for shown in [

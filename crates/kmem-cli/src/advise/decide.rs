@@ -23,7 +23,7 @@ use kmem_host::description::format_size;
 
 use super::advice::Advice;
 use super::limits::{Limits, Part};
-use super::need::{Contiguity, Context, Lifetime, Need, Purpose};
+use super::need::{Context, Contiguity, Lifetime, Need, Purpose};
 
 /// Why there is no advice, in one line: what was asked, what stands against it, what to do.
 pub type Refusal = String;
@@ -64,17 +64,26 @@ fn sensible(need: &Need, machine: &Limits) -> Result<(), Refusal> {
     }
     if all.is_none_or(|all| all > machine.ram) {
         let (size, ram) = (format_size(need.size), format_size(machine.ram));
-        let pieces = need.count.saturating_mul(copies);
+        let asked = match need.count.saturating_mul(copies) {
+            1 => size,
+            pieces => format!("{pieces} times {size}"),
+        };
         return Err(format!(
-            "{pieces} times {size} is more than the {ram} of RAM of machine {}: ask for less, or \
-             give --mem (A224)",
+            "{asked} is more than the {ram} of RAM of machine {}: ask for less, or give --mem (A224)",
             machine.name
         ));
     }
-    if let Purpose::Dma { bits, .. } = need.purpose
-        && !(1..=64).contains(&bits)
-    {
-        return Err(format!("{bits} address lines: a device has 1 to 64, such as 24 or 32"));
+    if let Purpose::Dma { bits, .. } = need.purpose {
+        if !(1..=64).contains(&bits) {
+            return Err(format!(
+                "a device has no {bits} address lines: give 1 to 64, such as 24 or 32"
+            ));
+        }
+        if need.contiguity == Contiguity::Virtual {
+            return Err("a device does not see the CPU's mappings, so vmalloc is not for DMA (A228, A336): \
+                        give --contiguity physical"
+                .into());
+        }
     }
     Ok(())
 }
@@ -108,7 +117,11 @@ impl Ask<'_> {
                  memory (A123, A130).",
             ),
             Context::Locked => advice
-                .why("A task that must not sleep takes GFP_ATOMIC (A119, A131).")
+                .why(if device {
+                    "A task that must not sleep asks for a device's memory with GFP_ATOMIC (A134)."
+                } else {
+                    "A task that must not sleep takes GFP_ATOMIC (A119, A131)."
+                })
                 .instead(
                     "GFP_KERNEL",
                     if device {
@@ -172,9 +185,11 @@ impl Ask<'_> {
                 Some(self.lowest()).filter(|_| !zone.is_empty())
             }
             Purpose::Dma { .. } | Purpose::User | Purpose::High | Purpose::PerCpu => {
-                return Err("before boot is over there is only plain memory: ask for coherent, high or \
-                            a process's memory later, with --context task"
-                    .into());
+                return Err(
+                    "before boot is over there is only plain memory, not coherent, high or a \
+                            process's: give the context of later code, such as --context task"
+                        .into(),
+                );
             }
         };
         if let Some(low) = low.filter(|low| size > low.bytes) {
@@ -187,15 +202,16 @@ impl Ask<'_> {
                 self.machine.name
             ));
         }
-        let pages = size >= page || matches!(purpose, Purpose::Dma { .. });
+        let pages = size >= page;
         let call = match (low.is_some(), pages) {
             (false, false) => "alloc_bootmem",
             (false, true) => "alloc_bootmem_pages",
             (true, false) => "alloc_bootmem_low",
             (true, true) => "alloc_bootmem_low_pages",
         };
-        let mut advice = Advice::new(format!("{call}({size})"), format!("memblock_free(memory, {size})"))
-            .why("The page allocator gets what boot-time allocations leave (A247, A253).");
+        let mut advice =
+            Advice::new(format!("{call}({size})"), format!("memblock_free(memory, {size})"))
+                .why("The page allocator gets what boot-time allocations leave (A247, A253).");
         if pages {
             advice = advice.why("The forms with _pages give whole pages (A249).");
         }
@@ -209,9 +225,7 @@ impl Ask<'_> {
             ));
         }
         Ok(advice
-            .mind(
-                "Only code of the kernel's image runs so early: a module cannot (A250, A260).",
-            )
+            .mind("Only code of the kernel's image runs so early: a module cannot (A250, A260).")
             .mind("Kernels of the 2.4 series never give it back; today it can be freed (A252).")
             .instead(
                 "bigphysarea_alloc_pages",
@@ -304,7 +318,8 @@ impl Ask<'_> {
                 self.machine.name
             ));
         }
-        let cost = "Each page is mapped by itself, so it is slower to get and strains the TLB (A234).";
+        let cost =
+            "Each page is mapped by itself, so it is slower to get and strains the TLB (A234).";
         if contiguity == Contiguity::Any && size <= block {
             return Ok(self
                 .why_flags(
@@ -358,8 +373,9 @@ impl Ask<'_> {
         let only_pages = zone == Gfp::DMA32;
         let whole = size == pages * page || only_pages;
         let mut advice = if size <= page / 2 && !only_pages {
-            let advice = Advice::new(format!("kmalloc({size}, {flags})"), "kfree(memory)")
-                .why("For a size in bytes kmalloc is the usual call; it is contiguous (A076, A331).");
+            let advice = Advice::new(format!("kmalloc({size}, {flags})"), "kfree(memory)").why(
+                "For a size in bytes kmalloc is the usual call; it is contiguous (A076, A331).",
+            );
             if self.need.purpose == Purpose::Software && contiguity != Contiguity::Physical {
                 advice.instead(
                     "kmem_cache_alloc",
@@ -369,8 +385,7 @@ impl Ask<'_> {
                 advice
             }
         } else if pages == 1 {
-            let advice =
-                Advice::new(format!("__get_free_page({flags})"), "free_page(address)");
+            let advice = Advice::new(format!("__get_free_page({flags})"), "free_page(address)");
             if only_pages && size <= page / 2 {
                 advice.mind(
                     "kmalloc has no memory of DMA32 (A115): put several small buffers into one page.",
@@ -410,7 +425,8 @@ impl Ask<'_> {
             );
         }
         if contiguity == Contiguity::Virtual {
-            advice = advice.why("For one page vmalloc makes no sense: a page is contiguous (A233).");
+            advice =
+                advice.why("For one page vmalloc makes no sense: a page is contiguous (A233).");
         }
         Ok(self.why_flags(advice.flags(flags)))
     }
@@ -438,7 +454,8 @@ impl Ask<'_> {
             advice = advice.mind("Make the cache beforehand, in a task: that may sleep (A188).");
         }
         if zone == Gfp::DMA {
-            advice = advice.why("SLAB_CACHE_DMA has its slabs where the device reaches them (A194).");
+            advice =
+                advice.why("SLAB_CACHE_DMA has its slabs where the device reaches them (A194).");
         }
         self.why_flags(advice)
     }
@@ -481,12 +498,7 @@ impl Ask<'_> {
     }
 
     fn device(&self, bits: u32, coherent: bool) -> Result<Advice, Refusal> {
-        let Need { size, contiguity, .. } = *self.need;
-        if contiguity == Contiguity::Virtual {
-            return Err("a device does not see the CPU's mappings, so vmalloc is not for DMA (A228, A336): \
-                        give --contiguity physical"
-                .into());
-        }
+        let size = self.need.size;
         let (zone, part) = self.zone(bits)?;
         if size > part.bytes {
             return Err(format!(
@@ -515,13 +527,19 @@ impl Ask<'_> {
             return Ok(self.why_flags(advice));
         }
         let advice = self.contiguous(zone)?;
-        let whole = match zone {
-            Gfp::DMA => "GFP_DMA: the frames lie below the limit of ISA devices (A030, A034)",
-            Gfp::DMA32 => "GFP_DMA32: the frames lie where 32 address lines reach (A115)",
-            _ => "The device reaches all of the direct map: no zone modifier (A034)",
+        let advice = if size > self.machine.block {
+            advice.mind(format!(
+                "It is taken from the start of memory; the device reaches what lies below {} (A034, A256).",
+                format_size(part.end)
+            ))
+        } else {
+            advice.why(match zone {
+                Gfp::DMA => "GFP_DMA: the frames lie below the limit of ISA devices (A030, A034).",
+                Gfp::DMA32 => "GFP_DMA32: the frames lie where 32 address lines reach (A115).",
+                _ => "The device reaches all of the direct map: no zone modifier (A034).",
+            })
         };
         Ok(advice
-            .why(format!("{whole}."))
             .why("Devices want contiguous frames: kmalloc's or pages, never vmalloc's (A228, A336).")
             .mind(
                 "Where there is an IOMMU, or caches are not kept in step with the device, the memory is \
@@ -548,7 +566,8 @@ impl Ask<'_> {
             .why("For a process: from high memory where there is some, and it may be moved (A117, A125).")
             .why("Zeroed, so that it shows nothing of who had it before (A075).");
         let advice = if size > self.machine.page && contiguity != Contiguity::Physical {
-            advice.why("Pages are mapped into the process one by one: each may lie anywhere (A072).")
+            advice
+                .why("Pages are mapped into the process one by one: each may lie anywhere (A072).")
         } else {
             advice
         };
@@ -561,7 +580,8 @@ impl Ask<'_> {
         if contiguity == Contiguity::Virtual && size > page {
             return self.software();
         }
-        let mut advice = self.pages(self.base() | Gfp::HIGHMEM, contiguity == Contiguity::Physical)?;
+        let mut advice =
+            self.pages(self.base() | Gfp::HIGHMEM, contiguity == Contiguity::Physical)?;
         let slot = match context {
             Context::Task | Context::BlockIo | Context::Filesystem => None,
             Context::Interrupt => Some("KM_IRQ0"),
@@ -621,8 +641,7 @@ impl Ask<'_> {
                  another way (A060, A061).",
             ));
         }
-        let advice =
-            Advice::new(format!("alloc_page({flags})"), "__free_page(page)").flags(flags);
+        let advice = Advice::new(format!("alloc_page({flags})"), "__free_page(page)").flags(flags);
         Ok(if pages > 1 {
             advice.mind(format!("A piece is {pages} pages: one call for each (A043)."))
         } else {
@@ -633,16 +652,20 @@ impl Ask<'_> {
     fn per_cpu(&self) -> Result<Advice, Refusal> {
         let Need { size, context, lifetime, count, .. } = *self.need;
         let page = self.machine.page;
-        let own = "Each CPU has a copy in cache lines of its own, and needs no lock for it (A280, A291).";
+        let own =
+            "Each CPU has a copy in cache lines of its own, and needs no lock for it (A280, A291).";
         let between = "Between get and put pre-emption is disabled: do not sleep (A292).";
         if lifetime == Lifetime::Forever || context == Context::Boot {
-            return Ok(Advice::new("DEFINE_PER_CPU(type, name)", "nothing: it is part of the image")
-                .then("get_cpu_var(name) ... put_cpu_var(name)")
-                .why(own)
-                .why("What is there from boot on needs no call: it is defined (A283).")
-                .mind(between)
-                .mind("In 2.6 not in modules; today there, too (A286).")
-                .instead("alloc_percpu", "as many as turn out to be needed: --lifetime long (A287)."));
+            return Ok(Advice::new(
+                "DEFINE_PER_CPU(type, name)",
+                "nothing: it is part of the image",
+            )
+            .then("get_cpu_var(name) ... put_cpu_var(name)")
+            .why(own)
+            .why("What is there from boot on needs no call: it is defined (A283).")
+            .mind(between)
+            .mind("In 2.6 not in modules; today there, too (A286).")
+            .instead("alloc_percpu", "as many as turn out to be needed: --lifetime long (A287)."));
         }
         if !context.may_sleep() {
             return Err(format!(
@@ -676,7 +699,10 @@ impl Ask<'_> {
             .instead("DEFINE_PER_CPU", "there from boot on: --lifetime forever (A283).")
             .instead("__alloc_percpu", "a size in bytes and an alignment, not a type (A287).");
         Ok(if count > 1 {
-            advice.instead("alloc_percpu", "one array or structure of all the copies of a CPU (A287).")
+            advice.instead(
+                "alloc_percpu",
+                "one array or structure of all the copies of a CPU (A287).",
+            )
         } else {
             advice
         })

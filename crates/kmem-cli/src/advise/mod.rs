@@ -24,7 +24,7 @@ use crate::choice::Choice;
 use crate::console::COMMAND;
 use crate::exit::Exit;
 use limits::Limits;
-use need::{Contiguity, Context, Lifetime, Need, Purpose};
+use need::{Context, Contiguity, Lifetime, Need, Purpose};
 
 /// Say how to get memory: the call, its flags, what gives it back, and why
 ///
@@ -117,7 +117,8 @@ impl Args {
     fn need(&self) -> Result<Need, Exit> {
         let size = self.size.as_deref().unwrap_or_default();
         Ok(Need {
-            size: parse_size(size).ok_or_else(|| Exit::BadInput(format!("--size: {}", no_size(size))))?,
+            size: parse_size(size)
+                .ok_or_else(|| Exit::BadInput(format!("--size: {}", no_size(size))))?,
             count: self.count.unwrap_or(1),
             context: self.context.unwrap_or(Context::Task),
             purpose: self.purpose(),

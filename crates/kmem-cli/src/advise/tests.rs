@@ -1,1 +1,392 @@
-//! tests
+//! The whole grid of needs: what must hold for every answer and every refusal.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use clap::{Parser, ValueEnum};
+use kmem::Gfp;
+use kmem_host::Description;
+
+use super::Args;
+use super::advice::{Advice, ids_in};
+use super::decide::decide;
+use super::limits::Limits;
+use super::need::{Context, Contiguity, Lifetime, Need, Purpose};
+
+/// What allocates, with what frees it.
+const PAIRS: [(&str, &str); 19] = [
+    ("a local variable", "nothing"),
+    ("DEFINE_PER_CPU", "nothing"),
+    ("alloc_percpu", "free_percpu"),
+    ("alloc_bootmem", "memblock_free"),
+    ("alloc_bootmem_low", "memblock_free"),
+    ("alloc_bootmem_pages", "memblock_free"),
+    ("alloc_bootmem_low_pages", "memblock_free"),
+    ("alloc_page", "__free_page"),
+    ("alloc_pages", "__free_pages"),
+    ("dma_alloc_coherent", "dma_free_coherent"),
+    ("kmem_cache_alloc", "kmem_cache_free"),
+    ("kmalloc", "kfree"),
+    ("__get_free_page", "free_page"),
+    ("__get_free_pages", "free_pages"),
+    ("bigphysarea_alloc_pages", "bigphysarea_free_pages"),
+    ("kvmalloc", "kvfree"),
+    ("vmalloc", "vfree"),
+    // What makes a page of high memory usable; it is freed with the page.
+    ("kmap", "kunmap"),
+    ("kmap_atomic", "kunmap_atomic"),
+];
+
+/// Calls that kmem does not have under these names so far.
+const TO_COME: [&str; 27] = [
+    "DEFINE_PER_CPU",
+    "__alloc_percpu",
+    "alloc_bootmem",
+    "alloc_bootmem_low",
+    "alloc_bootmem_low_pages",
+    "alloc_bootmem_pages",
+    "alloc_percpu",
+    "bigphysarea_alloc_pages",
+    "bigphysarea_free_pages",
+    "dma_alloc_coherent",
+    "dma_free_coherent",
+    "dma_map_single",
+    "dma_unmap_single",
+    "free_percpu",
+    "get_cpu",
+    "get_cpu_var",
+    "kmap",
+    "kmap_atomic",
+    "kmap_local_page",
+    "kunmap",
+    "kunmap_atomic",
+    "kvfree",
+    "kvmalloc",
+    "memblock_free",
+    "put_cpu_var",
+    "vfree",
+    "vmalloc",
+];
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// A file of the repository.
+fn file(path: &str) -> String {
+    let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn machines() -> Vec<Limits> {
+    let presets = ["tiny", "default", "ldd2-i386", "lkd-i386", "x86_64"];
+    let machine = |name| Limits::of(&Description::preset(name).unwrap());
+    let mut machines: Vec<Limits> = presets.map(machine).into();
+    let mut large_pages = Description::preset("default").unwrap();
+    large_pages.set("page_shift=16").unwrap();
+    machines.push(Limits::of(&large_pages));
+    machines
+}
+
+/// Calls `look` with every need of the grid and what is advised.
+fn each(mut look: impl FnMut(&Need, &Limits, &Result<Advice, String>)) {
+    const SIZES: [u64; 14] = [
+        1,
+        200,
+        201,
+        2048,
+        2049,
+        4000,
+        4096,
+        4097,
+        8192,
+        12_288,
+        131_073,
+        4 << 20,
+        16 << 20,
+        100 << 20,
+    ];
+    let mut purposes = vec![Purpose::Software, Purpose::User, Purpose::High, Purpose::PerCpu];
+    for bits in [20, 24, 30, 32, 64] {
+        purposes.extend([false, true].map(|coherent| Purpose::Dma { bits, coherent }));
+    }
+    for machine in machines() {
+        for size in SIZES {
+            for count in [1, 99, 100] {
+                for &context in Context::value_variants() {
+                    for &purpose in &purposes {
+                        for &contiguity in Contiguity::value_variants() {
+                            for &lifetime in Lifetime::value_variants() {
+                                let need =
+                                    Need { size, count, context, purpose, contiguity, lifetime };
+                                look(&need, &machine, &decide(&need, &machine));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Calls `look` with every answer of the grid.
+fn each_advice(mut look: impl FnMut(&Need, &Limits, &Advice)) {
+    let mut seen = 0;
+    each(|need, machine, result| {
+        if let Ok(advice) = result {
+            seen += 1;
+            look(need, machine, advice);
+        }
+    });
+    assert!(seen > 10_000, "{seen}");
+}
+
+/// The name of a call.
+fn name(call: &str) -> &str {
+    call.split('(').next().unwrap_or_default()
+}
+
+/// The names of the calls in a text: what stands before a bracket, or the text itself.
+fn names_in(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let before = text.match_indices('(').map(|(at, _)| &text[..at]);
+    let last_word = |part: &str| {
+        let start = part.rfind(|c| !is_part(c)).map_or(0, |at| at + 1);
+        part[start..].to_owned()
+    };
+    let whole = text.chars().all(is_part).then(|| text.to_owned());
+    before.map(last_word).chain(whole).filter(|name| !name.is_empty()).collect()
+}
+
+fn is_atomic(context: Context) -> bool {
+    !context.may_sleep() && context != Context::Boot
+}
+
+/// A130, A131, A132, A133, A134, A135, A141
+#[test]
+fn flags_are_those_of_the_context() {
+    each_advice(|need, _, advice| {
+        let told = format!("{need:?}: {advice:?}");
+        let Some(flags) = advice.flags else {
+            // What takes no flags asks with GFP_KERNEL, or happens while the kernel is built or booted.
+            let sleeps = ["vmalloc", "alloc_percpu"].contains(&name(&advice.call));
+            assert!(!sleeps || need.context == Context::Task, "{told}");
+            return;
+        };
+        assert_eq!(flags.check(), Ok(()), "{told}");
+        assert!(advice.call.contains(&flags.to_string()), "{told}");
+        let zones = Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE;
+        let expected = match (need.context, need.purpose) {
+            (Context::Task, Purpose::User) => Gfp::USER | Gfp::ZERO,
+            (Context::Task, _) => Gfp::KERNEL,
+            (Context::Locked | Context::Interrupt | Context::Nmi, _) => Gfp::ATOMIC,
+            (Context::BlockIo, _) => Gfp::NOIO,
+            (Context::Filesystem, _) => Gfp::NOFS,
+            (Context::Boot, _) => panic!("{told}"),
+        };
+        assert_eq!(flags - zones, expected, "{told}");
+        assert!(!is_atomic(need.context) || !flags.may_sleep(), "{told}");
+    });
+}
+
+/// A231, A188, A269: nothing that sleeps is called where sleeping is a bug.
+#[test]
+fn nothing_that_sleeps_is_advised_in_atomic_context() {
+    each_advice(|need, _, advice| {
+        if is_atomic(need.context) {
+            let then = advice.then.as_deref().and_then(|then| then.strip_prefix("address = "));
+            for call in [Some(advice.call.as_str()), then].into_iter().flatten() {
+                let sleeps = ["vmalloc", "kvmalloc", "alloc_percpu", "kmem_cache_create", "kmap"];
+                assert!(!sleeps.contains(&name(call)), "{need:?}: {advice:?}");
+            }
+        }
+    });
+}
+
+/// A034, A228, A336
+#[test]
+fn a_device_gets_contiguous_memory_that_it_reaches() {
+    let mut zones = BTreeSet::new();
+    each_advice(|need, machine, advice| {
+        let Purpose::Dma { bits, .. } = need.purpose else { return };
+        let told = format!("{need:?} on {}: {advice:?}", machine.name);
+        let call = name(&advice.call);
+        assert!(
+            !["vmalloc", "kvmalloc", "alloc_page", "a local variable"].contains(&call),
+            "{told}"
+        );
+        assert_ne!(need.contiguity, Contiguity::Virtual, "{told}");
+        let by_zone =
+            ["kmalloc", "kmem_cache_alloc", "__get_free_page", "__get_free_pages"].contains(&call);
+        if let (true, Some(flags)) = (by_zone, advice.flags) {
+            let part = match flags & (Gfp::DMA | Gfp::DMA32 | Gfp::HIGHMEM | Gfp::MOVABLE) {
+                Gfp::DMA => machine.dma.unwrap(),
+                Gfp::DMA32 => machine.dma32.unwrap(),
+                Gfp::NONE => machine.low,
+                _ => panic!("{told}"),
+            };
+            assert!(bits == 64 || part.end <= 1 << bits, "{told}");
+            assert!(need.size <= part.bytes, "{told}");
+            // A115: kmalloc and the caches have no memory of DMA32.
+            assert!(!flags.contains(Gfp::DMA32) || call.starts_with("__get_free"), "{told}");
+            zones.insert(flags.bits() & (Gfp::DMA | Gfp::DMA32).bits());
+        }
+    });
+    assert_eq!(zones.len(), 3);
+}
+
+/// A058, A074, A224, A233, A250, A251, A331, A332, A333, A335
+#[test]
+fn memory_is_what_was_asked_for() {
+    each_advice(|need, machine, advice| {
+        let told = format!("{need:?} on {}: {advice:?}", machine.name);
+        let call = name(&advice.call);
+        let at_boot = call.starts_with("alloc_bootmem");
+        let early = at_boot || ["DEFINE_PER_CPU", "a local variable"].contains(&call);
+        assert!(early || need.context != Context::Boot, "{told}");
+        assert!(!at_boot || need.context == Context::Boot, "{told}");
+        let scattered = ["vmalloc", "kvmalloc"].contains(&call)
+            || call == "alloc_page" && need.size > machine.page;
+        assert!(!scattered || need.contiguity != Contiguity::Physical, "{told}");
+        assert!(!["vmalloc", "kvmalloc"].contains(&call) || need.size > machine.page, "{told}");
+        let beyond = at_boot
+            || ["vmalloc", "alloc_page", "bigphysarea_alloc_pages", "DEFINE_PER_CPU"]
+                .contains(&call);
+        assert!(beyond || need.size <= machine.block, "{told}");
+        assert!(need.size * need.count <= machine.ram, "{told}");
+        let high = advice.flags.is_some_and(|flags| flags.contains(Gfp::HIGHMEM));
+        assert!(!high || ["alloc_page", "alloc_pages"].contains(&call), "{told}");
+        assert_eq!(
+            advice.then.is_some(),
+            high && need.purpose == Purpose::High || need.purpose == Purpose::PerCpu,
+            "{told}"
+        );
+        if let Some((_, order)) =
+            advice.call.strip_suffix(')').and_then(|call| call.rsplit_once(", "))
+            && ["__get_free_pages", "alloc_pages"].contains(&call)
+        {
+            let order: u32 = order.parse().unwrap();
+            let bytes = machine.page << order;
+            assert!(bytes >= need.size && bytes / 2 < need.size, "{told}");
+        }
+    });
+}
+
+/// A062, A143, A162: each piece is given back by the call that belongs to it, with the same order.
+#[test]
+fn every_call_has_what_frees_it() {
+    let mut met = BTreeSet::new();
+    each_advice(|need, _, advice| {
+        let told = format!("{need:?}: {advice:?}");
+        let then = advice.then.as_deref().and_then(|then| then.strip_prefix("address = "));
+        for call in [Some(advice.call.as_str()), then].into_iter().flatten() {
+            let pair = PAIRS.iter().find(|(get, _)| *get == name(call));
+            let (get, free) = pair.unwrap_or_else(|| panic!("{call}: {told}"));
+            met.insert(*get);
+            let frees = advice.free.split([',', ' ', '(', ':']);
+            assert_eq!(frees.filter(|word| word == free).count(), 1, "{told}");
+        }
+        if let Some((_, order)) =
+            advice.call.split_once("pages(").and_then(|(_, rest)| rest.rsplit_once(", "))
+            && advice.call.contains("get_free_pages")
+        {
+            assert!(advice.free.ends_with(&format!(", {order}")), "{told}");
+        }
+        let handled = advice.mind.iter().any(|sentence| sentence.contains("A143"));
+        assert_eq!(handled, !advice.free.starts_with("nothing"), "{told}");
+    });
+    assert_eq!(met.len(), PAIRS.len(), "{met:?}");
+}
+
+/// A331, A332, A333, A334, A335, A336: what is said rests on statements that there are, and the
+/// page that says the same names them all, and every call.
+#[test]
+fn every_answer_rests_on_statements_that_the_page_names() {
+    let acceptance: BTreeSet<String> = ids_in(&file("docs/acceptance.md")).collect();
+    let page = file("docs/choosing.md");
+    let on_page: BTreeSet<String> = ids_in(&page).collect();
+    let mut named = BTreeSet::new();
+    each_advice(|need, _, advice| {
+        for sentence in &advice.why {
+            assert!(ids_in(sentence).next().is_some(), "{need:?}: {sentence}");
+        }
+        assert!(!advice.why.is_empty(), "{need:?}: {advice:?}");
+        named.extend(advice.ids());
+    });
+    let strange: Vec<&String> = named.difference(&acceptance).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    let missing: Vec<&String> = named.difference(&on_page).collect();
+    assert!(missing.is_empty(), "docs/choosing.md does not name {missing:?}");
+    for id in 331..=336 {
+        assert!(named.contains(&format!("A{id}")), "A{id}");
+    }
+    for (get, free) in PAIRS {
+        assert!(page.contains(get), "{get}");
+        assert!(free == "nothing" || page.contains(&format!("`{free}")), "{free}");
+    }
+}
+
+/// Every call is one that kmem has under the texts' name, or will have.
+#[test]
+fn only_calls_are_advised_that_there_are() {
+    let folder = format!("{}/../kmem/src/mm/names", env!("CARGO_MANIFEST_DIR"));
+    let mut names = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        names += &fs::read_to_string(entry.unwrap().path()).unwrap();
+    }
+    let mut calls = BTreeSet::new();
+    each_advice(|_, _, advice| {
+        for text in advice.calls() {
+            calls.extend(names_in(text));
+        }
+    });
+    assert!(calls.contains("kmem_cache_create") && calls.contains("kfree"), "{calls:?}");
+    for call in &calls {
+        let there = names.contains(&format!("fn {call}("));
+        let is_flag = call.starts_with("GFP_") && call.parse::<Gfp>().is_ok();
+        assert!(there || is_flag || TO_COME.contains(&call.as_str()), "{call}");
+    }
+}
+
+#[test]
+fn answers_fit_a_terminal_and_refusals_are_one_line_that_says_what_to_do() {
+    let mut lines = BTreeSet::new();
+    let mut refusals = BTreeSet::new();
+    each(|_, _, result| match result {
+        Ok(advice) => {
+            let text = anstream::adapter::strip_str(&advice.to_text()).to_string();
+            lines.extend(text.lines().map(str::to_owned));
+        }
+        Err(line) => {
+            refusals.insert(line.clone());
+        }
+    });
+    for line in &lines {
+        assert!(line.chars().count() <= 100 && line.trim_end() == line, "{line}");
+    }
+    assert!(refusals.len() > 20);
+    for line in &refusals {
+        assert!(line.len() < 240 && !line.contains('\n'), "{line}");
+        assert!(!line.starts_with(char::is_uppercase) && !line.contains("  "), "{line}");
+        let does = ["give ", "ask for less", "allocate ", "keep an array", "take "];
+        assert!(does.iter().any(|what| line.contains(what)), "{line}");
+    }
+}
+
+/// The options that stand for a need are read back as that need.
+#[test]
+fn needs_are_written_as_options_and_read_back() {
+    let mut seen = BTreeSet::new();
+    each(|need, machine, _| {
+        let options = need.options();
+        // Once each: the machine is not a part of it.
+        if machine.name == "tiny" && seen.insert(options.clone()) {
+            let line = ["advise".to_owned()].into_iter().chain(options);
+            let read = Cli::try_parse_from(line).unwrap().args.need().unwrap();
+            assert_eq!(&read, need);
+        }
+    });
+    assert!(seen.len() > 1000);
+}
