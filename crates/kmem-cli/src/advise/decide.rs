@@ -280,34 +280,21 @@ impl Ask<'_> {
             return self.contiguous(Gfp::NONE);
         }
         // From here on a run of addresses longer than a page, of which the frames may lie anywhere.
-        if contiguity == Contiguity::Any && size <= block && context != Context::Task {
-            let advice = self.contiguous(Gfp::NONE)?;
-            return Ok(advice.mind(format!(
-                "Pages that need not lie side by side would be found more surely, and vmalloc is not \
-                 for {} (A061, A231): several single pages, or memory that a task has allocated before.",
-                context.in_words()
-            )));
-        }
-        match context {
-            Context::Task => {}
-            Context::Locked | Context::Interrupt | Context::Nmi | Context::Boot => {
-                return Err(format!(
-                    "vmalloc may sleep, and {} must not (A231): allocate the {} beforehand in a task, \
-                     or take up to {} with --contiguity physical",
-                    context.in_words(),
-                    format_size(size),
-                    format_size(block)
-                ));
+        if !context.may_sleep() {
+            if contiguity == Contiguity::Any && size <= block {
+                return Ok(self.contiguous(Gfp::NONE)?.mind(format!(
+                    "Pages that need not lie side by side would be found more surely, and what maps \
+                     them is not for {} (A061, A231): take single pages, or what a task has allocated.",
+                    context.in_words()
+                )));
             }
-            Context::BlockIo | Context::Filesystem => {
-                return Err(format!(
-                    "vmalloc takes no flags and asks with GFP_KERNEL (A230), which {} must not (A141): \
-                     allocate the {} beforehand, or take up to {} with --contiguity physical",
-                    context.in_words(),
-                    format_size(size),
-                    format_size(block)
-                ));
-            }
+            return Err(format!(
+                "vmalloc may sleep, and {} must not (A231): allocate the {} beforehand in a task, \
+                 or take up to {} with --contiguity physical",
+                context.in_words(),
+                format_size(size),
+                format_size(block)
+            ));
         }
         if size > self.machine.mapping_area {
             return Err(format!(
@@ -318,29 +305,30 @@ impl Ask<'_> {
                 self.machine.name
             ));
         }
-        let cost =
-            "Each page is mapped by itself, so it is slower to get and strains the TLB (A234).";
-        if contiguity == Contiguity::Any && size <= block {
-            return Ok(self
-                .why_flags(
-                    Advice::new(format!("kvmalloc({size}, {GFP_KERNEL})"), "kvfree(memory)")
-                        .flags(GFP_KERNEL)
-                        .why(
-                            "Above a page contiguous frames get hard to find (A061, A166): kvmalloc \
-                             takes them where they are, and else maps single ones (A167, A246).",
-                        ),
+        let flags = self.base();
+        let either = Advice::new(format!("kvmalloc({size}, {flags})"), "kvfree(memory)");
+        let advice = if context != Context::Task {
+            self.why_flags(either.flags(flags)).why(
+                "vmalloc takes no flags, and asks with GFP_KERNEL; kvmalloc takes them (A230, A333).",
+            )
+        } else if contiguity == Contiguity::Any && size <= block {
+            self.why_flags(either.flags(flags))
+                .why(
+                    "Above a page contiguous frames get hard to find (A061, A166): kvmalloc takes them \
+                     where they are, and else maps single ones (A167, A246).",
                 )
                 .instead("vmalloc", "never asks for neighbours: --contiguity virtual (A333).")
-                .mind("Not for a device: its frames may lie anywhere (A228)."));
-        }
-        Ok(Advice::new(format!("vmalloc({size})"), "vfree(memory)")
-            .why(
-                "A large buffer of software needs addresses in a row, not frames (A246, A333, A335).",
-            )
-            .why("It takes no flags and may sleep: it asks with GFP_KERNEL (A230, A231).")
-            .mind(cost)
-            .mind("Not for a device: its frames may lie anywhere (A228).")
-            .instead("kvmalloc", "up to a block of pages, where speed matters more (A235)."))
+        } else {
+            Advice::new(format!("vmalloc({size})"), "vfree(memory)")
+                .why(
+                    "A large buffer of software needs addresses in a row, not frames (A246, A333, A335).",
+                )
+                .why("It takes no flags and may sleep: it asks with GFP_KERNEL (A230, A231).")
+                .instead("kvmalloc", "up to a block of pages, where speed matters more (A235).")
+        };
+        Ok(advice
+            .mind("What is mapped takes longer to get, and page by page strains the TLB (A234).")
+            .mind("Not for a device: its frames may lie anywhere (A228)."))
     }
 
     /// Whether pieces are many, equal, and of a size that a slab holds several of.
