@@ -60,7 +60,7 @@ fn json(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
-/// A058, A224, A228, A230, A231
+/// A230
 #[test]
 fn the_page_shows_what_the_command_refuses() {
     let rows = rows();

@@ -186,7 +186,7 @@ fn flags_are_those_of_the_context() {
     });
 }
 
-/// A231, A188, A269: nothing that sleeps is called where sleeping is a bug.
+/// Nothing that sleeps is called where sleeping is a bug.
 #[test]
 fn nothing_that_sleeps_is_advised_in_atomic_context() {
     each_advice(|need, _, advice| {
@@ -200,7 +200,7 @@ fn nothing_that_sleeps_is_advised_in_atomic_context() {
     });
 }
 
-/// A034, A228, A336
+/// A336
 #[test]
 fn a_device_gets_contiguous_memory_that_it_reaches() {
     let mut zones = BTreeSet::new();
@@ -232,7 +232,7 @@ fn a_device_gets_contiguous_memory_that_it_reaches() {
     assert_eq!(zones.len(), 3);
 }
 
-/// A058, A074, A224, A233, A250, A251, A331, A332, A333, A335
+/// A331, A332, A333, A335
 #[test]
 fn memory_is_what_was_asked_for() {
     each_advice(|need, machine, advice| {
