@@ -16,11 +16,14 @@
 //!   held.rs              bytes held for the bytes asked for
 //!   object_subjects.rs   who is measured: kmem hosted, kmem on a desk, four peers
 //!   heaps.rs             all of them behind one trait
+//!
+//!   mappings.rs          the rows of areas and of booting large machines
 //! ```
 
 mod heaps;
 mod held;
 mod limits;
+mod mappings;
 mod measure;
 mod object_subjects;
 mod objects;
@@ -35,6 +38,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use limits::{LIMITS, With};
+use mappings::MappingSubjects;
 use measure::{HostCpus, Plan, Samples};
 use object_subjects::ObjectSubjects;
 use subjects::{Ram, Subjects};
@@ -119,7 +123,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, Stri
     let names = || {
         let pages = rows::ROWS.iter().map(|row| row.name);
         let objects = objects::ROWS.iter().map(|row| row.name);
-        pages.chain(objects).chain(LIMITS.iter().map(|limit| limit.name))
+        let mappings = mappings::ROWS.iter().map(|row| row.name);
+        pages.chain(objects).chain(mappings).chain(LIMITS.iter().map(|limit| limit.name))
     };
     if !names().any(|name| options.wants(name)) {
         let filter = options.filter.unwrap_or_default();
@@ -147,11 +152,12 @@ fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
         load: load(),
         pages: Table::new(subjects::NAMES, &rows::ROWS, |name| options.wants(name)),
         objects: Table::new(object_subjects::NAMES, &objects::ROWS, |name| options.wants(name)),
+        mappings: Table::new(mappings::NAMES, &mappings::ROWS, |name| options.wants(name)),
         limits: wanted.map(|limit| (limit, Samples::new())).collect(),
     };
 
     // Writing a desk's memory takes a second: not for rows that are not wanted.
-    let (mut page_ram, mut object_ram) = (None, None);
+    let (mut page_ram, mut object_ram, mut mapping_ram) = (None, None, None);
     let mut pages = match report.pages.is_empty() {
         true => None,
         false => Some(Subjects::boot(page_ram.insert(Ram::for_desk()), options.seed)?),
@@ -163,12 +169,19 @@ fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
             Some(ObjectSubjects::boot(ram, cpus, options.seed)?)
         }
     };
+    let mappings = match report.mappings.is_empty() {
+        true => None,
+        false => Some(MappingSubjects::boot(mapping_ram.insert(MappingSubjects::ram()))?),
+    };
     for round in 0..plan.rounds {
         for (limit, samples) in &mut report.limits {
             samples.extend(limit.measure(&plan, With { seed: options.seed, cpus }));
         }
         if let Some(pages) = &mut pages {
             report.pages.extend(|row| pages.measure(row, &plan))?;
+        }
+        if let Some(mappings) = &mappings {
+            report.mappings.extend(|row| mappings.measure(row, &plan))?;
         }
         if let Some(objects) = &objects {
             // Bytes are the same every time.
@@ -177,6 +190,9 @@ fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
                 false => Ok(Default::default()),
             })?;
         }
+    }
+    if let Some(mappings) = mappings {
+        mappings.check()?;
     }
     if let Some(pages) = pages {
         pages.check()?;

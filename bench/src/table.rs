@@ -9,7 +9,7 @@ use crate::limits::Limit;
 use crate::measure::{HostCpus, Samples};
 use crate::object_subjects::{LEFT_OUT, WITH_ALL};
 use crate::rows::{Counts, Row};
-use crate::{objects, rows};
+use crate::{mappings, objects, rows};
 
 /// A run and its figures.
 pub struct Report {
@@ -27,6 +27,8 @@ pub struct Report {
     pub pages: Table<rows::Work, 4>,
     /// The rows of objects.
     pub objects: Table<objects::Work, 6>,
+    /// The rows of mappings.
+    pub mappings: Table<mappings::Work, 2>,
     /// Each limit with its samples.
     pub limits: Vec<(&'static Limit, Samples)>,
 }
@@ -70,19 +72,21 @@ impl<W, const SUBJECTS: usize> Table<W, SUBJECTS> {
         Ok(())
     }
 
+    /// The first column is what counts against the goal.
     fn write(&self, out: &mut String, what: &str, colour: bool) -> std::fmt::Result {
         let Some(width) = self.rows.iter().map(|(row, _)| row.name.len()).max() else {
             return Ok(());
         };
         writeln!(
             out,
-            "\n{what}: least and median of the repetitions; kmem is host and desk; host counts\n"
+            "\n{what}: least and median of the repetitions; kmem is {0} and {1}; {0} counts\n",
+            self.names[0], self.names[1]
         )?;
         write!(out, "{:width$} {:10}", "row", "unit")?;
         for name in &self.names[..2] {
             write!(out, " {name:>CELL$}")?;
         }
-        write!(out, " {:>6} {:>9}", "goal", "host/goal")?;
+        write!(out, " {:>6} {:>9}", "goal", "of goal")?;
         for name in &self.names[2..] {
             write!(out, " {name:>CELL$}")?;
         }
@@ -146,6 +150,7 @@ impl Report {
         // Writing to a String does not fail.
         let _ = self.pages.write(&mut out, "pages", colour);
         let _ = self.write_objects(&mut out, colour);
+        let _ = self.mappings.write(&mut out, "mappings", colour);
         let _ = self.write_limits(&mut out);
         out
     }
@@ -217,6 +222,7 @@ impl Report {
             "seed": self.seed,
             "rows": self.pages.json(),
             "objects": self.objects.json(),
+            "mappings": self.mappings.json(),
             "left_out": LEFT_OUT,
             "limits": limits.collect::<Vec<_>>(),
         })

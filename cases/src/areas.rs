@@ -353,6 +353,8 @@ fn everywhere<M: Machine>(machine: &M) -> Result<(), Failure> {
     let mm = machine.mm();
     let page = 1usize << M::P::PAGE_SHIFT;
     for round in 0..20 {
+        // What others gave back lies below, and would be free when this is.
+        mm.vm_unmap_aliases();
         let area = Area::new(machine, 3)?;
         area.write();
         let there = core::sync::atomic::AtomicU64::new(0);

@@ -209,8 +209,8 @@ fn freed_areas_wait_to_be_unmapped_and_no_more_than_the_bound_says() {
         assert!(bound >= 1 && (bound as u64) < mm.managed_pages() / 32);
         let changes = machine.host().mapping_changes();
         let mut most = 0;
-        for _ in 0..200 {
-            let memory = mm.vmalloc(8 * PAGE).unwrap();
+        let held: Vec<_> = (0..200).map(|_| mm.vmalloc(8 * PAGE).unwrap()).collect();
+        for memory in held {
             free(machine, memory);
             most = most.max(mm.vmalloc_info().waiting);
             assert!(mm.vmalloc_info().waiting <= bound);
@@ -228,6 +228,49 @@ fn freed_areas_wait_to_be_unmapped_and_no_more_than_the_bound_says() {
         // side and are unmapped together.
         let changes = machine.host().mapping_changes() - changes;
         assert!((200 * 16..=200 * 17).contains(&changes), "{changes}");
+    });
+}
+
+#[test]
+// A222
+fn the_area_that_was_freed_last_is_used_again_as_it_is() {
+    on("tiny", |machine| {
+        let mm = machine.mm();
+        let first = mm.vmalloc(6 * PAGE).unwrap();
+        let page = mm.vmalloc_to_page(first.as_ptr());
+        let changes = machine.host().mapping_changes();
+        for _ in 0..10 {
+            free(machine, first);
+            assert_eq!(mm.vmalloc_info().waiting, 6);
+            assert_eq!(mm.vmalloc(6 * PAGE), Ok(first));
+            assert_eq!((mm.vmalloc_info().waiting, mm.vmalloc_info().used), (0, 6));
+        }
+        assert_eq!(mm.vmalloc_to_page(first.as_ptr()), page);
+        assert_eq!(machine.host().mapping_changes(), changes);
+        write(first, 6);
+        free(machine, first);
+        // Of another size, or where its frames may not be had, it is left alone.
+        let others = [mm.vmalloc(5 * PAGE), mm.vmalloc_32(6 * PAGE)].map(Result::unwrap);
+        assert!(!others.contains(&first));
+        let cleared = mm.vzalloc(6 * PAGE).unwrap();
+        assert_eq!(cleared, first);
+        // SAFETY: the area has so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(cleared.as_ptr(), 6 * PAGE) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        others.into_iter().chain([cleared]).for_each(|memory| free(machine, memory));
+    });
+    // What lies on another node is no match.
+    on("numa2", |machine| {
+        let mm = machine.mm();
+        let node = |number| Some(NodeId::new(number).unwrap());
+        let far = mm.vmalloc_node(PAGE, node(1)).unwrap();
+        free(machine, far);
+        let near = mm.vmalloc(PAGE).unwrap();
+        assert_ne!(near, far);
+        free(machine, near);
+        assert_eq!(mm.vmalloc_node(PAGE, node(0)), Ok(near));
+        assert_eq!(mm.vm_area_nodes(VirtAddr::from_ptr(near.as_ptr()))[0], 1);
+        free(machine, near);
     });
 }
 

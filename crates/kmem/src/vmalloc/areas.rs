@@ -147,13 +147,9 @@ impl<T> Areas<T> {
         self.tree.at_or_above(address)
     }
 
-    /// Changes what the holder of the area at an address keeps.
-    pub(crate) fn change<R>(
-        &mut self,
-        start: usize,
-        change: impl FnOnce(&mut T) -> R,
-    ) -> Option<R> {
-        self.tree.change(start, |area| change(&mut area.data))
+    /// What the holder keeps of the area that begins at an address.
+    pub(crate) fn data_mut(&mut self, start: usize) -> Option<&mut T> {
+        self.tree.get_mut(start).map(|area| &mut area.data)
     }
 
     /// How many levels the tree has.

@@ -107,13 +107,22 @@ impl Runs {
     }
 }
 
+/// An area that waits to be unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Going {
+    /// Its first address.
+    pub(crate) start: usize,
+    /// How many pages it has.
+    pub(crate) pages: usize,
+}
+
 /// What is kept of an area.
 pub(crate) struct Mapping {
     pub(crate) kind: AreaKind,
     /// Whether it has been given back and waits to be unmapped.
     pub(crate) is_going: bool,
-    /// The first address of the next one that waits, or 0.
-    pub(crate) next_going: usize,
+    /// The next one that waits.
+    pub(crate) next_going: Option<Going>,
     /// How many pages are mapped. The guard page behind them is not counted.
     pub(crate) pages: usize,
     pub(crate) runs: Runs,

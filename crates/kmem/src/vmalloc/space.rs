@@ -1,9 +1,10 @@
 //! The addresses that mappings have, and the areas among them that wait to be unmapped.
 
 use core::ops::Range;
+use core::panic::Location;
 
 use super::areas::{Area, Areas, Place, Request};
-use super::mapping::Mapping;
+use super::mapping::{Going, Mapping};
 
 /// All addresses for mappings, and what each area of them is.
 ///
@@ -13,8 +14,8 @@ use super::mapping::Mapping;
 /// that nobody unmaps yet.
 pub(crate) struct Space {
     areas: Areas<Mapping>,
-    /// The first address of the area that was given back last, or 0.
-    going: usize,
+    /// The area that was given back last.
+    going: Option<Going>,
     page_shift: u32,
 }
 
@@ -34,12 +35,12 @@ pub(crate) enum Wrong {
 impl Space {
     /// Without addresses.
     pub(crate) const fn new() -> Space {
-        Space { areas: Areas::new(0..0), going: 0, page_shift: 0 }
+        Space { areas: Areas::new(0..0), going: None, page_shift: 0 }
     }
 
     /// Takes over the addresses of a range, where there were none.
     pub(crate) fn open(&mut self, range: Range<usize>, page_shift: u32) {
-        *self = Space { areas: Areas::new(range), going: 0, page_shift };
+        *self = Space { areas: Areas::new(range), going: None, page_shift };
     }
 
     /// The addresses.
@@ -96,25 +97,39 @@ impl Space {
 
     /// Has the area at an address, which is in use, wait to be unmapped.
     pub(crate) fn retire(&mut self, start: usize) {
-        let next = self.going;
-        let retired = self.areas.change(start, |mapping| {
+        if let Some(mapping) = self.areas.data_mut(start) {
             mapping.is_going = true;
-            mapping.next_going = next;
-        });
-        if retired.is_some() {
-            self.going = start;
+            mapping.next_going = self.going.replace(Going { start, pages: mapping.pages });
         }
     }
 
-    /// Takes all areas that wait: the first address of one, which knows the next, or 0. Whoever has them
-    /// unmaps them and removes them.
-    pub(crate) fn take_going(&mut self) -> usize {
-        core::mem::take(&mut self.going)
+    /// Takes the area that was given back last into use again, if it has so many pages and is such a one;
+    /// answers its first address. It is mapped still, and nobody's.
+    pub(crate) fn revive(
+        &mut self,
+        pages: usize,
+        is_wanted: impl FnOnce(&Mapping) -> bool,
+        caller: &'static Location<'static>,
+    ) -> Option<usize> {
+        let going = self.going.filter(|going| going.pages == pages)?;
+        let mapping = self.areas.data_mut(going.start).filter(|mapping| is_wanted(mapping))?;
+        self.going = mapping.next_going.take();
+        mapping.is_going = false;
+        mapping.caller = caller;
+        Some(going.start)
+    }
+
+    /// Takes all areas that wait: the first address of one, which knows the next. Whoever has them unmaps
+    /// them and removes them.
+    pub(crate) fn take_going(&mut self) -> Option<Going> {
+        self.going.take()
     }
 
     /// Marks an area that is in use as one that its holder takes apart at once.
     pub(crate) fn seize(&mut self, start: usize) {
-        self.areas.change(start, |mapping| mapping.is_going = true);
+        if let Some(mapping) = self.areas.data_mut(start) {
+            mapping.is_going = true;
+        }
     }
 
     /// Takes an area out: its addresses are free again.

@@ -267,6 +267,19 @@ impl<T: Item> Tree<T> {
         find(&self.root, key, weight)
     }
 
+    /// The item with a key, for changes that leave its key and its weight.
+    pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
+        let mut link = &mut self.root;
+        while let Some(node) = link {
+            match key.cmp(&node.item.key()) {
+                core::cmp::Ordering::Equal => return Some(&mut node.item),
+                core::cmp::Ordering::Less => link = &mut node.left,
+                core::cmp::Ordering::Greater => link = &mut node.right,
+            }
+        }
+        None
+    }
+
     /// Changes the item with a key, whose key stays; answers what `change` does, if there is one.
     pub(crate) fn change<R>(&mut self, key: usize, change: impl FnOnce(&mut T) -> R) -> Option<R> {
         fn descend<T: Item, R>(

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::super::Mm;
 use crate::platform::{PageMap, Platform, Unflushed};
 use crate::reclaim::Reclaim;
-use crate::vmalloc::{AreaKind, Mapping, Run};
+use crate::vmalloc::{AreaKind, Going, Mapping, Run};
 use crate::{Order, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -75,9 +75,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let mut freed = 0;
         loop {
             let first = self.vmalloc.space.lock(&self.platform).take_going();
-            if first == 0 {
-                return freed;
-            }
+            let Some(Going { start: first, .. }) = first else { return freed };
             self.unmap_going(map, first);
             // What the runs of these were kept in may be an area itself, which is given back by this.
             freed += self.remove_going(first);
@@ -87,12 +85,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Removes the areas that follow from one on, which nobody reaches any more; answers how many pages they
     /// had.
     fn remove_going(&self, first: usize) -> u64 {
-        let (mut at, mut freed) = (first, 0);
-        while at != 0 {
+        let (mut next, mut freed) = (Some(first), 0);
+        while let Some(at) = next {
             let removed = self.vmalloc.space.lock(&self.platform).remove(at);
             // Nobody else removes an area that was taken off the list.
             let Some((mapping, node)) = removed else { break };
-            at = mapping.next_going;
+            next = mapping.next_going.map(|going| going.start);
             freed += mapping.pages as u64;
             self.vmalloc.waiting.fetch_sub(mapping.pages, Relaxed);
             self.free_frames(mapping);
@@ -117,12 +115,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 None => gone,
             });
         };
-        let mut at = first;
-        while at != 0 {
-            let (area, next) = {
+        let mut next = Some(first);
+        while let Some(at) = next {
+            let area = {
                 let space = self.vmalloc.space.lock(&self.platform);
                 let Some(area) = space.find(at) else { break };
-                (area.range(), area.data.next_going)
+                next = area.data.next_going.map(|going| going.start);
+                area.range()
             };
             if area.end == pages.start {
                 pages.start = area.start;
@@ -134,7 +133,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 }
                 pages = area;
             }
-            at = next;
         }
         unmap(pages);
         if let Some(unflushed) = unflushed {

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::super::Mm;
 use super::gather::Frames;
+use crate::page::Page;
 use crate::platform::{Caching, Level, PageMap, PageMapError, Platform};
 use crate::reclaim::Reclaim;
 use crate::vmalloc::{AreaKind, AreaNode, Mapping, Place, Runs};
@@ -144,6 +145,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if pages as u64 > ram {
             return Err(AllocError::MoreThanRam { pages, ram });
         }
+        if let Some(start) = self.revive(pages, frames, site) {
+            return Ok(start);
+        }
         let chain = match self.gather(pages, frames) {
             Ok(chain) => chain,
             Err(error) => {
@@ -161,7 +165,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let mapping = Mapping {
                 kind: AreaKind::Vmalloc,
                 is_going: false,
-                next_going: 0,
+                next_going: None,
                 pages,
                 runs,
                 caller: site,
@@ -178,6 +182,33 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 Err(error)
             }
         }
+    }
+
+    /// An area that was given back and is still mapped, with frames as they are wanted.
+    fn revive(
+        &self,
+        pages: usize,
+        frames: Frames,
+        site: &'static Location<'static>,
+    ) -> Option<NonNull<u8>> {
+        // Nobody is sought whose frames lie where few may: all of the area would have to be looked at.
+        if !frames.gfp.contains(Gfp::HIGHMEM) {
+            return None;
+        }
+        let tables = self.tables()?;
+        let is_near = |mapping: &Mapping| {
+            if !tables.several_nodes {
+                return true;
+            }
+            let node = frames.node.unwrap_or_else(|| self.local_node(tables));
+            let first = mapping.runs.frame(0).and_then(|first| self.page_zone(Page::of(first)));
+            let is_one_block = mapping.runs.as_slice().len() == 1;
+            is_one_block && first.is_some_and(|zone| zone.node() == node)
+        };
+        let start = self.vmalloc.space.lock(&self.platform).revive(pages, is_near, site)?;
+        self.vmalloc.waiting.fetch_sub(pages, Relaxed);
+        self.vmalloc.used.fetch_add(pages, Relaxed);
+        NonNull::new(VirtAddr::new(start).as_ptr())
     }
 
     /// Finds addresses for a mapping, and maps it. Where that cannot be done what it is kept in is freed,

@@ -87,7 +87,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let runs = || runs(pages);
         let runs = self.collect(runs(), runs().count())?;
         let mapping =
-            Mapping { kind, is_going: false, next_going: 0, pages: pages.len(), runs, caller };
+            Mapping { kind, is_going: false, next_going: None, pages: pages.len(), runs, caller };
         self.place(map, mapping, Caching::Cached)
     }
 
