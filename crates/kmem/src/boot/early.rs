@@ -91,7 +91,7 @@ impl<'map> EarlyAlloc<'map> {
 }
 
 /// The lowest or highest multiple of `align` in `room` that `pages` frames can start at.
-fn place(room: PfnRange, pages: u64, align: u64, top_down: bool) -> Option<u64> {
+pub(super) fn place(room: PfnRange, pages: u64, align: u64, top_down: bool) -> Option<u64> {
     let last = room.end.checked_sub(pages)?;
     let start =
         if top_down { last - last % align } else { room.start.checked_next_multiple_of(align)? };

@@ -141,18 +141,20 @@ impl fmt::Display for MapError {
 impl core::error::Error for MapError {}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Ram(NodeId),
     Reserved(ReservedClass),
     Mapped,
 }
 
 impl Kind {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Kind::Ram(_) => "ram",
             Kind::Reserved(ReservedClass::Kernel) => "kernel",
             Kind::Reserved(ReservedClass::Late) => "late",
+            Kind::Reserved(ReservedClass::Boot) => "boot",
+            Kind::Reserved(ReservedClass::Unmanaged) => "unmanaged",
             Kind::Reserved(_) => "reserved",
             Kind::Mapped => "mapped",
         }
@@ -160,11 +162,11 @@ impl Kind {
 }
 
 #[derive(Clone, Copy)]
-struct Region {
-    start: u64,
-    end: u64,
-    kind: Kind,
-    name: &'static str,
+pub(super) struct Region {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) kind: Kind,
+    pub(super) name: &'static str,
 }
 
 /// The boot loader's description of physical memory, in bytes.
@@ -312,8 +314,42 @@ impl MemoryMap {
         Ok(())
     }
 
-    fn regions(&self) -> &[Region] {
+    /// What has been added so far, in that order.
+    pub(super) fn regions(&self) -> &[Region] {
         &self.regions[..self.len]
+    }
+
+    /// For whoever keeps a map in an order of its own.
+    pub(super) fn regions_mut(&mut self) -> &mut [Region] {
+        &mut self.regions[..self.len]
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+        self.error = None;
+    }
+
+    /// Adds a region at a place in the order. False where the map is full.
+    pub(super) fn insert(&mut self, at: usize, region: Region) -> bool {
+        if self.len == MAX_REGIONS {
+            return false;
+        }
+        self.regions.copy_within(at..self.len, at + 1);
+        self.regions[at] = region;
+        self.len += 1;
+        true
+    }
+
+    /// Takes a region away.
+    pub(super) fn remove(&mut self, at: usize) {
+        self.regions.copy_within(at + 1..self.len, at);
+        self.len -= 1;
+    }
+
+    /// The first mistake in the regions.
+    pub(super) fn mistake(&self) -> Option<&MapError> {
+        self.error.as_ref()
     }
 
     fn check_limit(&self, grain: &Grain) -> Result<(), MapError> {
@@ -327,7 +363,7 @@ impl MemoryMap {
         Ok(())
     }
 
-    fn check_nodes(&self) -> Result<(), MapError> {
+    pub(super) fn check_nodes(&self) -> Result<(), MapError> {
         for (index, b) in self.regions().iter().enumerate() {
             for a in &self.regions()[..index] {
                 let (Kind::Ram(a_node), Kind::Ram(b_node)) = (a.kind, b.kind) else { continue };
@@ -364,7 +400,7 @@ impl MemoryMap {
 
     /// The RAM in bytes, sorted, merged node by node. Merging comes before rounding: the page in
     /// which two regions of one node meet is whole.
-    fn merged_ram(&self) -> impl Iterator<Item = (Range<u64>, NodeId)> + '_ {
+    pub(super) fn merged_ram(&self) -> impl Iterator<Item = (Range<u64>, NodeId)> + '_ {
         self.merged(|kind| matches!(kind, Kind::Ram(_))).filter_map(|(bytes, kind)| match kind {
             Kind::Ram(node) => Some((bytes, node)),
             _ => None,
@@ -374,7 +410,10 @@ impl MemoryMap {
     /// The regions that `select` picks, sorted, with those of equal kind merged where they overlap
     /// or touch. Selected regions of unequal kind must not overlap. Each pass over the regions
     /// yields a range or absorbs a region, so all of it is quadratic.
-    fn merged(&self, select: fn(Kind) -> bool) -> impl Iterator<Item = (Range<u64>, Kind)> + '_ {
+    pub(super) fn merged(
+        &self,
+        select: fn(Kind) -> bool,
+    ) -> impl Iterator<Item = (Range<u64>, Kind)> + '_ {
         let mut from = 0;
         core::iter::from_fn(move || {
             let selected = || self.regions().iter().filter(|region| select(region.kind));

@@ -8,6 +8,10 @@
 //!
 //! * [`map`]: the boot loader's description, and its sorted form in frames.
 //! * [`early`]: carving the manager's own tables out of it, before there is an allocator.
+//! * [`memblock`]: the map kept in order, and bytes allocated out of it by others than the manager.
+//! * [`BootMem`]: that, as kernels call it before there is a page allocator, and not any more after.
+//! * [`Carveout`]: memory set aside at boot, handed out in blocks of any number of pages at run time.
+//! * [`CommandLine`]: `mem=` and `bigphysarea=`.
 //! * [`Setup`]: what else a machine is: limits of zones, largest order, CPUs, nodes.
 //! * [`Classes`]: the sizes that kmalloc has on it.
 //! * [`SlabDebug`]: which of its caches are debugged.
@@ -17,16 +21,23 @@
 //!
 //! Linux: `memblock`, `free_area_init`, the e820 code.
 
+mod bootmem;
+pub mod carveout;
 mod classes;
+mod cmdline;
 pub mod early;
 pub mod map;
+pub mod memblock;
 mod setup;
 mod slab_debug;
 
+pub use bootmem::{BootMem, BootMemError};
+pub use carveout::{Carveout, CarveoutError};
 #[cfg(test)]
 pub(crate) use classes::LARGEST_RECORD;
 pub(crate) use classes::SMALL_OBJECT;
 pub use classes::{Classes, ClassesError, LARGEST_OBJECT, MAX_CLASSES};
+pub use cmdline::{CommandLine, CommandLineError};
 pub use map::{MapError, MemoryMap};
 pub use setup::{Setup, SetupError};
 pub use slab_debug::{SlabDebug, SlabDebugError};

@@ -39,6 +39,7 @@ pub struct Setup {
     pub(crate) classes: Classes,
     pub(crate) slab_debug: SlabDebug,
     pub(crate) cache_name_limit: usize,
+    pub(crate) keep_boot_memory: bool,
 }
 
 impl Setup {
@@ -64,6 +65,7 @@ impl Setup {
             classes: Classes::FINE,
             slab_debug: SlabDebug::NONE,
             cache_name_limit: usize::MAX,
+            keep_boot_memory: false,
         }
     }
 
@@ -168,6 +170,13 @@ impl Setup {
     /// Drivers' second edition it was 19 (A189).
     pub const fn cache_name_limit(mut self, bytes: usize) -> Setup {
         self.cache_name_limit = bytes;
+        self
+    }
+
+    /// Whether what was allocated before the page allocator ran can never be given back after, as in
+    /// the kernels of Linux Device Drivers' second edition (A252).
+    pub const fn keep_boot_memory(mut self, yes: bool) -> Setup {
+        self.keep_boot_memory = yes;
         self
     }
 

@@ -9,7 +9,7 @@ use super::tables::Tables;
 use super::{BOOTING, Mm, NEW, READY};
 use crate::boot::early::EarlyAlloc;
 use crate::boot::map::{MapError, Normalised, ReservedClass};
-use crate::boot::{MemoryMap, Setup, SetupError};
+use crate::boot::{BootMemError, MemoryMap, Setup, SetupError};
 use crate::gfp::ZoneKind;
 use crate::page::{Block, Descriptor, Memmap, PageFlags};
 use crate::pcp::{CpuArea, PcpSize, SetSlot};
@@ -44,12 +44,15 @@ pub enum BootError {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The boot-time memory to boot from is not open.
+    BootMem(BootMemError),
 }
 
 impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BootError::Map(error) => error.fmt(f),
+            BootError::BootMem(error) => error.fmt(f),
             BootError::Setup(error) => error.fmt(f),
             BootError::Again => f.write_str("the manager is booted already"),
             BootError::UnreachableRam { at, limit } => write!(
@@ -71,6 +74,12 @@ impl core::error::Error for BootError {}
 impl From<MapError> for BootError {
     fn from(error: MapError) -> Self {
         BootError::Map(error)
+    }
+}
+
+impl From<BootMemError> for BootError {
+    fn from(error: BootMemError) -> Self {
+        BootError::BootMem(error)
     }
 }
 
@@ -160,13 +169,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.tables().map(|_| unsafe { &*self.frames.get() })
     }
 
-    /// Hands memory that was described as late to the page allocator: all whole frames of `range`.
-    /// Answers how many pages.
+    /// Hands memory that was described as late, or that somebody allocated at boot and does not need
+    /// any more, to the page allocator: all whole frames of `range`. Answers how many pages.
     ///
     /// # Errors
     ///
-    /// [`ReleaseError::NotLate`] where any frame was not described as late, or was released before:
-    /// then nothing is released.
+    /// [`ReleaseError::NotLate`] where any frame was neither, was released before, or is kept for ever
+    /// ([`Setup::keep_boot_memory`], A252): then nothing is released.
     ///
     /// # Context
     ///
@@ -560,6 +569,15 @@ impl<P: Platform> Carver<'_, P> {
     }
 }
 
+/// Whether what is reserved can be released after boot.
+fn is_late(class: ReservedClass, setup: &Setup) -> bool {
+    match class {
+        ReservedClass::Late => true,
+        ReservedClass::Boot => !setup.keep_boot_memory,
+        _ => false,
+    }
+}
+
 /// Says of every frame of RAM which zone it is of and, for now, that it is reserved, and why.
 fn describe(
     memmap: &Memmap,
@@ -579,8 +597,8 @@ fn describe(
         let flag = match reserved.class {
             ReservedClass::Kernel => PageFlags::Kernel,
             ReservedClass::Metadata => PageFlags::Metadata,
-            ReservedClass::Late => PageFlags::Late,
-            ReservedClass::Firmware => continue,
+            class if is_late(class, limits.setup) => PageFlags::Late,
+            _ => continue,
         };
         for frame in reserved.range {
             memmap.at(Pfn::from_raw(frame as u32)).set(flag);
@@ -621,7 +639,7 @@ fn finish(tables: &Tables, setup: &Setup, limits: &Limits<'_>, frames: &Normalis
     // Zones that have pages now, or will have when late memory is released.
     let mut late = [[0; ZoneKind::COUNT]; MAX_NODES];
     for (reserved, node) in frames.reserved_in_ram() {
-        if reserved.class == ReservedClass::Late {
+        if is_late(reserved.class, limits.setup) {
             for (piece, kind) in limits.cut(reserved.range, node) {
                 late[node.index()][kind.index()] += piece.end - piece.start;
             }

@@ -42,7 +42,7 @@ pub enum Owner {
     KernelImage,
     /// The manager's own tables.
     Metadata,
-    /// Nobody yet: it becomes usable later.
+    /// Nobody yet, or whoever allocated it at boot: it can be released later.
     Late,
     /// Firmware, or whoever it was reserved for.
     Reserved,

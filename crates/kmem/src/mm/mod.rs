@@ -41,6 +41,7 @@
 
 mod alloc;
 mod boot;
+mod bootmem;
 mod compound;
 mod cpu;
 mod exact;
@@ -65,6 +66,7 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
+use crate::boot::Carveout;
 use crate::boot::map::Normalised;
 use crate::gfp::ZoneKind;
 use crate::pcp::CpuArea;
@@ -122,6 +124,7 @@ pub struct Mm<P, R = NoReclaim> {
     events: Events,
     frames: UnsafeCell<Normalised>,
     vmalloc: Vmalloc,
+    bigphysarea: Carveout,
     platform: P,
     reclaim: R,
 }
@@ -166,6 +169,7 @@ impl<P, R> Mm<P, R> {
             },
             frames: UnsafeCell::new(Normalised::new()),
             vmalloc: Vmalloc::new(),
+            bigphysarea: Carveout::new(),
             platform,
             reclaim,
         }

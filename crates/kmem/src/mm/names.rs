@@ -1,6 +1,7 @@
 //! The texts' calls as free functions over a static manager.
 
 mod areas;
+mod bootmem;
 mod objects;
 mod pages;
 

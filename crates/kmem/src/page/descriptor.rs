@@ -66,7 +66,7 @@ pub enum PageFlags {
     Kernel = 14,
     /// The manager's own tables.
     Metadata = 15,
-    /// Memory that becomes usable later.
+    /// Memory that can become usable later.
     Late = 16,
     /// It went into user space.
     User = 17,

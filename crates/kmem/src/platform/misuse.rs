@@ -4,7 +4,7 @@ use core::fmt;
 use core::panic::Location;
 
 use super::Overwritten;
-use crate::{CpuId, Order, Pfn, VirtAddr};
+use crate::{CpuId, Order, Pfn, PhysAddr, VirtAddr};
 
 /// One wrong call. Memory is as it was before the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub enum MisuseKind {
     NotInUse,
     /// A state of a page was to be changed that only the manager changes.
     ManagersState,
+    /// Boot-time memory was called for after the page allocator had taken it over (A250).
+    BootIsOver,
     /// Bytes of a cache that is debugged were written by somebody whose they were not (A195, A196).
     Overwritten,
     /// No area of mapped pages begins there.
@@ -98,6 +100,7 @@ impl MisuseKind {
             MisuseKind::StaleCache => "use of a cache that has been destroyed",
             MisuseKind::Shared => "split of a block that has other references",
             MisuseKind::NotInUse => "change to a page that is not in use",
+            MisuseKind::BootIsOver => "a boot-time call after boot",
             MisuseKind::Overwritten => "memory was overwritten",
             MisuseKind::NoArea => "free of what is no area of mapped pages",
             MisuseKind::InsideArea => "free of an address inside an area of mapped pages",
@@ -123,6 +126,8 @@ pub enum Passed {
     Cache(u16),
     /// A number of bytes.
     Size(usize),
+    /// A physical address, and how many bytes from there on.
+    Bytes(PhysAddr, u64),
 }
 
 /// What is really there.
@@ -181,6 +186,17 @@ pub enum There {
         /// Who made it.
         caller: &'static Location<'static>,
     },
+    /// RAM that nobody has.
+    Unused,
+    /// Some pages in one piece, of a carveout.
+    Pages {
+        /// The first.
+        first: Pfn,
+        /// How many.
+        count: u64,
+    },
+    /// Memory that the page allocator has taken over.
+    HandedOver,
 }
 
 impl fmt::Display for Passed {
@@ -192,6 +208,7 @@ impl fmt::Display for Passed {
             Passed::Object(address) => write!(f, "address {address}"),
             Passed::Cache(number) => write!(f, "cache {number}"),
             Passed::Size(bytes) => write!(f, "a size of {bytes} bytes"),
+            Passed::Bytes(start, bytes) => write!(f, "physical address {start}, {bytes} bytes"),
         }
     }
 }
@@ -216,6 +233,9 @@ impl fmt::Display for There {
                 let freed = if *is_going { "a freed" } else { "an" };
                 write!(f, "{freed} area of {pages} pages at {start}, {kind} at {caller}")
             }
+            There::Unused => f.write_str("memory that nobody has"),
+            There::Pages { first, count } => write!(f, "a block of {count} pages at {first:?}"),
+            There::HandedOver => f.write_str("memory that the page allocator has taken over"),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use core::fmt::{self, Write};
 
-use crate::boot::map::{Normalised, ReservedClass};
-use crate::page::{Memmap, PageFlags};
+use crate::boot::map::{Normalised, Reserved, ReservedClass};
+use crate::page::{Block, Memmap};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
 use crate::{Mm, Pfn, PfnRange};
@@ -11,8 +11,9 @@ use crate::{Mm, Pfn, PfnRange};
 /// Writes `/proc/iomem`: RAM and what is reserved, in bytes, by whole pages.
 ///
 /// Firmware's ranges are entries of their own, which cut `System RAM`. The kernel image, the
-/// manager's tables (`kmem memmap` and others) and what the boot loader still uses are RAM, so they
-/// are indented below it; of the last, what has been released since is left out. Names are those of
+/// manager's tables (`kmem memmap` and others), what was allocated at boot and what the boot loader still
+/// uses are RAM, so they are indented below it; of the last two, what has been released since is left
+/// out. RAM above `mem=` is not the manager's and stands for itself. Names are those of
 /// the memory map. `out` takes the text.
 ///
 /// # Errors
@@ -117,10 +118,11 @@ impl Map<'_> {
 
         let in_ram = ram.is_some_and(|ram| ram.start <= at);
         let mut reserved = reserved.filter(|reserved| reserved.range.start <= at);
-        if reserved.as_ref().is_some_and(|reserved| reserved.class == ReservedClass::Late) {
-            let late = self.is_late(at);
-            end = (at..end).find(|frame| self.is_late(*frame) != late).unwrap_or(end);
-            reserved = reserved.filter(|_| late);
+        let may_go = |r: &Reserved| matches!(r.class, ReservedClass::Late | ReservedClass::Boot);
+        if reserved.as_ref().is_some_and(may_go) {
+            let there = self.is_reserved(at);
+            end = (at..end).find(|frame| self.is_reserved(*frame) != there).unwrap_or(end);
+            reserved = reserved.filter(|_| there);
         }
         let is_firmware = reserved.as_ref().is_some_and(|r| r.class == ReservedClass::Firmware);
         let name = reserved.map(|reserved| match reserved.class {
@@ -132,8 +134,9 @@ impl Map<'_> {
         Some(Piece { end, outer, inner })
     }
 
-    fn is_late(&self, frame: u64) -> bool {
+    /// Whether a frame has not been released. One without a descriptor cannot be.
+    fn is_reserved(&self, frame: u64) -> bool {
         let descriptor = Pfn::new(frame).and_then(|pfn| self.memmap.get(pfn));
-        descriptor.is_some_and(|descriptor| descriptor.has(PageFlags::Late))
+        descriptor.is_none_or(|descriptor| descriptor.is(Block::Reserved))
     }
 }

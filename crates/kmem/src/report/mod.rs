@@ -26,6 +26,7 @@
 //! * [`vmallocinfo`] has the areas of `vmalloc` and its sisters, with real addresses; a caller is a file and
 //!   a line, and the memory that an area's own list of pages takes is an area like others.
 //! * [`iomem`] has RAM and what the boot loader's map says of it. Devices are their drivers' to say.
+//! * [`bigphysarea`] is a file of the patch of that name; Linux itself has none.
 //! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of.
 //!
 //! # Which pages are free
@@ -49,6 +50,7 @@
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 mod allocinfo;
+mod bigphysarea;
 mod buddyinfo;
 mod iomem;
 mod meminfo;
@@ -63,6 +65,7 @@ mod zoneinfo;
 mod tests;
 
 pub use allocinfo::allocinfo;
+pub use bigphysarea::bigphysarea;
 pub use buddyinfo::buddyinfo;
 pub use iomem::iomem;
 pub use meminfo::meminfo;

@@ -17,6 +17,7 @@
 //! | 0 | none: a [`CpuSection`] | one push or pop, or a batch |
 //! | 1 | [`ZoneLevel`]: a zone's free areas | a batch of splits or merges |
 //! | 2 | [`CacheLevel`]: a cache's slabs on a node | a batch of objects taken or given |
+//! | 4 | [`CarveoutLevel`]: who has which pages of a carveout | one walk over its blocks |
 //!
 //! So far no path holds two locks at once: pages for a slab are taken before its cache is locked, and
 //! given back after.
@@ -37,4 +38,4 @@ pub(crate) mod atomic {
 
 pub use aside::Aside;
 pub use section::{CpuSection, Entered};
-pub use spin::{CacheLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};
+pub use spin::{CacheLevel, CarveoutLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};

@@ -34,6 +34,13 @@ impl Level for VmapLevel {
     const NUMBER: u8 = 3;
 }
 
+/// The level of the locks of carveouts.
+pub struct CarveoutLevel;
+
+impl Level for CarveoutLevel {
+    const NUMBER: u8 = 4;
+}
+
 /// A value that one CPU at a time may reach.
 ///
 /// # Invariants
