@@ -18,6 +18,7 @@
 //! | `machine.rs` | what a machine offers to cases |
 //! | `failure.rs`, `run.rs`, `snapshot.rs` | how a case is judged |
 //! | `hold.rs`, `objects.rs`, `elsewhere.rs`, `pressure.rs`, `text.rs` | what cases are written with |
+//! | `nested.rs` | a machine inside the machine, for what happens before a manager has booted |
 //! | `warm.rs` | what CPUs keep of kmalloc, taken before a case begins |
 //! | `reclaimer.rs` | a reclaimer that frees what a case hands it |
 //! | the others | the cases, a file a group of statements |
@@ -29,6 +30,7 @@
 
 mod areas;
 mod behaviour;
+mod bootmem;
 mod buddy;
 mod caches;
 mod calls;
@@ -43,6 +45,7 @@ mod hold;
 mod kmalloc;
 mod machine;
 mod modifiers;
+mod nested;
 mod numa;
 mod objects;
 mod pages;
@@ -106,7 +109,7 @@ impl<M: Machine> Case<M> {
 
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
-    let groups: [&'static [Case<M>]; 19] = [
+    let groups: [&'static [Case<M>]; _] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),
@@ -126,6 +129,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         devices::cases(),
         files::cases(),
         users::cases(),
+        bootmem::cases(),
     ];
     groups.into_iter().flatten()
 }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use kmem::boot::{BootMem, CommandLine};
 use kmem::{CpuId, MemoryMap, NodeId, PhysAddr, Setup};
 
 use crate::acpi::{Acpi, Affinity};
@@ -18,6 +19,9 @@ pub const DMA_LIMIT: u64 = 16 << 20;
 /// What devices with 32 address lines reach.
 pub const DMA32_LIMIT: u64 = 4 << 30;
 
+/// What the manager boots from.
+static BOOT_MEM: BootMem = BootMem::new();
+
 /// The first pages have what the loader left, and the code that other CPUs start with.
 const LOADER: Range<u64> = 0..0x10000;
 
@@ -30,6 +34,10 @@ pub struct Found {
     pub ram: Vec<Region>,
     /// What is set aside for the machine's own heap.
     pub heap: Range<u64>,
+    /// What the command line says about memory.
+    memory: CommandLine,
+    /// The addresses whose RAM the manager is told to leave alone.
+    above: Range<u64>,
     acpi: Option<Acpi>,
 }
 
@@ -43,6 +51,7 @@ impl Found {
         info: StartInfo,
         acpi: Option<Acpi>,
         holes: &[Range<u64>],
+        memory: CommandLine,
     ) -> Result<Found, &'static str> {
         let image = paging::image();
         let is_in = |hole: &Range<u64>| {
@@ -60,22 +69,32 @@ impl Found {
                 ram.extend(region.without(hole));
             }
         }
-        let mut found = Found { ram, heap: 0..0, acpi };
+        let above = memory.mem.unwrap_or(u64::MAX) / PAGE * PAGE..u64::MAX;
+        if above.start < image.end {
+            return Err("mem= leaves the kernel itself no room");
+        }
+        let mut found = Found { ram, heap: 0..0, memory, above, acpi };
         let free = found.ram.iter().flat_map(|region| region.without(&image));
+        let free = free.flat_map(|region| region.without(&found.above));
         let free = free.flat_map(|region| region.without(&LOADER));
         found.heap =
             heap::place(free, found.cpus()).ok_or("there is too little RAM in one piece")?;
         Ok(found)
     }
 
-    /// How many pages are RAM from their first byte to their last.
+    /// The RAM that the manager is given: without what lies above `mem=`.
+    pub fn managed(&self) -> impl Iterator<Item = Region> + Clone + '_ {
+        self.ram.iter().flat_map(|region| region.without(&self.above))
+    }
+
+    /// How many pages of that are RAM from their first byte to their last.
     pub fn whole_pages(&self) -> u64 {
-        pages(&self.ram, |region| region.start..region.end)
+        pages(self.managed(), |region| region.start..region.end)
     }
 
     /// How many of them have what the loader left.
     pub fn loader_pages(&self) -> u64 {
-        pages(&self.ram, |region| region.start..region.end.min(LOADER.end))
+        pages(self.managed(), |region| region.start..region.end.min(LOADER.end))
     }
 
     /// How many nodes have CPUs or memory.
@@ -112,8 +131,16 @@ impl Found {
             .reserved(LOADER, "loader")
             .reserved(self.heap.clone(), "heap")
             .kernel(paging::image(), "kernel");
+        let (setup, pc) = (self.setup(), MM.platform());
         // SAFETY: the caller's promise; the rest is reserved.
-        if let Err(error) = unsafe { MM.boot(&map, &self.setup()) } {
+        if let Err(error) = unsafe { BOOT_MEM.open(pc, &map, &setup) } {
+            panic!("the memory map cannot be used: {error}");
+        }
+        if let Err(error) = BOOT_MEM.apply(pc, &self.memory) {
+            crate::refuse(format_args!("what the command line says of memory: {error}"));
+        }
+        // SAFETY: as above.
+        if let Err(error) = unsafe { MM.boot_from(&BOOT_MEM, &setup) } {
             panic!("the memory manager does not boot: {error}");
         }
         FREE.store(MM.free_page_count(), Relaxed);
@@ -174,9 +201,9 @@ impl Found {
 }
 
 /// How many whole pages parts of regions have. The regions are apart, but for those that holes made.
-fn pages(regions: &[Region], part: impl Fn(&Region) -> Range<u64>) -> u64 {
+fn pages(regions: impl Iterator<Item = Region>, part: impl Fn(&Region) -> Range<u64>) -> u64 {
     let whole = |range: Range<u64>| (range.end / PAGE).saturating_sub(range.start.div_ceil(PAGE));
-    regions.iter().map(|region| whole(part(region))).sum()
+    regions.map(|region| whole(part(&region))).sum()
 }
 
 fn node(domain: u32) -> NodeId {

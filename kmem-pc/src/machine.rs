@@ -163,15 +163,16 @@ impl cases::Machine for Machine {
     }
 
     fn facts(&self) -> Facts {
-        let ram = &self.inner.found.ram;
+        // The shell and the cases see the RAM that the manager has.
+        let ram = self.inner.found.managed();
         Facts {
             name: self.inner.name,
             cpus: smp::online().count() as u32,
             nodes: self.inner.found.nodes(),
-            ram: ram.iter().map(|region| region.end - region.start).sum(),
-            end: ram.iter().map(|region| region.end).max().unwrap_or(0),
+            ram: ram.clone().map(|region| region.end - region.start).sum(),
+            end: ram.clone().map(|region| region.end).max().unwrap_or(0),
             dma_ram: Facts::dma_ram_of(
-                ram.iter().map(|region| region.start..region.end),
+                ram.map(|region| region.start..region.end),
                 Some(DMA_LIMIT),
                 Some(DMA32_LIMIT),
             ),

@@ -101,10 +101,11 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
         Ok(Err(word)) => refuse(format_args!("the option '{word}' is not understood")),
         Err(why) => refuse(format_args!("the command line cannot be read: {why}")),
     };
-    let found = match Found::new(info, info.acpi_root().map(Acpi::new), &options.holes) {
-        Ok(found) => found,
-        Err(why) => refuse(format_args!("{why}")),
-    };
+    let found =
+        match Found::new(info, info.acpi_root().map(Acpi::new), &options.holes, options.memory) {
+            Ok(found) => found,
+            Err(why) => refuse(format_args!("{why}")),
+        };
     // SAFETY: once, and the tables have all RAM.
     unsafe { found.boot() };
     cpu::restore(true);

@@ -5,11 +5,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::{Range, RangeInclusive};
 
+use kmem::boot::CommandLine;
+
 /// What was asked for at boot.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// `name=NAME`: what the machine is called in reports.
     pub name: String,
+    /// `mem=126M` and `bigphysarea=512`: what the manager leaves alone, and what it sets aside.
+    pub memory: CommandLine,
     /// `hole=START-END`, any number of them: memory that is not to be used, as if it were not there.
     pub holes: Vec<Range<u64>>,
     /// `ticks=NUMBER`: how many of the timers' interrupts the check of them waits for.
@@ -31,7 +35,8 @@ impl Options {
     pub fn parse(line: &str) -> Result<Options, String> {
         let marked = format!(" {} ", line.trim());
         let (options, commands) = marked.split_once(" -- ").unwrap_or(("", &marked));
-        let mut parsed = Options { commands: commands.trim().into(), ..Options::default() };
+        let memory = CommandLine::parse(options).map_err(|error| String::from(error.word))?;
+        let mut parsed = Options { memory, commands: commands.trim().into(), ..Options::default() };
         for word in options.split_whitespace() {
             match word.split_once('=') {
                 Some(("name", name)) => parsed.name = name.into(),
@@ -44,6 +49,7 @@ impl Options {
                     parsed.hz = Some(number(text, 1..=1_000_000).ok_or(word)? as u32)
                 }
                 Some(("typed", "no")) => parsed.sent = true,
+                Some(("mem" | "bigphysarea", _)) => {}
                 _ => return Err(word.into()),
             }
         }

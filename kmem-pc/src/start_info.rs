@@ -38,7 +38,7 @@ impl Region {
 
 impl Region {
     /// What is left of it without a range.
-    pub fn without(self, hole: &Range<u64>) -> impl Iterator<Item = Region> {
+    pub fn without(self, hole: &Range<u64>) -> impl Iterator<Item = Region> + Clone + use<> {
         let below = Region { end: self.end.min(hole.start), ..self };
         let above = Region { start: self.start.max(hole.end), ..self };
         [below, above].into_iter().filter(|part| part.start < part.end)

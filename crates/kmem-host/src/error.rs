@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kmem::boot::BootMemError;
 use kmem::{BootError, CpuError, CpuId};
 use rustix::io::Errno;
 
@@ -121,6 +122,12 @@ impl From<DescriptionError> for HostError {
 impl From<BootError> for HostError {
     fn from(error: BootError) -> Self {
         HostError::Boot(error)
+    }
+}
+
+impl From<BootMemError> for HostError {
+    fn from(error: BootMemError) -> Self {
+        HostError::Boot(error.into())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use kmem::boot::BootMem;
 use kmem::platform::Context;
 use kmem::{
     CpuId, MemoryMap, Mm, NoReclaim, NodeId, NodeMask, Order, PhysAddr, Reclaim, Setup, ZoneKind,
@@ -31,6 +32,8 @@ use crate::{error, local};
 pub struct Machine<const SHIFT: u32 = 12, R: Reclaim = NoReclaim> {
     /// In an `Arc` so that its platform can ask it what caches are called.
     mm: Arc<Mm<Host<SHIFT>, R>>,
+    /// What the manager was booted from.
+    boot_mem: Box<BootMem>,
     description: Description,
     /// Runs the interrupts of idle CPUs.
     controller: Option<JoinHandle<()>>,
@@ -64,6 +67,23 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     where
         R: Send + 'static,
     {
+        Self::boot_early(description, reclaim, |_, _| ())
+    }
+
+    /// [`Machine::boot_with`], and `early` is run by the boot CPU before there is a page allocator: it
+    /// may allocate boot-time memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::boot`].
+    pub fn boot_early(
+        description: &Description,
+        reclaim: R,
+        early: impl FnOnce(&Host<SHIFT>, &BootMem),
+    ) -> Result<Arc<Self>, HostError>
+    where
+        R: Send + 'static,
+    {
         description.check()?;
         if description.page_shift != SHIFT {
             return Err(HostError::PageShift { described: description.page_shift, built: SHIFT });
@@ -76,6 +96,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
         mm.platform().set_manager(&mm);
         let mut machine = Machine {
             mm,
+            boot_mem: Box::default(),
             description: description.clone(),
             controller: None,
             used_at_boot: 0,
@@ -90,15 +111,20 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
                 reason: Errno::from_io_error(&error).unwrap_or(Errno::AGAIN),
             })?;
         machine.controller = Some(controller);
-        task::run(machine.cpus(), Wish::Bound(CpuId::BOOT), || machine.bring_up())?;
+        task::run(machine.cpus(), Wish::Bound(CpuId::BOOT), || machine.bring_up(early))?;
         machine.used_at_boot = machine.used_pages();
         Ok(Arc::new(machine))
     }
 
     /// Boots the manager and brings the other CPUs in. Runs on the boot CPU.
-    fn bring_up(&self) -> Result<(), HostError> {
+    fn bring_up(&self, early: impl FnOnce(&Host<SHIFT>, &BootMem)) -> Result<(), HostError> {
+        let (host, setup) = (self.host(), setup(&self.description));
         // SAFETY: the memory is this machine's alone, and all of it is there.
-        unsafe { self.mm.boot(&memory_map(&self.description), &setup(&self.description)) }?;
+        unsafe { self.boot_mem.open(host, &memory_map(&self.description), &setup) }?;
+        self.boot_mem.apply(host, &self.description.parsed_command_line()?)?;
+        early(host, &self.boot_mem);
+        // SAFETY: as above.
+        unsafe { self.mm.boot_from(&self.boot_mem, &setup) }?;
         for cpu in self.cpus().all().iter().filter(|cpu| cpu.id() != CpuId::BOOT) {
             self.mm.cpu_online(cpu.id())?;
             self.cpus().put_online(cpu);
@@ -109,6 +135,11 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// The memory manager.
     pub fn mm(&self) -> &Mm<Host<SHIFT>, R> {
         &self.mm
+    }
+
+    /// The memory of boot time, which has been handed over: calls there are refused (A250).
+    pub fn boot_mem(&self) -> &BootMem {
+        &self.boot_mem
     }
 
     /// The platform that the manager runs on.
@@ -465,7 +496,8 @@ fn setup(description: &Description) -> Setup {
         .largest_order(order(description.largest_order))
         .page_block_order(order(description.page_block_order))
         .whole_reserve_for_atomic(description.whole_reserve_for_atomic)
-        .pagesets(description.pagesets);
+        .pagesets(description.pagesets)
+        .keep_boot_memory(description.keep_boot_memory);
     let sizes: Vec<usize> = description.kmalloc_sizes.iter().map(|size| *size as usize).collect();
     // Sizes that cannot be are no description's; without any, the default ones are taken.
     if let Ok(classes) = kmem::boot::Classes::new(&sizes) {

@@ -27,8 +27,11 @@
 //! nothing limits how much a device takes (A165, A319). Running out of memory is an error and harms
 //! nothing.
 //!
+//! Beside them stands [`Allocator`], the sample module that hands out RAM above `mem=` (A320).
+//!
 //! | file | what is in it |
 //! | --- | --- |
+//! | `allocator.rs` | the module `allocator` |
 //! | `error.rs` | what can fail, and its errno |
 //! | `lock.rs` | a lock whose holder may sleep |
 //! | `memory.rs` | where the drivers' own small structures come from |
@@ -43,6 +46,7 @@
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod allocator;
 mod driver;
 mod error;
 mod lock;
@@ -54,6 +58,7 @@ mod quota;
 mod source;
 mod store;
 
+pub use allocator::{Allocator, ISA_LIMIT};
 pub use driver::Driver;
 /// The folder of this crate's source, as [`Location::file`](core::panic::Location::file) begins for
 /// the calls that it makes.

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use cases::{Failure, Machine as _, check, equal};
-use kmem::platform::{Caching, PageMap};
 use kmem::platform::conformance::{self, Violation};
+use kmem::platform::{Caching, PageMap};
 use kmem::{GFP_KERNEL, PhysAddr};
 
 use super::note;

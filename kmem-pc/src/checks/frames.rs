@@ -1,6 +1,7 @@
 //! The frames of the loader's map.
 
 use cases::{Failure, check, equal};
+use kmem::boot::map::ReservedClass;
 use kmem::{Owner, Pfn};
 
 use super::note;
@@ -45,8 +46,11 @@ pub(super) fn accounted(machine: &Machine) -> Result<(), Failure> {
     let whole: u64 = found.whole_pages();
     equal(ram, whole, "each whole page of the loader's map is there")?;
     equal(kernel, (image.end - image.start).div_ceil(PAGE), "the image is the kernel's")?;
-    let set_aside = (found.heap.end - found.heap.start) / PAGE + found.loader_pages();
-    equal(heap, set_aside, "what the loader left and the heap are reserved")?;
+    let kept =
+        frames.reserved_in_ram().filter(|(reserved, _)| reserved.class == ReservedClass::Kept);
+    let kept: u64 = kept.map(|(reserved, _)| reserved.range.end - reserved.range.start).sum();
+    let set_aside = (found.heap.end - found.heap.start) / PAGE + found.loader_pages() + kept;
+    equal(heap, set_aside, "what the loader left, the heap and bigphysarea are reserved")?;
     equal(free, MM.free_page_count(), "what is free is counted")?;
     note(format_args!("{ram} frames: {free} free, {heap} set aside, {kernel} of the image"));
     Ok(())

@@ -42,14 +42,16 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
 
 /// What a description says before anything is booted.
 pub fn facts(name: &'static str, description: &Description) -> Facts {
+    // Cases see the RAM that the manager has.
+    let ram = description.managed_ram();
     Facts {
         name,
         cpus: description.cpus,
         nodes: description.nodes.len() as u32,
-        ram: description.ram_bytes(),
-        end: description.ram().last().map_or(0, |range| range.end),
+        ram: ram.iter().map(|range| range.end - range.start).sum(),
+        end: ram.last().map_or(0, |range| range.end),
         dma_ram: Facts::dma_ram_of(
-            description.ram().iter().cloned(),
+            ram.iter().cloned(),
             description.dma_limit,
             description.dma32_limit,
         ),

@@ -52,6 +52,7 @@ impl Description {
     /// The first that does not, with what it would have to be.
     pub fn check(&self) -> Result<(), DescriptionError> {
         self.check_memory()?;
+        self.check_command_line()?;
         self.check_limits()?;
         self.check_nodes()
     }
@@ -81,6 +82,24 @@ impl Description {
             if let Some(outside) = ranges.iter().find(inside) {
                 return Err(wrong(key, format_range(outside), "ranges that lie in ram"));
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the command line leaves the manager RAM, and as much as is to be set aside.
+    fn check_command_line(&self) -> Result<(), DescriptionError> {
+        let line = self.parsed_command_line()?;
+        let shown = || format!("\"{}\"", self.command_line);
+        let ram = size(&self.managed_ram());
+        if ram == 0 {
+            let first = self.ram().first().map_or(0, |range| range.start);
+            let allowed = format!("mem= above the start of ram at {}", format_size(first));
+            return Err(wrong("command_line", shown(), allowed));
+        }
+        let aside = line.bigphysarea.unwrap_or(0).saturating_mul(1 << self.page_shift);
+        if aside >= ram {
+            let allowed = format!("bigphysarea= that is less than the ram of {}", format_size(ram));
+            return Err(wrong("command_line", shown(), allowed));
         }
         Ok(())
     }
@@ -156,7 +175,7 @@ impl Description {
 
     /// What the machine takes before anybody has allocated a page.
     pub fn footprint(&self) -> Footprint {
-        let ram = self.ram();
+        let ram = self.managed_ram();
         // Descriptors come for whole blocks of the largest order, so that a frame's buddy of any
         // order has one too.
         let block = (1u64 << self.page_shift) << self.largest_order;

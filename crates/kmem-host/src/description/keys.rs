@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use kmem::boot::{Classes, SlabDebug};
+use kmem::boot::{Classes, CommandLine, SlabDebug};
 use kmem::{MAX_CPUS, MAX_NODES, Order};
 use toml::{Table, Value};
 
@@ -157,6 +157,24 @@ const MACHINE: &[Key<Description>] = &[
             store(&mut d.slab_debug, text(v).filter(|rules| SlabDebug::parse(rules).is_ok()))
         },
         get: |d| (!d.slab_debug.is_empty()).then(|| d.slab_debug.clone().into()),
+    },
+    Key {
+        name: "keep_boot_memory",
+        about: "whether what is allocated at boot can never be given back",
+        allowed: "true or false",
+        put: |d, v| store(&mut d.keep_boot_memory, boolean(v)),
+        get: |d| d.keep_boot_memory.then_some(true.into()),
+    },
+    Key {
+        name: "command_line",
+        about: "the kernel's command line: mem=126M leaves RAM above that alone, bigphysarea=512 \
+                sets so many pages aside",
+        allowed: "words such as \"mem=126M bigphysarea=512\"",
+        put: |d, v| {
+            let line = text(v).filter(|line| CommandLine::parse(line).is_ok());
+            store(&mut d.command_line, line)
+        },
+        get: |d| (!d.command_line.is_empty()).then(|| d.command_line.clone().into()),
     },
     Key {
         name: "reserved",

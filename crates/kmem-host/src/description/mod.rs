@@ -52,6 +52,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use kmem::boot::CommandLine;
 use kmem::{CpuId, NodeId, ZoneKind};
 
 pub use check::Footprint;
@@ -95,6 +96,10 @@ pub struct Description {
     pub cache_name_limit: u32,
     /// Which caches are debugged: see [`SlabDebug`](kmem::boot::SlabDebug). Empty: none.
     pub slab_debug: String,
+    /// Whether what is allocated at boot can never be given back (A252).
+    pub keep_boot_memory: bool,
+    /// What the kernel's command line says: see [`CommandLine`].
+    pub command_line: String,
     /// What firmware keeps. May lie outside RAM.
     pub reserved: Vec<Range<u64>>,
     /// Where the kernel's image is.
@@ -155,6 +160,8 @@ impl Default for Description {
             kmalloc_sizes: Vec::new(),
             cache_name_limit: 31,
             slab_debug: String::new(),
+            keep_boot_memory: false,
+            command_line: String::new(),
             reserved: Vec::new(),
             kernel: Vec::new(),
             late: Vec::new(),
@@ -221,6 +228,25 @@ impl Description {
     pub fn distance(&self, from: usize, to: usize) -> u8 {
         let given = self.nodes.get(from).and_then(|node| node.distance.get(to)).copied();
         given.unwrap_or(if from == to { 10 } else { 20 })
+    }
+
+    /// What the command line says about memory.
+    ///
+    /// # Errors
+    ///
+    /// A word about memory makes no sense.
+    pub fn parsed_command_line(&self) -> Result<CommandLine, DescriptionError> {
+        CommandLine::parse(&self.command_line).map_err(|error| {
+            wrong("command_line", format!("\"{}\"", self.command_line), error.allowed)
+        })
+    }
+
+    /// The RAM that the manager is given: without what lies above `mem=`. As [`Description::ram`].
+    pub fn managed_ram(&self) -> Vec<Range<u64>> {
+        let end = self.parsed_command_line().ok().and_then(|line| line.mem).unwrap_or(u64::MAX);
+        let end = end >> self.page_shift << self.page_shift;
+        let below = |range: Range<u64>| range.start..range.end.min(end);
+        self.ram().into_iter().map(below).filter(|range| range.start < range.end).collect()
     }
 
     /// All RAM: sorted, without overlaps, neighbours joined.

@@ -17,6 +17,7 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
     let mm = shell.system.mm();
     Some(match name {
         "allocinfo" => report::allocinfo(mm, out),
+        BIGPHYSAREA if has_bigphysarea(shell) => report::bigphysarea(mm, out),
         "buddyinfo" => report::buddyinfo(mm, out),
         "iomem" => report::iomem(mm, out),
         "meminfo" => report::meminfo(mm, out),
@@ -33,6 +34,13 @@ fn write<S: System>(shell: &Shell<'_, S>, name: &str, out: &mut String) -> Optio
 
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
+
+/// The file that only machines have which set such memory aside.
+const BIGPHYSAREA: &str = "bigphysarea";
+
+fn has_bigphysarea<S: System>(shell: &Shell<'_, S>) -> bool {
+    shell.system.mm().bigphysarea_frames().is_ok_and(|frames| frames.is_some())
+}
 
 const NAMES: [&str; 11] = [
     "allocinfo",
@@ -52,6 +60,7 @@ const NAMES: [&str; 11] = [
 pub(super) fn names<S: System>(shell: &Shell<'_, S>) -> Vec<String> {
     let modules = shell.modules.iter().map(|module| format!("{}{MEM}", module.kind().name));
     let mut names: Vec<_> = NAMES.map(String::from).into_iter().chain(modules).collect();
+    names.extend(has_bigphysarea(shell).then(|| BIGPHYSAREA.into()));
     names.sort();
     names
 }
@@ -68,6 +77,9 @@ pub(super) fn open<'m, S: System>(
         None if kinds::<S>().any(|kind| name.strip_suffix(MEM) == Some(kind.name)) => {
             let module = name.trim_end_matches(MEM);
             Err(format!("/proc/{name} needs the module {module}: `insmod {module}` first"))
+        }
+        None if name == BIGPHYSAREA => {
+            Err("/proc/bigphysarea needs bigphysarea=512 or so on the command line".into())
         }
         None => Err(format!("there is no /proc/{name}; `ls /proc` lists what there is")),
     }

@@ -30,11 +30,12 @@ mod runs;
 
 use core::fmt;
 use core::ops::Range;
+use core::panic::Location;
 use core::ptr::NonNull;
 
-use crate::platform::Platform;
+use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
 use crate::sync::{CarveoutLevel, SpinGuard, SpinLock};
-use crate::{Pfn, PhysAddr};
+use crate::{Pfn, PhysAddr, VirtAddr};
 use runs::{NotFreed, Runs};
 
 /// Why a carveout refused a call.
@@ -274,6 +275,70 @@ impl Carveout {
                 Err(CarveoutError::Inside { first, pages: pages.into() })
             }
         }
+    }
+
+    /// As [`Carveout::alloc`]; answers where the pages are seen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Carveout::alloc`].
+    ///
+    /// # Context
+    ///
+    /// As [`Carveout::alloc`].
+    pub fn alloc_memory<P: Platform>(
+        &self,
+        platform: &P,
+        pages: u64,
+        align: u64,
+    ) -> Result<NonNull<u8>, CarveoutError> {
+        let first = self.alloc(platform, pages, align)?;
+        let seen = platform.phys_to_virt(first.start(P::PAGE_SHIFT));
+        // All of it is in the direct map, and the page whose address says "none" is nobody's to set aside.
+        seen.and_then(|seen| NonNull::new(seen.as_ptr())).ok_or(CarveoutError::Unmapped)
+    }
+
+    /// As [`Carveout::free`], by the address that [`Carveout::alloc_memory`] gave.
+    ///
+    /// # Errors
+    ///
+    /// What is to be reported where no block begins there: nothing changes then.
+    ///
+    /// # Context
+    ///
+    /// As [`Carveout::free`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Carveout::free`].
+    #[track_caller]
+    pub unsafe fn free_memory<P: Platform>(
+        &self,
+        platform: &P,
+        memory: NonNull<u8>,
+    ) -> Result<u64, Misuse<'static>> {
+        let address = VirtAddr::from_ptr(memory.as_ptr());
+        let wrong = |kind, there| Misuse {
+            kind,
+            passed: Passed::Object(address),
+            there,
+            site: Location::caller(),
+        };
+        let physical = platform.virt_to_phys(address);
+        let physical = physical.ok_or(wrong(MisuseKind::Foreign, There::Nothing))?;
+        let page = Some(physical).filter(|physical| physical.is_page_aligned(P::PAGE_SHIFT));
+        let page = page.and_then(|page| page.frame(P::PAGE_SHIFT));
+        let page = page.ok_or(wrong(MisuseKind::Misaligned, There::Nothing))?;
+        // SAFETY: the caller's promise.
+        unsafe { self.free(platform, page) }.map_err(|error| match error {
+            CarveoutError::Free { .. } => wrong(MisuseKind::DoubleFree, There::Unused),
+            CarveoutError::Inside { first, pages } => {
+                wrong(MisuseKind::Interior, There::Pages { first, count: pages })
+            }
+            // An NMI handler would have had to wait.
+            CarveoutError::Busy => wrong(MisuseKind::SleepInAtomic, There::AtomicContext),
+            _ => wrong(MisuseKind::Foreign, There::Nothing),
+        })
     }
 
     /// How full it is; all zero where it has no memory.

@@ -153,7 +153,7 @@ impl Kind {
             Kind::Ram(_) => "ram",
             Kind::Reserved(ReservedClass::Kernel) => "kernel",
             Kind::Reserved(ReservedClass::Late) => "late",
-            Kind::Reserved(ReservedClass::Boot) => "boot",
+            Kind::Reserved(ReservedClass::Boot | ReservedClass::Kept) => "boot",
             Kind::Reserved(ReservedClass::Unmanaged) => "unmanaged",
             Kind::Reserved(_) => "reserved",
             Kind::Mapped => "mapped",

@@ -270,7 +270,7 @@ impl Memblock {
             return Err(MemblockError::Empty);
         }
         let start = self.find(wanted).ok_or_else(|| MemblockError::NoRoom(wanted.clone()))?;
-        let class = if wanted.for_ever { ReservedClass::Kernel } else { ReservedClass::Boot };
+        let class = if wanted.for_ever { ReservedClass::Kept } else { ReservedClass::Boot };
         self.lay(start..start + wanted.size, class, name)?;
         Ok(start)
     }
@@ -353,7 +353,7 @@ impl Memblock {
             return Err(MemblockError::NoRam { limit });
         }
         let above = |region: &&Region| region.end > limit;
-        let in_use = |region: &&Region| above(region) && class_of(region) == ReservedClass::Boot;
+        let in_use = |region: &&Region| above(region) && is_allocated(region);
         if let Some(region) = self.reserved_regions().iter().find(in_use) {
             return Err(MemblockError::InUse { at: region.start.max(limit) });
         }
@@ -554,6 +554,11 @@ impl fmt::Debug for Memblock {
 }
 
 const LATE: Kind = Kind::Reserved(ReservedClass::Late);
+
+/// Whether somebody allocated it, and did not find it reserved.
+fn is_allocated(region: &Region) -> bool {
+    matches!(class_of(region), ReservedClass::Boot | ReservedClass::Kept)
+}
 
 /// The class of a reserved region.
 fn class_of(region: &Region) -> ReservedClass {

@@ -5,7 +5,6 @@
 //! that nothing was set aside ([`CarveoutError::Nothing`]): the machine's owner decides on the command
 //! line, and one driver serves both (A321).
 
-use core::panic::Location;
 use core::ptr::NonNull;
 
 use super::Mm;
@@ -13,9 +12,9 @@ use crate::boot::carveout::Usage;
 use crate::boot::map::ReservedClass;
 use crate::boot::{BootMem, Carveout, CarveoutError, Setup};
 use crate::gfp::ZoneKind;
-use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
+use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::{BootError, Gfp, Pfn, PfnRange, PhysAddr, VirtAddr};
+use crate::{BootError, Gfp, Pfn, PfnRange, PhysAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Boots with what boot-time memory has left: see [`Mm::boot`]. What is allocated there stays
@@ -84,11 +83,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if gfp.contains(Gfp::DMA) {
             self.bigphysarea_is_for_dma()?;
         }
-        let first = self.bigphysarea.alloc(&self.platform, pages, align)?;
-        let seen = self.platform.phys_to_virt(first.start(P::PAGE_SHIFT));
-        let memory = seen.and_then(|seen| NonNull::new(seen.as_ptr::<u8>()));
-        // All of a carveout is in the direct map, and the page at address 0 is in none.
-        let memory = memory.ok_or(CarveoutError::Unmapped)?;
+        let memory = self.bigphysarea.alloc_memory(&self.platform, pages, align)?;
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the pages were just allocated, and are seen there.
             unsafe { memory.write_bytes(0, (pages as usize) << P::PAGE_SHIFT) };
@@ -126,30 +121,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// The block is the caller's, and nothing uses it after the call.
     #[track_caller]
     pub unsafe fn bigphysarea_free(&self, memory: NonNull<u8>) {
-        let site = Location::caller();
-        let address = VirtAddr::from_ptr(memory.as_ptr());
-        let physical = self.platform.virt_to_phys(address);
-        let page = physical.filter(|physical| physical.is_page_aligned(P::PAGE_SHIFT));
-        let freed = match (page.and_then(|page| page.frame(P::PAGE_SHIFT)), physical) {
-            // SAFETY: the caller's promise.
-            (Some(page), _) => unsafe { self.bigphysarea.free(&self.platform, page) }.map(drop),
-            (None, Some(_)) => {
-                let kind = MisuseKind::Misaligned;
-                let (passed, there) = (Passed::Object(address), There::Nothing);
-                return self.report(&Misuse { kind, passed, there, site });
-            }
-            (None, None) => Err(CarveoutError::Foreign),
-        };
-        let Err(error) = freed else { return };
-        let (kind, there) = match error {
-            CarveoutError::Free { .. } => (MisuseKind::DoubleFree, There::Unused),
-            CarveoutError::Inside { first, pages } => {
-                (MisuseKind::Interior, There::Pages { first, count: pages })
-            }
-            CarveoutError::Busy => (MisuseKind::SleepInAtomic, There::AtomicContext),
-            _ => (MisuseKind::Foreign, There::Nothing),
-        };
-        self.report(&Misuse { kind, passed: Passed::Object(address), there, site });
+        // SAFETY: the caller's promise.
+        if let Err(misuse) = unsafe { self.bigphysarea.free_memory(&self.platform, memory) } {
+            self.report(&misuse);
+        }
     }
 
     /// As [`Mm::bigphysarea_free`], for what [`Mm::bigphysarea_alloc_pages`] gave.

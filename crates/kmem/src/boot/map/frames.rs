@@ -24,13 +24,15 @@ pub(super) const MAX_RESERVED: usize = 2 * (MAX_REGIONS - 1) - 1 + MAX_CARVINGS;
 pub enum ReservedClass {
     /// The manager's own tables, carved at boot.
     Metadata,
-    /// The kernel image: static kernel code and data, and what the kernel took at boot for ever.
+    /// The kernel image: static kernel code and data.
     Kernel,
     /// Firmware, devices, an initrd: anything that is not the manager's to hand out.
     Firmware,
     /// RAM that the manager was told to leave alone: above `mem=` (A257). It has no descriptors, for
     /// it is none of the manager's RAM.
     Unmanaged,
+    /// What somebody took before there was a page allocator, for ever (A255).
+    Kept,
     /// What somebody allocated before there was a page allocator (A247). It has descriptors, and can
     /// be released like [`ReservedClass::Late`] unless the machine keeps it (A252).
     Boot,

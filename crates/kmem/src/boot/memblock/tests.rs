@@ -148,8 +148,11 @@ fn limit(model: &mut Model, limit: u64) -> Result<(), MemblockError> {
     if !model.iter().take(limit as usize).any(|byte| byte.node.is_some()) {
         return Err(MemblockError::NoRam { limit });
     }
-    let boot = |byte: &Byte| byte.reserved.is_some_and(|(class, _)| class == ReservedClass::Boot);
-    if let Some(at) = (limit..SPACE).find(|at| boot(&model[*at as usize])) {
+    let allocated = |byte: &Byte| {
+        byte.reserved
+            .is_some_and(|(class, _)| class == ReservedClass::Boot || class == ReservedClass::Kept)
+    };
+    if let Some(at) = (limit..SPACE).find(|at| allocated(&model[*at as usize])) {
         return Err(MemblockError::InUse { at });
     }
     let before = model.clone();
@@ -215,7 +218,7 @@ fn every_byte_is_what_a_model_says() {
                             seen[0] += 1;
                             assert_eq!(got, Ok(start), "{wanted:?} {blocks:?}");
                             let class = match wanted.for_ever {
-                                true => ReservedClass::Kernel,
+                                true => ReservedClass::Kept,
                                 false => ReservedClass::Boot,
                             };
                             for at in start..start + wanted.size {

@@ -1,0 +1,111 @@
+//! Memory at boot, on a whole machine: the command line, and early code.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use kmem::boot::BootMemError;
+use kmem::boot::memblock::Wanted;
+use kmem::platform::DirectMap;
+use kmem::{CpuId, PhysAddr, VirtAddr, report};
+use kmem_host::{Description, HostError, Machine};
+
+fn described(settings: &[&str]) -> Description {
+    let mut description = Description::preset("ldd2-i386").unwrap();
+    settings.iter().for_each(|setting| description.set(setting).unwrap());
+    description
+}
+
+fn boot(settings: &[&str]) -> Arc<Machine> {
+    Machine::boot(&described(settings)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn iomem(machine: &Machine) -> String {
+    let mut text = String::new();
+    machine.run(|| report::iomem(machine.mm(), &mut text)).unwrap();
+    text
+}
+
+fn physical(machine: &Machine, memory: NonNull<u8>) -> u64 {
+    let seen = VirtAddr::from_ptr(memory.as_ptr());
+    machine.host().virt_to_phys(seen).unwrap().get()
+}
+
+/// A256
+#[test]
+fn bigphysarea_is_reserved_at_the_start_of_memory() {
+    // The kernel's image has 1 to 3 MiB.
+    let machine = boot(&["command_line=bigphysarea=512"]);
+    let text = iomem(&machine);
+    assert!(text.contains("  00300000-00500fff : bigphysarea\n"), "{text}");
+    machine.run(|| {
+        let memory = machine.mm().bigphysarea_alloc(2 << 20).unwrap();
+        assert_eq!(physical(&machine, memory), 3 << 20);
+        let mut text = String::new();
+        report::bigphysarea(machine.mm(), &mut text).unwrap();
+        let expected =
+            "area: 00300000-004fffff\npages: 512\nused: 512 in 1 blocks\nlongest free: 0\n";
+        assert_eq!(text, expected);
+        // SAFETY: the test's own.
+        unsafe { machine.mm().bigphysarea_free(memory) };
+    });
+    let end = machine.shutdown();
+    assert!(end.is_clean(), "{end}");
+}
+
+/// A247, A248, A250, A252, A253
+#[test]
+fn early_code_gets_memory_and_late_code_is_refused() {
+    for keep in [false, true] {
+        let description = described(&[&format!("keep_boot_memory={keep}")]);
+        let mut given = None;
+        let machine = Machine::<12>::boot_early(&description, kmem::NoReclaim, |host, boot| {
+            let normal = boot.alloc_bootmem_pages(host, 5 << 20).unwrap();
+            let low = boot.alloc_bootmem_low(host, 100).unwrap();
+            let named = boot.memblock_alloc(host, "ring", &Wanted::new(4096, 4096)).unwrap();
+            given = Some((normal, low, named));
+        });
+        let machine = machine.unwrap_or_else(|error| panic!("{error}"));
+        let (normal, low, named) = given.unwrap();
+        assert_eq!(physical(&machine, normal), 16 << 20, "above what ISA devices reach");
+        assert!(physical(&machine, low) < 640 << 10);
+        let text = iomem(&machine);
+        assert!(text.contains("  01000000-014fffff : bootmem\n"), "{text}");
+        let (ring, last) = (physical(&machine, named), physical(&machine, named) + 4095);
+        assert!(text.contains(&format!("  {ring:08x}-{last:08x} : ring\n")), "{text}");
+        let late = machine.run(|| machine.boot_mem().alloc_bootmem(machine.host(), 1));
+        assert_eq!(late, Err(BootMemError::HandedOver));
+        assert!(machine.misuses()[0].contains("a boot-time call after boot"));
+        let range = PhysAddr::new(16 << 20)..PhysAddr::new(21 << 20);
+        // SAFETY: nothing uses it any more.
+        let released = machine.run_on(CpuId::BOOT, || unsafe { machine.mm().release_late(range) });
+        assert_eq!(released.ok(), (!keep).then_some(5 << 8));
+        assert_eq!(iomem(&machine).contains("01000000-014fffff : bootmem"), keep);
+    }
+    assert!(Description::preset("ldd2-i386").unwrap().keep_boot_memory, "the kernels of the text");
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused_with_its_key() {
+    for (line, part) in
+        [("mem=12X", "mem=126M bigphysarea=512"), ("bigphysarea=4M", "mem=126M bigphysarea=512")]
+    {
+        let mut description = Description::preset("tiny").unwrap();
+        let error = description.set(&format!("command_line={line}")).unwrap_err().to_string();
+        assert!(error.contains("command_line") && error.contains(part), "{error}");
+    }
+    // What a machine of this size does not have.
+    for line in ["bigphysarea=16384", "mem=1M bigphysarea=256"] {
+        let mut description = Description::preset("tiny").unwrap();
+        description.set(&format!("command_line={line}")).unwrap();
+        let error = Machine::<12>::boot(&description).err().unwrap();
+        assert!(matches!(error, HostError::Description(_)), "{line}: {error}");
+        assert!(error.to_string().contains("command_line"), "{error}");
+    }
+    let mut description = Description::preset("tiny").unwrap();
+    description.set("command_line=bigphysarea=16000").unwrap();
+    let error = Machine::<12>::boot(&description).err().unwrap();
+    assert!(matches!(error, HostError::Boot(_)), "the area fits and the tables do not: {error}");
+    let mut holes = Description::preset("holes").unwrap();
+    holes.set("command_line=mem=2M quiet").unwrap();
+    assert_eq!(Description::from_toml(&holes.to_toml()).unwrap(), holes);
+}
