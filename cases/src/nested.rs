@@ -219,7 +219,7 @@ impl<'m, M: Machine> Nested<'m, M> {
     pub(crate) fn open(&self, command_line: &str) -> Result<(), Failure> {
         let map = MemoryMap::new().ram(self.range.clone(), NodeId::ZERO);
         // SAFETY: the RAM is the case's, which has one machine at a time in it.
-        let opened = unsafe { self.boot.open(self.platform(), &map, &self.setup) };
+        let opened = unsafe { self.boot.open(&map, &self.setup) };
         check(opened.is_ok(), "boot-time memory is opened with a map")?;
         let line = CommandLine::parse(command_line);
         let line = line.map_err(|_| Failure::new("a command line is understood"))?;

@@ -133,7 +133,7 @@ impl Found {
             .kernel(paging::image(), "kernel");
         let (setup, pc) = (self.setup(), MM.platform());
         // SAFETY: the caller's promise; the rest is reserved.
-        if let Err(error) = unsafe { BOOT_MEM.open(pc, &map, &setup) } {
+        if let Err(error) = unsafe { BOOT_MEM.open(&map, &setup) } {
             panic!("the memory map cannot be used: {error}");
         }
         if let Err(error) = BOOT_MEM.apply(pc, &self.memory) {

@@ -112,6 +112,9 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
         Passed::Address(address, _) | Passed::Object(address) => {
             say_place("what was passed", address.get());
         }
+        Passed::Bytes(start, _) => {
+            say_place("what was passed", direct::BASE.wrapping_add(start.get() as usize));
+        }
         Passed::Flags(_) | Passed::Cache(_) | Passed::Size(_) => {}
     }
     if let There::Object { cache, .. } = misuse.there {

@@ -120,7 +120,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     fn bring_up(&self, early: impl FnOnce(&Host<SHIFT>, &BootMem)) -> Result<(), HostError> {
         let (host, setup) = (self.host(), setup(&self.description));
         // SAFETY: the memory is this machine's alone, and all of it is there.
-        unsafe { self.boot_mem.open(host, &memory_map(&self.description), &setup) }?;
+        unsafe { self.boot_mem.open(&memory_map(&self.description), &setup) }?;
         self.boot_mem.apply(host, &self.description.parsed_command_line()?)?;
         early(host, &self.boot_mem);
         // SAFETY: as above.

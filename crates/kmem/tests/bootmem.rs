@@ -26,7 +26,7 @@ fn setup() -> Setup {
 fn open(command_line: &str) -> (BootMem, Machine) {
     let (boot, mm) = (BootMem::new(), Mm::new(Rig::new(16 << 20)));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { boot.open(mm.platform(), &map(), &setup()) }.unwrap();
+    unsafe { boot.open(&map(), &setup()) }.unwrap();
     boot.apply(mm.platform(), &CommandLine::parse(command_line).unwrap()).unwrap();
     (boot, mm)
 }
@@ -119,12 +119,12 @@ fn each_stage_refuses_what_does_not_belong_to_it() {
     assert_eq!(refused, Err(BootError::BootMem(BootMemError::NotOpen)));
     let overlap = map().ram(0..4096, NodeId::new(1).unwrap());
     // SAFETY: refused.
-    let refused = unsafe { early.open(on, &overlap, &setup()) };
+    let refused = unsafe { early.open(&overlap, &setup()) };
     assert!(matches!(refused, Err(BootMemError::Map(MapError::NodesOverlap { .. }))));
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { early.open(on, &map(), &setup()) }.unwrap();
+    unsafe { early.open(&map(), &setup()) }.unwrap();
     // SAFETY: refused.
-    assert_eq!(unsafe { early.open(on, &map(), &setup()) }, Err(BootMemError::Again));
+    assert_eq!(unsafe { early.open(&map(), &setup()) }, Err(BootMemError::Again));
     let empty = Err(BootMemError::Memory(MemblockError::Empty));
     assert_eq!(early.alloc_bootmem(on, 0), empty);
     assert_eq!(early.alloc_bootmem_low_pages(on, 0), empty);
@@ -151,7 +151,7 @@ fn each_stage_refuses_what_does_not_belong_to_it() {
     assert_eq!(kinds(&mm), []);
     boot(&early, &mm);
     // SAFETY: refused.
-    assert_eq!(unsafe { early.open(on, &map(), &setup()) }, Err(BootMemError::Again));
+    assert_eq!(unsafe { early.open(&map(), &setup()) }, Err(BootMemError::Again));
     let line = CommandLine { mem: Some(MIB), bigphysarea: Some(1) };
     assert_eq!(early.apply(on, &line), Err(BootMemError::HandedOver));
     assert_eq!(kinds(&mm), [MisuseKind::BootIsOver]);
@@ -289,7 +289,7 @@ fn a_machine_without_a_zone_dma_has_no_limit_to_boot_time_memory() {
     let on = mm.platform();
     let high = map().mapped(9 * MIB..16 * MIB);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { early.open(on, &high, &Setup::new()) }.unwrap();
+    unsafe { early.open(&high, &Setup::new()) }.unwrap();
     let low = early.alloc_bootmem_low(on, 100).unwrap();
     let normal = early.alloc_bootmem(on, 100).unwrap();
     assert_eq!((physical(&mm, low), physical(&mm, normal)), (9 * MIB, 9 * MIB + 128));
@@ -297,7 +297,7 @@ fn a_machine_without_a_zone_dma_has_no_limit_to_boot_time_memory() {
     let (early, mm) = (BootMem::new(), Machine::new(Rig::new(16 << 20)));
     let on = mm.platform();
     // SAFETY: as above.
-    unsafe { early.open(on, &high, &setup()) }.unwrap();
+    unsafe { early.open(&high, &setup()) }.unwrap();
     assert!(early.alloc_bootmem_low(on, 1).is_err());
     assert!(early.alloc_bootmem(on, 1).is_ok());
 }
@@ -311,7 +311,7 @@ fn memory_beyond_the_direct_map_is_allocated_by_its_physical_address_only() {
     let mm: Machine = Mm::new(Rig::with_direct(16 << 20, 4 << 20));
     let on = mm.platform();
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { early.open(on, &map(), &setup()) }.unwrap();
+    unsafe { early.open(&map(), &setup()) }.unwrap();
     assert!(early.alloc_bootmem(on, 5 << 20).is_err());
     let wanted = Wanted::new(5 * MIB, 4096);
     assert!(early.memblock_alloc(on, "buffer", &wanted).is_err());
@@ -478,7 +478,7 @@ fn mem_takes_whole_pages_off_and_leaves_what_is_reserved_reserved() {
     let on = mm.platform();
     let map = map().reserved(12 * MIB..13 * MIB, "firmware").late(14 * MIB..15 * MIB);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { early.open(on, &map, &setup()) }.unwrap();
+    unsafe { early.open(&map, &setup()) }.unwrap();
     let line = CommandLine { mem: Some(10 * MIB + 5000), ..CommandLine::default() };
     early.apply(on, &line).unwrap();
     let refused = early.apply(on, &CommandLine { mem: Some(100), ..CommandLine::default() });

@@ -119,7 +119,7 @@ impl From<MapError> for BootMemError {
 
 /// Memory for code that runs before the page allocator does: see the [module](self) for when.
 ///
-/// A kernel has one in a `static`, beside its [`Mm`](crate::Mm). Each call takes the platform, since
+/// A kernel has one in a `static`, beside its [`Mm`](crate::Mm). Its calls take the platform, since
 /// memory is seen through its direct map, and wrong calls are reported to its hooks.
 ///
 /// ```
@@ -132,7 +132,7 @@ impl From<MapError> for BootMemError {
 /// let (boot, mm) = (BootMem::new(), Mm::new(my_kernel));
 /// let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
 /// // SAFETY: the RAM is there, and nobody else uses it.
-/// unsafe { boot.open(mm.platform(), &map, &Setup::new()) }?;
+/// unsafe { boot.open(&map, &Setup::new()) }?;
 /// // 5 MiB in one piece: no order of the page allocator has so many.
 /// let buffer = boot.alloc_bootmem_pages(mm.platform(), 5 << 20)?;
 /// // SAFETY: as above.
@@ -226,12 +226,7 @@ impl BootMem {
     ///
     /// As for [`Mm::boot`](crate::Mm::boot): all RAM of the map is there, and nobody uses it but for
     /// what the map calls reserved or late.
-    pub unsafe fn open<P: Platform>(
-        &self,
-        _platform: &P,
-        map: &MemoryMap,
-        setup: &Setup,
-    ) -> Result<(), BootMemError> {
+    pub unsafe fn open(&self, map: &MemoryMap, setup: &Setup) -> Result<(), BootMemError> {
         let mut entered = self.change(CLOSED).map_err(|stage| match stage {
             BUSY => BootMemError::Busy,
             _ => BootMemError::Again,

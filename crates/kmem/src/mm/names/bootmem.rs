@@ -21,7 +21,7 @@
 ///
 /// let map = MemoryMap::new().ram(0..16 << 20, NodeId::ZERO);
 /// // SAFETY: the RAM is there, and nobody else uses it.
-/// unsafe { mm::BOOT.open(mm::MM.platform(), &map, &Setup::new()) }?;
+/// unsafe { mm::BOOT.open(&map, &Setup::new()) }?;
 /// let buffer = mm::alloc_bootmem_pages(5 << 20);
 /// assert!(!buffer.is_null());
 /// // SAFETY: as above.
@@ -98,7 +98,7 @@ macro_rules! bootmem_names {
 macro_rules! __bootmem_names_alloc {
     ($boot:expr, $mm:expr, $name:ident) => {
         #[doc = concat!("See [`kmem::boot::BootMem::", stringify!($name), "`](::kmem::boot::BootMem::",
-                                                    stringify!($name), ").")]
+                                                            stringify!($name), ").")]
         #[track_caller]
         #[must_use]
         pub fn $name(size: usize) -> *mut u8 {
