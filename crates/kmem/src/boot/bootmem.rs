@@ -443,8 +443,8 @@ impl BootMem {
         Ok(entered.inner().blocks.reserve(range.start.get()..range.end.get(), name)?)
     }
 
-    /// Gives memory back, all or a part of what was allocated or reserved (A252). Kernels before 2.4's
-    /// successor could not; see [`Setup::keep_boot_memory`] for a machine that does not after boot.
+    /// Gives memory back, all or a part of what was allocated or reserved (A252). A machine may be
+    /// described so that this ends with boot: [`Setup::keep_boot_memory`].
     ///
     /// # Errors
     ///
@@ -476,8 +476,8 @@ impl BootMem {
         Ok(freed?)
     }
 
-    /// Gives back what [`BootMem::alloc_bootmem`] and its sisters gave, by the address and size of the
-    /// call, or a part of it.
+    /// Gives back what [`BootMem::alloc_bootmem`] and its sisters gave, or a part of it: `size` bytes
+    /// from there on, which for the `_pages` calls is what was asked for rounded up to pages.
     ///
     /// # Errors
     ///

@@ -27,6 +27,8 @@
 //! CMA, which lends such memory to movable pages meanwhile.
 
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 use core::ops::Range;

@@ -98,7 +98,7 @@ macro_rules! bootmem_names {
 macro_rules! __bootmem_names_alloc {
     ($boot:expr, $mm:expr, $name:ident) => {
         #[doc = concat!("See [`kmem::boot::BootMem::", stringify!($name), "`](::kmem::boot::BootMem::",
-                                                            stringify!($name), ").")]
+                                                                    stringify!($name), ").")]
         #[track_caller]
         #[must_use]
         pub fn $name(size: usize) -> *mut u8 {
