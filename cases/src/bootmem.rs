@@ -218,7 +218,8 @@ fn any_size<M: Machine>(machine: &M) -> Result<(), Failure> {
     nested.open("")?;
     let (boot, on, page) = (&nested.boot, nested.platform(), machine.facts().page_bytes());
     // More than a third of all memory, and a byte over so many pages that are no power of two.
-    let pages = (ram.range.end - ram.range.start) / page * 2 / 5 | 1;
+    let pages = (ram.range.end - ram.range.start) / page * 2 / 5;
+    let pages = pages | 1;
     let size = (pages * page) as usize + 1;
     let buffer = given(boot.alloc_bootmem_low(on, size))?;
     cleared(buffer, size)?;
@@ -493,13 +494,17 @@ fn above_mem<M: Machine>(machine: &M) -> Result<(), Failure> {
         allocator.free_dma(one);
     }
     check(on.misuses() == (1, Some(MisuseKind::DoubleFree)), "a wrong free is reported")?;
-    let all = got(pages * page >> 10)?;
+    let all = got((pages * page) >> 10)?;
     let end = at(all) + pages * page;
     at_least(ram.range.end, end, "all of it is RAM that the machine has")?;
     // SAFETY: it is the case's.
     unsafe { all.write_bytes(2, (pages * page) as usize) };
     // Where the bus reaches, it is served.
-    drop(allocator);
+    let refused = allocator.unload();
+    let allocator = refused.err().ok_or(Failure::new("a module in use is not unloaded"))?;
+    // SAFETY: it is the case's.
+    unsafe { allocator.free_dma(all) };
+    check(allocator.unload().is_ok(), "the module is unloaded")?;
     // SAFETY: as above: the other was unloaded.
     let loaded = unsafe { Allocator::load(mm, PhysAddr::new(limit + 2 * page)) };
     let allocator = loaded.map_err(|_| Failure::new("the module is loaded again"))?;

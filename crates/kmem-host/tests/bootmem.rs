@@ -102,7 +102,7 @@ fn a_command_line_that_makes_no_sense_is_refused_with_its_key() {
         assert!(error.to_string().contains("command_line"), "{error}");
     }
     let mut description = Description::preset("tiny").unwrap();
-    description.set("command_line=bigphysarea=16000").unwrap();
+    description.set("command_line=bigphysarea=16300").unwrap();
     let error = Machine::<12>::boot(&description).err().unwrap();
     assert!(matches!(error, HostError::Boot(_)), "the area fits and the tables do not: {error}");
     let mut holes = Description::preset("holes").unwrap();

@@ -61,6 +61,18 @@ impl<'m, P: Platform, R: Reclaim> Allocator<'m, P, R> {
         Ok(Allocator { mm, memory, range, isa_limit })
     }
 
+    /// Unloads the module: it can be loaded again then.
+    ///
+    /// # Errors
+    ///
+    /// The module itself, where buffers of it are out.
+    pub fn unload(self) -> Result<(), Self> {
+        match self.usage() {
+            Ok(usage) if usage.used == 0 => Ok(()),
+            _ => Err(self),
+        }
+    }
+
     /// The RAM that it took, its table included.
     pub fn range(&self) -> Range<PhysAddr> {
         self.range.clone()

@@ -12,7 +12,7 @@
 //! that an allocation is as large as it says, and a part of one can be given back.
 //!
 //! Linux: `memblock`, with the names of its calls. There its tables grow, out of themselves; here they
-//! have [`MAX_REGIONS`](super::map::MAX_REGIONS) places, as the boot loader's map has, and a full one is
+//! have [`MAX_REGIONS`] places, as the boot loader's map has, and a full one is
 //! an error. Here neighbours of one name and sort become one range, there neighbours with equal flags.
 
 #![forbid(unsafe_code)]

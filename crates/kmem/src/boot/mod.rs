@@ -21,7 +21,7 @@
 //!
 //! Linux: `memblock`, `free_area_init`, the e820 code.
 
-mod bootmem;
+pub mod bootmem;
 pub mod carveout;
 mod classes;
 mod cmdline;
