@@ -253,7 +253,8 @@ impl BootMem {
     /// Any, before the hand-over.
     #[track_caller]
     pub fn apply<P: Platform>(&self, platform: &P, line: &CommandLine) -> Result<(), BootMemError> {
-        let mut entered = self.enter(platform, Passed::Size(line.bigphysarea.unwrap_or(0) as usize))?;
+        let mut entered =
+            self.enter(platform, Passed::Size(line.bigphysarea.unwrap_or(0) as usize))?;
         let inner = entered.inner();
         if let Some(limit) = line.mem {
             inner.blocks.limit_ram(limit, P::PAGE_SHIFT)?;
