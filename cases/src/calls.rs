@@ -198,13 +198,10 @@ fn user_pages_are_clean<M: Machine>(machine: &M) -> Result<(), Failure> {
             for frame in 0..1u64 << block.order() {
                 let Some(pfn) = block.page().pfn().checked_add(frame) else { continue };
                 let page = mm.pfn_to_page(pfn);
-                if let Some(address) = page.and_then(|page| mm.page_address(page)) {
+                if let Some(address) = page.and_then(|page| mm.kmap_local_page(page).ok()) {
                     see(address.as_ptr());
-                } else if let Some(map) = mm.platform().temporary_map() {
-                    let address = map.map(pfn);
-                    see(address.as_ptr());
-                    // SAFETY: the latest mapping; `see` keeps no pointer.
-                    unsafe { map.unmap(address) };
+                    // SAFETY: mapped above; `see` keeps no pointer.
+                    unsafe { mm.kunmap_local(address) };
                 }
             }
         };

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::panic::Location;
 
-use kmem::AllocError;
+use kmem::{AllocError, KmapError};
 
 /// Why a case failed: what should have been, what was found, and where the case looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ enum Detail {
     None,
     Numbers { found: u64, wanted: u64 },
     Alloc(AllocError),
+    Kmap(KmapError),
 }
 
 impl Failure {
@@ -35,6 +36,7 @@ impl fmt::Display for Failure {
             Detail::None => {}
             Detail::Numbers { found, wanted } => write!(f, ": found {found}, wanted {wanted}")?,
             Detail::Alloc(error) => write!(f, ": {error}")?,
+            Detail::Kmap(error) => write!(f, ": {error}")?,
         }
         write!(f, " ({})", self.at)
     }
@@ -48,6 +50,17 @@ impl From<AllocError> for Failure {
         Failure {
             what: "an allocation succeeds",
             detail: Detail::Alloc(error),
+            at: Location::caller(),
+        }
+    }
+}
+
+impl From<KmapError> for Failure {
+    #[track_caller]
+    fn from(error: KmapError) -> Self {
+        Failure {
+            what: "a page can be mapped",
+            detail: Detail::Kmap(error),
             at: Location::caller(),
         }
     }

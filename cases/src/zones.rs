@@ -483,7 +483,6 @@ fn highmem_means_nothing<M: Machine>(machine: &M) -> Result<(), Failure> {
 
 fn beyond_32_bits<M: Machine>(machine: &M) -> Result<(), Failure> {
     let mm = machine.mm();
-    let map = some(mm.platform().temporary_map(), "high memory can be mapped for a time")?;
     let pattern = |index: usize| (index % 251) as u8;
     let gib = |gib: u64| PhysAddr::new(gib * GIB);
     // In the last GiB that 36 bits address.
@@ -494,28 +493,28 @@ fn beyond_32_bits<M: Machine>(machine: &M) -> Result<(), Failure> {
     at_least(mm.page_to_phys(page).get(), 63 * GIB, "a frame that takes 36 bits")?;
     check(mm.page_address(page).is_none(), "it is not mapped for good")?;
     let bytes = machine.facts().page_bytes() as usize;
-    let address = map.map(page.pfn());
+    let address = mm.kmap_local_page(page)?;
     for index in 0..bytes {
         // SAFETY: the frame is ours and mapped until `unmap`.
         unsafe { address.as_ptr::<u8>().add(index).write(pattern(index)) };
     }
     // SAFETY: the latest mapping, not used afterwards.
-    unsafe { map.unmap(address) };
+    unsafe { mm.kunmap_local(address) };
     // Another frame in between, so that nothing is left where the first one was seen.
     let other = Block::new(machine, GFP_HIGHUSER | Gfp::ZERO, 0)?;
-    let address = map.map(block.page().pfn());
+    let address = mm.kmap_local_page(block.page())?;
     // SAFETY: the frame is mapped until `unmap`, and was written.
     let read = |index: usize| unsafe { address.as_ptr::<u8>().add(index).read() };
     let kept = (0..bytes).all(|index| read(index) == pattern(index));
     // SAFETY: the latest mapping, not used afterwards.
-    unsafe { map.unmap(address) };
+    unsafe { mm.kunmap_local(address) };
     check(kept, "a frame above 4 GB keeps what was written to it")?;
-    let address = map.map(other.page().pfn());
+    let address = mm.kmap_local_page(other.page())?;
     // SAFETY: as above; the page was cleared.
     let read = |index: usize| unsafe { address.as_ptr::<u8>().add(index).read() };
     let zero = (0..bytes).all(|index| read(index) == 0);
     // SAFETY: the latest mapping, not used afterwards.
-    unsafe { map.unmap(address) };
+    unsafe { mm.kunmap_local(address) };
     check(zero, "and another frame is another frame")
 }
 

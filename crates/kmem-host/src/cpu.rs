@@ -56,8 +56,6 @@ pub(crate) struct VirtualCpu {
     senders: AtomicUsize,
     pub(crate) interrupts: Lines,
     pub(crate) nmis: Lines,
-    /// How many temporary mappings it has.
-    pub(crate) temporary: AtomicUsize,
 }
 
 /// The CPUs of one machine.
@@ -137,7 +135,6 @@ impl Cpus {
             senders: AtomicUsize::new(0),
             interrupts: Lines::new(),
             nmis: Lines::new(),
-            temporary: AtomicUsize::new(0),
         };
         Cpus {
             tag,

@@ -298,15 +298,16 @@ unsafe impl<const SHIFT: u32> CrossCall for Host<SHIFT> {
 unsafe impl<const SHIFT: u32> TemporaryMap for Host<SHIFT> {
     /// # Panics
     ///
-    /// The running thread holds no CPU, or mappings nest deeper than eight on it.
-    fn map(&self, frame: Pfn) -> VirtAddr {
+    /// The running thread holds no CPU, or there is no such slot.
+    fn map(&self, frame: Pfn, slot: usize) -> VirtAddr {
         local::preempt_disable();
-        VirtAddr::new(self.temporary.map(&self.memory, self.held(), frame.start(SHIFT).get()))
+        let from = frame.start(SHIFT).get();
+        VirtAddr::new(self.temporary.map(&self.memory, self.held(), from, slot))
     }
 
-    unsafe fn unmap(&self, address: VirtAddr) {
+    unsafe fn unmap(&self, address: VirtAddr, slot: usize) {
         // SAFETY: the caller's promise.
-        unsafe { self.temporary.unmap(self.held(), address.get()) };
+        unsafe { self.temporary.unmap(self.held(), address.get(), slot) };
         local::preempt_enable();
     }
 }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
-use kmem::platform::PageMapError;
+use kmem::platform::{PageMapError, TEMPORARY_SLOTS};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -253,10 +253,6 @@ impl Drop for PageStates {
     }
 }
 
-/// How deep temporary mappings may nest on a CPU: a task's two and those of the interrupt handlers
-/// above it.
-const DEPTH: usize = 8;
-
 /// The pages that CPUs map frames at for a short time. Behind each is one that nothing is mapped at.
 pub(crate) struct TemporaryMappings {
     pages: Reservation,
@@ -265,46 +261,41 @@ pub(crate) struct TemporaryMappings {
 
 impl TemporaryMappings {
     pub(crate) fn new(cpus: usize, page_shift: u32) -> Result<TemporaryMappings, Errno> {
-        let size = ((cpus * DEPTH * 2) as u64) << page_shift;
+        let size = ((cpus * TEMPORARY_SLOTS * 2) as u64) << page_shift;
         Ok(TemporaryMappings { pages: Reservation::new(size, 1 << 21)?, page_shift })
     }
 
-    fn address(&self, cpu: &VirtualCpu, depth: usize) -> usize {
-        self.pages.start() + (((cpu.id().index() * DEPTH + depth) * 2) << self.page_shift)
+    fn address(&self, cpu: &VirtualCpu, slot: usize) -> usize {
+        assert!(slot < TEMPORARY_SLOTS, "slot {slot}: a cpu has {TEMPORARY_SLOTS}");
+        let page = (cpu.id().index() * TEMPORARY_SLOTS + slot) * 2;
+        self.pages.start() + (page << self.page_shift)
     }
 
-    /// Maps the frame at physical address `from` for `cpu`, which the running thread holds.
+    /// Maps the frame at physical address `from` in a slot of `cpu`, which the running thread holds.
     ///
     /// # Panics
     ///
-    /// More than [`DEPTH`] at once, or the host refuses.
-    pub(crate) fn map(&self, memory: &Memory, cpu: &VirtualCpu, from: u64) -> usize {
-        // Claimed before it is used: an interrupt that arrives in between takes the next one and
-        // has given it back when this goes on.
-        let depth = cpu.temporary.fetch_add(1, Relaxed);
-        assert!(depth < DEPTH, "more than {DEPTH} temporary mappings on cpu {}", cpu.id());
-        let address = self.address(cpu, depth);
-        // SAFETY: the page is this CPU's at this depth.
+    /// There is no such slot, or the host refuses.
+    pub(crate) fn map(&self, memory: &Memory, cpu: &VirtualCpu, from: u64, slot: usize) -> usize {
+        let address = self.address(cpu, slot);
+        // SAFETY: the page is this CPU's slot, in which nothing is mapped.
         if let Err(error) = unsafe { memory.map(address, from, 1 << self.page_shift) } {
             panic!("cannot map the frame at {from:#x}: {error}");
         }
         address
     }
 
-    /// Ends the latest mapping of `cpu`.
+    /// Ends the mapping in a slot of `cpu`: to touch the page is a fault from then on.
     ///
     /// # Safety
     ///
     /// See [`kmem::platform::TemporaryMap::unmap`].
-    pub(crate) unsafe fn unmap(&self, cpu: &VirtualCpu, address: usize) {
-        let depth = cpu.temporary.load(Relaxed).checked_sub(1);
-        let latest = depth.map(|depth| self.address(cpu, depth));
-        assert_eq!(latest, Some(address), "temporary mappings end in the opposite order");
-        // SAFETY: the page is this CPU's at this depth, and the caller has done with it.
+    pub(crate) unsafe fn unmap(&self, cpu: &VirtualCpu, address: usize, slot: usize) {
+        assert_eq!(address, self.address(cpu, slot), "the address of another slot, or cpu");
+        // SAFETY: the page is this CPU's slot, and the caller has done with it.
         if let Err(error) = unsafe { unmap(address, 1 << self.page_shift) } {
             panic!("cannot unmap the page at {address:#x}: {error}");
         }
-        cpu.temporary.fetch_sub(1, Relaxed);
     }
 }
 

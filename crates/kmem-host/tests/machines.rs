@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kmem::platform::{Caching, DirectMap, PageMap, TemporaryMap};
+use kmem::platform::{Caching, DirectMap, PageMap, TEMPORARY_SLOTS, TemporaryMap};
 use kmem::{CpuId, GFP_HIGHUSER, GFP_KERNEL, PhysAddr, ZoneKind};
 use kmem_host::{Description, HostError, Machine};
 
@@ -113,23 +113,26 @@ fn a_frame_above_the_direct_map_is_reached_by_temporary_mappings() {
         };
         let pages: Vec<_> = (0..4).map(high).collect();
         assert_eq!(machine.mm().page_address(pages[0]), None);
-        // Nested as deep as a task and a handler over it may.
-        let addresses: Vec<_> =
-            pages.iter().map(|page| TemporaryMap::map(host, page.pfn())).collect();
+        let addresses: Vec<_> = pages
+            .iter()
+            .enumerate()
+            .map(|(slot, page)| TemporaryMap::map(host, page.pfn(), slot))
+            .collect();
         for (number, address) in addresses.iter().enumerate() {
             // SAFETY: the frame is this test's, and mapped.
             unsafe { address.as_ptr::<u64>().write(number as u64) };
         }
-        for address in addresses.iter().rev() {
-            // SAFETY: it is the latest mapping that is left.
-            unsafe { TemporaryMap::unmap(host, *address) };
+        // In the order in which they began.
+        for (slot, address) in addresses.iter().enumerate() {
+            // SAFETY: mapped in that slot.
+            unsafe { TemporaryMap::unmap(host, *address, slot) };
         }
         for (number, page) in pages.into_iter().enumerate() {
-            let address = TemporaryMap::map(host, page.pfn());
+            let address = TemporaryMap::map(host, page.pfn(), TEMPORARY_SLOTS - 1);
             // SAFETY: the frame is this test's, and mapped until it is unmapped and freed.
             unsafe {
                 assert_eq!(address.as_ptr::<u64>().read(), number as u64);
-                TemporaryMap::unmap(host, address);
+                TemporaryMap::unmap(host, address, TEMPORARY_SLOTS - 1);
                 machine.mm().__free_page(page);
             }
         }

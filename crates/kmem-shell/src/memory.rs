@@ -1,7 +1,5 @@
 //! The bytes of pages that the shell owns.
 
-use core::slice;
-
 use kmem::{Mm, Page, Platform, Reclaim};
 
 /// Lends the bytes of one page to `work`, mapping it for that time where the direct map does not
@@ -17,17 +15,6 @@ pub(crate) unsafe fn with_page<P: Platform, R: Reclaim, T>(
     page: Page,
     work: impl FnOnce(&mut [u8]) -> T,
 ) -> Option<T> {
-    let bytes = 1usize << P::PAGE_SHIFT;
-    if let Some(address) = mm.page_address(page) {
-        // SAFETY: the page has this many bytes, it is RAM, and the caller owns it.
-        return Some(work(unsafe { slice::from_raw_parts_mut(address.as_ptr(), bytes) }));
-    }
-    // A machine with RAM beyond its direct map has temporary mappings, or it is refused at boot.
-    let maps = mm.platform().temporary_map()?;
-    let address = maps.map(page.pfn());
-    // SAFETY: until it is unmapped the address is the page, which the caller owns.
-    let result = work(unsafe { slice::from_raw_parts_mut(address.as_ptr(), bytes) });
-    // SAFETY: it is the latest mapping of this code, and the slice is gone.
-    unsafe { maps.unmap(address) };
-    Some(result)
+    // SAFETY: the caller's promise.
+    unsafe { mm.with_page(page, work) }.ok()
 }

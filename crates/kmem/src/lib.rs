@@ -66,6 +66,8 @@ pub mod boot;
 #[cfg(not(loom))]
 mod buddy;
 #[cfg(not(loom))]
+pub mod highmem;
+#[cfg(not(loom))]
 pub mod mm;
 #[cfg(not(loom))]
 pub mod own;
@@ -105,11 +107,13 @@ pub use gfp::{
     GFP_NOFS, GFP_NOIO, GFP_NOWAIT, GFP_USER,
 };
 pub use gfp::{Gfp, GfpError, ParseGfpError, ZoneKind};
+#[cfg(not(loom))]
+pub use highmem::{KM_TYPE_NR, KmType, KmapError, KmapInfo};
 pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
-    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, Mm, Owned, Owner, Pages,
-    PagesetInfo, ReleaseError, Touch, VmallocInfo,
+    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, KmapGuard, KmapLocalGuard, Mm,
+    Owned, Owner, Pages, PagesetInfo, ReleaseError, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

@@ -11,6 +11,9 @@ use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
 /// The most caches that there can be: a slab's descriptor has 12 bits for the number of its cache.
 pub(crate) const MAX_CACHES: u32 = 1 << 12;
 
+/// The most slots for permanent mappings: they are numbered with 16 bits, one value of which is "none".
+pub(crate) const MAX_KMAP_SLOTS: u32 = 1 << 15;
+
 /// A machine's description, apart from its memory map. Everything has a default; a PC of today
 /// differs from it by [`Setup::dma_limit`], [`Setup::dma32_limit`] and [`Setup::cpus`].
 ///
@@ -40,6 +43,7 @@ pub struct Setup {
     pub(crate) slab_debug: SlabDebug,
     pub(crate) cache_name_limit: usize,
     pub(crate) keep_boot_memory: bool,
+    pub(crate) kmap_slots: u32,
 }
 
 impl Setup {
@@ -66,6 +70,7 @@ impl Setup {
             slab_debug: SlabDebug::NONE,
             cache_name_limit: usize::MAX,
             keep_boot_memory: false,
+            kmap_slots: 1024,
         }
     }
 
@@ -180,6 +185,15 @@ impl Setup {
         self
     }
 
+    /// Sets how many pages of high memory can be mapped at once by [`Mm::kmap`](crate::Mm::kmap)
+    /// (A270): 1024 unless this is called, as with 32-bit processors whose tables have so many entries;
+    /// at most 32768, and a quarter of the platform's range for mappings. Each takes some 20 bytes of RAM,
+    /// on a machine that has high memory. With 0 there are temporary mappings alone.
+    pub const fn kmap_slots(mut self, slots: u32) -> Setup {
+        self.kmap_slots = slots;
+        self
+    }
+
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         if self.cpus == 0 || self.cpus as usize > MAX_CPUS {
@@ -197,6 +211,9 @@ impl Setup {
         let least = 2 * self.classes.sizes().count() as u32 + 1;
         if self.caches < least || self.caches > MAX_CACHES {
             return Err(SetupError::Caches { asked: self.caches, least });
+        }
+        if self.kmap_slots > MAX_KMAP_SLOTS {
+            return Err(SetupError::KmapSlots(self.kmap_slots));
         }
         Ok(())
     }
@@ -233,6 +250,8 @@ pub enum SetupError {
         /// How many are needed at least.
         least: u32,
     },
+    /// There cannot be so many slots for permanent mappings.
+    KmapSlots(u32),
 }
 
 impl fmt::Display for SetupError {
@@ -250,6 +269,9 @@ impl fmt::Display for SetupError {
                     "kmalloc sizes need one from {LARGEST_RECORD} to {} bytes",
                     SMALL_OBJECT - 1
                 )
+            }
+            SetupError::KmapSlots(slots) => {
+                write!(f, "{slots} slots for kmap: a machine has at most {MAX_KMAP_SLOTS}")
             }
             SetupError::Caches { asked, least } => {
                 write!(

@@ -98,7 +98,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let page = self.alloc_pages(gfp, order)?;
         // All zones but HighMem and Movable, which such a request does not see, end where the direct
         // map does.
-        self.page_address(page).ok_or_else(|| {
+        self.direct_address(page).ok_or_else(|| {
             // SAFETY: the block was just allocated, and nobody knows of it.
             unsafe { self.__free_pages(page, order) };
             AllocError::NoMemory { order: self.clamp(order), gfp }
@@ -289,12 +289,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // A machine with RAM above the direct map was booted with a way to map it.
         let Some(map) = self.platform.temporary_map() else { return };
         for frame in first.raw()..first.raw() + order.pages() as u32 {
-            let address = map.map(Pfn::from_raw(frame));
-            // SAFETY: the frame was just allocated to this call, and is mapped until `unmap`.
-            unsafe {
-                address.as_ptr::<u8>().write_bytes(0, 1 << P::PAGE_SHIFT);
-                map.unmap(address);
-            }
+            self.clear_frame(map, Pfn::from_raw(frame));
         }
     }
 

@@ -398,6 +398,12 @@ fn build<P: Platform>(
         }
     }
 
+    let highmem = if end > limits.direct {
+        Some(super::highmem::build(&mut carver, platform, setup)?)
+    } else {
+        None
+    };
+
     let mut memmap = Memmap::new(setup.page_block());
     // Carving changes what is reserved and leaves the extents as they are.
     for index in 0.. {
@@ -473,6 +479,7 @@ fn build<P: Platform>(
             slab_debug: setup.slab_debug,
             cache_name_limit: setup.cache_name_limit.min(CacheName::LONGEST),
             caches,
+            highmem,
         });
     }
     // SAFETY: just written.
@@ -492,7 +499,7 @@ fn largest_class(setup: &Setup, page_shift: u32) -> usize {
 const COLOUR: usize = 9 * 64;
 
 /// Carves tables from RAM.
-struct Carver<'a, P> {
+pub(super) struct Carver<'a, P> {
     platform: &'a P,
     early: EarlyAlloc<'a>,
     direct: u64,
@@ -530,7 +537,7 @@ impl<P: Platform> Carver<'_, P> {
     /// many pages, which are what is mostly allocated. A processor tells a load from earlier stores
     /// by the low twelve bits of the address first, so what every allocation reads and writes
     /// besides should lie elsewhere (measured: 9 ns instead of 14 for an order-0 pair).
-    fn table<T>(
+    pub(super) fn table<T>(
         &mut self,
         table: &'static str,
         count: usize,

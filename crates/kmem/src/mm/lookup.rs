@@ -29,10 +29,21 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         page.pfn().start(P::PAGE_SHIFT)
     }
 
-    /// Where a page is seen in the direct map; `None` for high memory, which is seen nowhere until
-    /// it is mapped (A010, A014, A272). Any context.
+    /// Where a page is seen by all CPUs: in the direct map, or, while somebody has a page of high
+    /// memory mapped with [`Mm::kmap`], there. `None` for high memory that is not mapped (A010, A014,
+    /// A272, A277). Any context; in an NMI handler that interrupted a change to the mappings, high
+    /// memory has no address.
     #[inline]
     pub fn page_address(&self, page: Page) -> Option<VirtAddr> {
+        match self.direct_address(page) {
+            Some(address) => Some(address),
+            None => self.kmapped_address(page),
+        }
+    }
+
+    /// Where a page is seen in the direct map.
+    #[inline]
+    pub(super) fn direct_address(&self, page: Page) -> Option<VirtAddr> {
         let start = self.page_to_phys(page);
         // The limit may lie inside a page, of which then nobody sees the end.
         let last = PhysAddr::new(start.get() + ((1 << P::PAGE_SHIFT) - 1));

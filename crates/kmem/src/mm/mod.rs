@@ -48,6 +48,7 @@ mod exact;
 #[cfg(feature = "x86_64")]
 mod frame_allocator;
 mod free;
+mod highmem;
 mod look;
 mod lookup;
 mod names;
@@ -78,6 +79,7 @@ pub use boot::{BootError, ReleaseError};
 pub use cpu::CpuError;
 #[cfg(feature = "x86_64")]
 pub use frame_allocator::Frames;
+pub use highmem::{KmapGuard, KmapLocalGuard};
 pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
 pub use slab::{CacheError, CacheInfo, Owned};

@@ -2,6 +2,7 @@
 
 mod areas;
 mod bootmem;
+mod highmem;
 mod objects;
 mod pages;
 
@@ -52,5 +53,6 @@ macro_rules! texts_names {
         $crate::__texts_names_pages!($mm);
         $crate::__texts_names_objects!($mm);
         $crate::__texts_names_areas!($mm);
+        $crate::__texts_names_highmem!($mm);
     };
 }

@@ -87,9 +87,9 @@ impl<'m, P: Platform, R: Reclaim> Pages<'m, P, R> {
     ///
     /// The block is in use with this order and is the caller's, with its only reference.
     pub unsafe fn from_page(mm: &'m Mm<P, R>, page: Page, order: Order) -> Option<Self> {
-        let address = mm.page_address(page)?;
+        let address = mm.direct_address(page)?;
         let last = page.pfn().checked_add(order.pages() - 1)?;
-        mm.page_address(Page::of(last))?;
+        mm.direct_address(Page::of(last))?;
         Some(Pages { mm, page, order, address })
     }
 }

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::boot::{Classes, SlabDebug};
 use crate::gfp::ZoneKind;
+use crate::highmem::{CpuSlots, HighMem};
 use crate::page::Memmap;
 use crate::pcp::{CpuArea, PcpSize};
 use crate::slab::{Cache, CacheId, CpuCache};
@@ -18,7 +19,8 @@ use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 /// `zones`, `zonelists`, `sizes`, `areas` and `caches` point to as many elements as the counts say
 /// (zonelists: one for each node and kind; sizes: one for each zone), valid for as long as the manager
 /// is used. The first caches are those of kmalloc, in the order of `classes`; then, where the machine has a zone for them, those of
-/// kmalloc for DMA.
+/// kmalloc for DMA. `highmem` points to what the machine has for mapping high memory, and to the slots
+/// of `cpus` CPUs.
 pub(super) struct Tables {
     pub(super) memmap: Memmap,
     pub(super) largest: Order,
@@ -43,6 +45,7 @@ pub(super) struct Tables {
     pub(super) several_nodes: bool,
     pub(super) cache_count: u32,
     pub(super) caches: NonNull<Cache>,
+    pub(super) highmem: Option<(NonNull<HighMem>, NonNull<CpuSlots>)>,
 }
 
 // SAFETY: the tables do not change, and what they point to is `Sync`.
@@ -88,6 +91,22 @@ impl Tables {
     pub(super) fn area(&self, cpu: CpuId) -> Option<NonNull<CpuArea>> {
         // SAFETY: by the invariant there are `cpus` of them.
         (cpu.get() < self.cpus).then(|| unsafe { self.areas.add(cpu.index()) })
+    }
+
+    /// What the machine has for mapping high memory, if it has some.
+    #[inline]
+    pub(super) fn highmem(&self) -> Option<&HighMem> {
+        // SAFETY: by the invariant it is there.
+        self.highmem.map(|(high, _)| unsafe { high.as_ref() })
+    }
+
+    /// Each CPU's slots for temporary mappings; none without high memory.
+    #[inline]
+    pub(super) fn cpu_slots(&self) -> &[CpuSlots] {
+        self.highmem.map_or(&[], |(_, slots)| {
+            // SAFETY: by the invariant there are `cpus` of them.
+            unsafe { core::slice::from_raw_parts(slots.as_ptr(), self.cpus as usize) }
+        })
     }
 
     /// The node of a CPU; the first for a CPU that the machine was described without.

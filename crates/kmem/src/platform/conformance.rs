@@ -21,7 +21,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
 use super::{Caching, Clock, Context, CrossCall, DirectMap, NotCalled, PageMap, Platform, Sleep};
-use super::{TemporaryMap, WakeReason};
+use super::{TEMPORARY_SLOTS, TemporaryMap, WakeReason};
 use crate::{CpuId, MAX_CPUS, Pfn, PhysAddr, VirtAddr};
 
 /// A promise that the platform did not keep.
@@ -164,22 +164,44 @@ fn check_temporary_map<P: Platform>(
     let (Some(first), Some(second)) = (frame(0), frame(1)) else {
         return expect(false, of, "the scratch RAM has no frames");
     };
-    let outer = map.map(first);
-    let inner = map.map(second);
+    // Each frame in slots of its own and in one after another; ended in the order in which they began.
+    let last = TEMPORARY_SLOTS - 1;
+    let outer = map.map(first, 0);
+    let inner = map.map(second, last);
     let apart = outer != inner;
     // SAFETY: both frames are lent by the caller and mapped.
     unsafe {
-        outer.as_ptr::<u64>().write_volatile(mark(100));
+        outer.as_ptr::<u64>().write_volatile(mark(99));
         inner.as_ptr::<u64>().write_volatile(mark(101));
     }
     let pinned = platform.in_atomic();
-    // SAFETY: ended in the opposite order, and not used any more.
+    // SAFETY: not used any more.
+    unsafe { map.unmap(outer, 0) };
+    let still = platform.in_atomic();
+    // SAFETY: mapped above, and lent by the caller.
+    let kept = unsafe { inner.as_ptr::<u64>().read_volatile() } == mark(101);
+    // The same slot shows another frame at the same address: a translation that is not forgotten
+    // shows.
+    let again = map.map(second, 0);
+    // SAFETY: as above.
+    let renewed = unsafe { again.as_ptr::<u64>().read_volatile() } == mark(101);
+    // SAFETY: not used any more.
+    unsafe { map.unmap(again, 0) };
+    let once_more = map.map(first, 0);
+    // SAFETY: as above; not used any more after it is unmapped.
     unsafe {
-        map.unmap(inner);
-        map.unmap(outer);
+        once_more.as_ptr::<u64>().write_volatile(mark(100));
+        map.unmap(once_more, 0);
+        map.unmap(inner, last);
     }
+    let aligned = [outer, inner].iter().all(|at| at.get().is_multiple_of(1 << P::PAGE_SHIFT));
+    expect(aligned, of, "an address is not aligned to a page")?;
     expect(apart, of, "two mappings at once have one address")?;
-    expect(pinned, of, "in_atomic() is false while a frame is mapped for a time")?;
+    expect(outer == again && again == once_more, of, "the address of a slot changes")?;
+    expect(pinned && still, of, "in_atomic() is false while a frame is mapped for a time")?;
+    expect(!platform.in_atomic(), of, "in_atomic() is true after the last mapping has ended")?;
+    expect(kept, of, "the end of a mapping in one slot changes another")?;
+    expect(renewed, of, "a slot shows the frame that was mapped there before")?;
     for (pfn, value) in [(first, mark(100)), (second, mark(101))] {
         let virt = platform.phys_to_virt(pfn.start(P::PAGE_SHIFT));
         let virt = virt.ok_or(Violation { of, what: "the scratch RAM is not reached" })?;

@@ -40,29 +40,38 @@ impl fmt::Display for NotCalled {
     }
 }
 
-/// Reaching a frame outside the direct map for a short time.
+/// How many slots for temporary mappings each CPU has, numbered from 0: one for each type of the
+/// texts, sixteen that nest, and the manager's own two.
+pub const TEMPORARY_SLOTS: usize = 20 + 16 + 2;
+
+/// Reaching a frame outside the direct map for a short time, on one CPU.
+///
+/// Each CPU has [`TEMPORARY_SLOTS`] places where a frame can be seen. Which of them is free is for
+/// the manager to know; the platform writes the entry of the page table.
 ///
 /// # Safety
 ///
 /// Between `map` and `unmap` the page at the address that `map` returned is the frame, readable and
-/// writable.
+/// writable, for the CPU that called. What is done with one slot changes no other.
 pub unsafe trait TemporaryMap {
-    /// Maps one frame and returns the address of its first byte.
+    /// Maps one frame in a slot of this CPU and returns the address of its first byte.
     ///
-    /// *Before:* the frame is RAM. May be called in any context, NMI excluded.
+    /// *Before:* the frame is RAM, `slot` is below [`TEMPORARY_SLOTS`], and nothing is mapped in it
+    /// on this CPU. The caller stays on this CPU during the call. Any context, NMI handlers included,
+    /// also in the middle of a call for another slot.
     ///
-    /// *After:* the address is aligned to a page and good on this CPU until `unmap`; the code is
-    /// pinned until then. Calls nest to a depth of at least two on a CPU, an interrupt handler's
-    /// included, and end in the opposite order.
-    fn map(&self, frame: Pfn) -> VirtAddr;
+    /// *After:* the address is aligned to a page, the same one for each mapping in that slot of that
+    /// CPU, and good on this CPU until `unmap`; the code is pinned, and must not sleep, until then.
+    fn map(&self, frame: Pfn, slot: usize) -> VirtAddr;
 
-    /// Ends the latest mapping on this CPU.
+    /// Ends the mapping in a slot of this CPU: in any order. Whether the address faults from then on
+    /// or shows the frame until the slot is used again is up to the platform. Contexts as for `map`.
     ///
     /// # Safety
     ///
-    /// `address` came from the latest `map` on this CPU that has not been ended, and nothing is
-    /// read or written through it afterwards.
-    unsafe fn unmap(&self, address: VirtAddr);
+    /// `address` came from the latest `map` with this slot on this CPU, which has not been ended, and
+    /// nothing is read or written through it afterwards.
+    unsafe fn unmap(&self, address: VirtAddr, slot: usize);
 }
 
 /// How the processor may treat what is behind a mapping.

@@ -76,6 +76,17 @@ pub enum MisuseKind {
     WrongArea,
     /// The page belongs to an area of `vmalloc`, which frees it itself.
     VmallocPage,
+    /// A page was to be mapped that is not in use.
+    MapNotInUse,
+    /// A mapping was ended that there is not: it was ended before, by another address or slot type, or
+    /// it is another CPU's.
+    NotMapped,
+    /// A temporary mapping was made in a slot whose last one had not been ended (A276). The new one
+    /// has taken its place; the old one is gone.
+    SlotInUse,
+    /// Nested temporary mappings were not ended in the opposite order. The one that was named has
+    /// ended.
+    MapOrder,
 }
 
 impl MisuseKind {
@@ -106,6 +117,10 @@ impl MisuseKind {
             MisuseKind::InsideArea => "free of an address inside an area of mapped pages",
             MisuseKind::WrongArea => "free of an area of another kind",
             MisuseKind::VmallocPage => "free of a page that belongs to a vmalloc area",
+            MisuseKind::MapNotInUse => "mapping of a page that is not in use",
+            MisuseKind::NotMapped => "end of a mapping that there is not",
+            MisuseKind::SlotInUse => "temporary mapping in a slot that is in use",
+            MisuseKind::MapOrder => "nested temporary mappings ended out of order",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -128,6 +143,8 @@ pub enum Passed {
     Size(usize),
     /// A physical address, and how many bytes from there on.
     Bytes(PhysAddr, u64),
+    /// The address of a mapping, and the number of its slot type where one was passed.
+    Mapping(VirtAddr, Option<u8>),
 }
 
 /// What is really there.
@@ -197,6 +214,17 @@ pub enum There {
     },
     /// Memory that the page allocator has taken over.
     HandedOver,
+    /// Nothing is mapped there.
+    NotMapped,
+    /// A temporary mapping.
+    Mapping {
+        /// Its address.
+        address: VirtAddr,
+        /// What is mapped.
+        frame: Pfn,
+        /// The CPU that sees it there.
+        cpu: CpuId,
+    },
 }
 
 impl fmt::Display for Passed {
@@ -209,6 +237,8 @@ impl fmt::Display for Passed {
             Passed::Cache(number) => write!(f, "cache {number}"),
             Passed::Size(bytes) => write!(f, "a size of {bytes} bytes"),
             Passed::Bytes(start, bytes) => write!(f, "physical address {start}, {bytes} bytes"),
+            Passed::Mapping(address, None) => write!(f, "address {address}"),
+            Passed::Mapping(address, Some(slot)) => write!(f, "address {address} slot {slot}"),
         }
     }
 }
@@ -236,6 +266,10 @@ impl fmt::Display for There {
             There::Unused => f.write_str("memory that nobody has"),
             There::Pages { first, count } => write!(f, "a block of {count} pages at {first:?}"),
             There::HandedOver => f.write_str("memory that the page allocator has taken over"),
+            There::NotMapped => f.write_str("nothing mapped"),
+            There::Mapping { address, frame, cpu } => {
+                write!(f, "{frame:?} mapped at {address} on cpu {cpu}")
+            }
         }
     }
 }

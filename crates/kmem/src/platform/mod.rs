@@ -51,8 +51,8 @@ use crate::{CpuId, NodeMask, PhysAddr, VirtAddr};
 
 pub use events::{Event, EventKind};
 pub use facility::{
-    Caching, Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, Unflushed,
-    UserMap, WakeReason,
+    Caching, Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TEMPORARY_SLOTS,
+    TemporaryMap, Unflushed, UserMap, WakeReason,
 };
 pub use misuse::{Misuse, MisuseKind, Passed, There};
 pub use overwritten::{Caller, Overwritten, Where};

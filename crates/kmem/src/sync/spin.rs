@@ -38,6 +38,10 @@ impl Level for VmapLevel {
 pub struct CarveoutLevel;
 
 impl Level for CarveoutLevel {
+/// The level of the lock of the permanent mappings of high memory.
+pub struct KmapLevel;
+
+impl Level for KmapLevel {
     const NUMBER: u8 = 4;
 }
 

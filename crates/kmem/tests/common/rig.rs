@@ -364,12 +364,12 @@ unsafe impl<const SHIFT: u32, const TRACE: bool> DirectMap for Rig<SHIFT, TRACE>
 
 // SAFETY: all RAM is always there; only the manager may not know.
 unsafe impl<const SHIFT: u32, const TRACE: bool> TemporaryMap for Rig<SHIFT, TRACE> {
-    fn map(&self, frame: Pfn) -> VirtAddr {
+    fn map(&self, frame: Pfn, _: usize) -> VirtAddr {
         self.pin();
         VirtAddr::from_ptr(self.frame(frame.number()))
     }
 
-    unsafe fn unmap(&self, _: VirtAddr) {
+    unsafe fn unmap(&self, _: VirtAddr, _: usize) {
         self.unpin();
     }
 }

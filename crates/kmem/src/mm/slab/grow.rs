@@ -30,7 +30,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let page =
             self.alloc_pages_node(Some(node), page_flags(kind, gfp), geometry.order.get())?;
         // Slabs are of the direct map: the flags never ask for high memory.
-        let Some(start) = self.page_address(page) else {
+        let Some(start) = self.direct_address(page) else {
             // SAFETY: just allocated.
             unsafe { self.__free_pages(page, geometry.order.get()) };
             return Err(AllocError::NoMemory { order: geometry.order, gfp });
@@ -101,7 +101,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let descriptor = tables.memmap.at(head);
         let view = descriptor.slab();
         let page = Page::of(head);
-        let start = self.page_address(page).map_or(0, VirtAddr::get);
+        let start = self.direct_address(page).map_or(0, VirtAddr::get);
         if let Some(dtor) = kind.dtor {
             let atomic = self.platform.in_atomic();
             let why = if atomic { CtorFlags::ATOMIC } else { CtorFlags::NONE };

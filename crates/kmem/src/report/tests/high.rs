@@ -62,12 +62,12 @@ unsafe impl DirectMap for HighDesk<'_> {
 
 // SAFETY: the desk sees all of its RAM at all times.
 unsafe impl TemporaryMap for HighDesk<'_> {
-    fn map(&self, frame: Pfn) -> VirtAddr {
+    fn map(&self, frame: Pfn, _: usize) -> VirtAddr {
         self.0.pin();
         self.0.phys_to_virt(frame.start(12)).unwrap()
     }
 
-    unsafe fn unmap(&self, _: VirtAddr) {
+    unsafe fn unmap(&self, _: VirtAddr, _: usize) {
         self.0.unpin();
     }
 }
