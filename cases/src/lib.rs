@@ -41,6 +41,7 @@ mod failure;
 mod files;
 mod frees;
 mod gfp;
+mod highmem;
 mod hold;
 mod kmalloc;
 mod machine;
@@ -127,6 +128,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         slabs::cases(),
         caches::cases(),
         areas::cases(),
+        highmem::cases(),
         devices::cases(),
         files::cases(),
         users::cases(),
