@@ -32,12 +32,12 @@
 //!
 //! Ending a mapping leaves it in the page tables, *idle*: whoever maps the page again has it at once.
 //! To make all CPUs forget a translation costs an interrupt on each, so that is done for all idle
-//! slots together, when no slot is free ([`PermanentMaps`]). When none is idle either, `kmap` waits
+//! slots together, when no slot is free (`PermanentMaps`). When none is idle either, `kmap` waits
 //! until somebody ends a mapping.
 //!
 //! # Temporary mappings
 //!
-//! A CPU's slots are its own, so nothing is locked ([`CpuSlots`]). A slot is noted as taken before it
+//! A CPU's slots are its own, so nothing is locked (`CpuSlots`). A slot is noted as taken before it
 //! is used, and what interrupts ends before what was interrupted goes on: a handler that arrives in the
 //! middle takes the next slot and has given it back.
 //!
@@ -46,12 +46,12 @@
 //! * A frame has at most one permanent mapping that can be found; `users` of it have not ended theirs.
 //! * A slot is free, being mapped, used, idle or retiring. Free ones are in no CPU's buffers.
 //! * Slots below [`KM_TYPE_NR`] are those of the types, then come [`NESTED`] that nest, then the
-//!   manager's two: [`OWN_SLOT`] is used with interrupts masked alone, [`OWN_SLOT_IN_NMI`] in NMI
+//!   manager's two: `OWN_SLOT` is used with interrupts masked alone, `OWN_SLOT_IN_NMI` in NMI
 //!   handlers.
 //!
 //! # Locking
 //!
-//! The permanent mappings have a spin lock (level 3), held for a look into the table. Page tables are
+//! The permanent mappings have a spin lock (level 4), held for a look into the table. Page tables are
 //! changed and CPUs flushed without it.
 //!
 //! Linux: `mm/highmem.c`, whose pool of permanent mappings this is, with a hash in place of a search for

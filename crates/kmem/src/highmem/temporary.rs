@@ -33,7 +33,9 @@ struct Mapped {
 }
 
 impl Mapped {
-    const NOTHING: Mapped = Mapped { address: AtomicUsize::new(NOTHING), frame: AtomicU32::new(0) };
+    const fn nothing() -> Mapped {
+        Mapped { address: AtomicUsize::new(NOTHING), frame: AtomicU32::new(0) }
+    }
 
     fn get(&self) -> Option<(VirtAddr, Pfn)> {
         match self.address.load(Relaxed) {
@@ -99,8 +101,8 @@ impl CpuSlots {
     pub(crate) const fn new() -> CpuSlots {
         CpuSlots {
             depth: AtomicUsize::new(0),
-            nested: [const { Mapped::NOTHING }; NESTED],
-            typed: [const { Mapped::NOTHING }; KM_TYPE_NR],
+            nested: [const { Mapped::nothing() }; NESTED],
+            typed: [const { Mapped::nothing() }; KM_TYPE_NR],
         }
     }
 

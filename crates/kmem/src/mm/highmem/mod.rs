@@ -4,8 +4,6 @@ mod copy;
 mod guard;
 mod kmap;
 mod local;
-#[cfg(test)]
-mod tests;
 
 use core::ops::Range;
 use core::panic::Location;
@@ -67,10 +65,16 @@ const NO_MAP: KmapError = KmapError::NotBooted;
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Which addresses the slots of [`Mm::kmap`] have: the last ones of
-    /// [`PageMap::range`](crate::platform::PageMap::range) (A271). Empty without high memory.
+    /// [`PageMap::range`](crate::platform::PageMap::range) (A271). Without high memory they are none,
+    /// at the end of the range.
     pub fn kmap_window(&self) -> Range<VirtAddr> {
-        let high = self.tables().and_then(Tables::highmem);
-        high.map_or(VirtAddr::new(0)..VirtAddr::new(0), |high| high.window.clone())
+        match self.tables().and_then(Tables::highmem) {
+            Some(high) => high.window.clone(),
+            None => {
+                let end = self.platform.page_map().map_or(VirtAddr::new(0), |map| map.range().end);
+                end..end
+            }
+        }
     }
 
     /// How many slots permanent mappings have, and what they are doing (A270). Any context but NMI.

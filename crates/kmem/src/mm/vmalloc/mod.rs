@@ -78,10 +78,11 @@ impl Vmalloc {
 }
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
-    /// Takes over the platform's addresses for mappings. At boot, once.
+    /// Takes over the platform's addresses for mappings, but for those that permanent mappings of high
+    /// memory have at their end. At boot, once.
     pub(super) fn open_vmalloc(&self) {
         let Some(map) = self.platform.page_map() else { return };
-        let (start, end) = (map.range().start.get(), map.range().end.get());
+        let (start, end) = (map.range().start.get(), self.kmap_window().start.get());
         let bound = (self.managed_pages() / WAITING_SHARE).clamp(1, WAITING_MOST);
         self.vmalloc.space.lock(&self.platform).open(start..end, P::PAGE_SHIFT);
         self.vmalloc.bound.store(bound as usize, Relaxed);
