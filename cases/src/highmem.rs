@@ -506,7 +506,7 @@ fn wrong_ends<M: Machine>(machine: &M) -> Result<(), Failure> {
         let before = core::mem::replace(&mut reports, machine.misuses());
         equal(machine.misuses() - before, count, what)
     };
-    // SAFETY, here and below: mistakes that are found, and a right call after each.
+    // SAFETY: a mistake that is found; nothing is mapped.
     unsafe { mm.kunmap(page) };
     said(1, "kunmap of a page that is not mapped is reported")?;
     let address = mm.kmap(page)?;
@@ -564,7 +564,7 @@ fn load<M: Machine>(machine: &M) -> Result<(), Failure> {
             for index in 0..PAGES {
                 let (here, next) = (page(index)?, page(index + 1)?);
                 let address = mm.kmap(here)?;
-                // SAFETY, here and below: the pages are this CPU's alone, mapped while they are used.
+                // SAFETY: the page is this CPU's alone, and mapped.
                 unsafe { write(machine, address, here, round) };
                 // SAFETY: as above.
                 check(unsafe { is_written(machine, address, here, round) }, "at once")?;

@@ -410,7 +410,8 @@ fn nmi_handlers_map_pages_in_the_middle_of_others_mappings() {
     is_clean(&machine);
 }
 
-/// A271: the slots are the end of the range for mappings; the direct map is elsewhere.
+/// A271: the slots are the end of the range for mappings; vmalloc has the rest, and the direct map is
+/// elsewhere.
 #[test]
 fn the_slots_are_in_the_range_for_mappings() {
     let machine = boot("lkd-i386");
@@ -418,6 +419,8 @@ fn the_slots_are_in_the_range_for_mappings() {
     assert_eq!(window.end, range.end);
     assert_eq!(window.end.get() - window.start.get(), 1024 << 12);
     assert!(machine.host().virt_to_phys(window.start).is_none());
+    assert_eq!(machine.mm().vmalloc_info().range, range.start..window.start);
     let low = boot("tiny");
     assert!(low.mm().kmap_window().is_empty());
+    assert_eq!(low.mm().vmalloc_info().range, low.host().range());
 }
