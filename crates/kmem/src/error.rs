@@ -57,6 +57,15 @@ pub enum AllocError {
     Occupied,
     /// The platform cannot map pages at all.
     NoPageMap,
+    /// Per-CPU data of this size or alignment is not possible (A287).
+    PerCpuLayout {
+        /// The size asked for, in bytes.
+        size: usize,
+        /// The alignment asked for.
+        align: usize,
+        /// The most that either may be: a page.
+        largest: usize,
+    },
 }
 
 impl fmt::Display for AllocError {
@@ -91,6 +100,11 @@ impl fmt::Display for AllocError {
             AllocError::NoPageMap => {
                 f.write_str("the platform has no page tables to map with: see DirectMap::page_map")
             }
+            AllocError::PerCpuLayout { size, align, largest } => write!(
+                f,
+                "per-cpu data of {size} bytes aligned to {align} was asked for: both may be at most a \
+                 page, {largest}, and the alignment must be a power of two"
+            ),
             AllocError::NotBooted => {
                 f.write_str("the manager is not booted: call boot with a memory map first")
             }

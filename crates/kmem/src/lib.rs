@@ -74,6 +74,8 @@ pub mod own;
 pub mod page;
 #[cfg(not(loom))]
 mod pcp;
+#[cfg(not(loom))]
+pub mod percpu;
 pub mod platform;
 #[cfg(not(loom))]
 pub mod reclaim;
@@ -114,6 +116,9 @@ pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 pub use mm::{
     AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, KmapGuard, KmapLocalGuard, Mm,
     Owned, Owner, Pages, PagesetInfo, ReleaseError, Touch, VmallocInfo,
+    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar, InAtomic,
+    Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts, ReleaseError, SetupPerCpuError, Task, ThisCpu,
+    Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]
@@ -121,11 +126,14 @@ pub use own::Kmalloc;
 #[cfg(not(loom))]
 pub use own::{
     Cache, CacheBox, CacheOptions, Construct, Constructed, ConstructedCache, DestroyError,
-    GlobalKmalloc, Handle, InsertError, KBox, KString, KVec, PushError, WriteError, Zeroable,
+    GlobalKmalloc, Handle, InsertError, KBox, KString, KVec, PerCpu, PerCpuCounter, PushError,
+    WriteError, Zeroable,
 };
 #[cfg(not(loom))]
 pub use page::MigrateType;
 pub use page::Page;
+#[cfg(not(loom))]
+pub use percpu::{CpuCell, CpuCounter, CpuRefMut, PerCpuStatic, PerCpuVar, StaticPerCpu};
 pub use platform::Platform;
 #[cfg(not(loom))]
 pub use reclaim::{NoReclaim, PageSource, Reclaim, ReclaimRequest, Shrinker};

@@ -327,6 +327,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 fn holder(first: &Descriptor, page: &Descriptor) -> Owner {
     if first.has(PageFlags::Vmalloc) {
         Owner::Vmalloc
+    } else if first.has(PageFlags::PerCpu) {
+        Owner::Kernel
     } else if first.is_of_objects() {
         Owner::Slab
     } else if let Some((mapping, index)) = page.mapping() {

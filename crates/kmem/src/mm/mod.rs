@@ -53,6 +53,7 @@ mod look;
 mod lookup;
 mod names;
 mod owned;
+mod percpu;
 mod slab;
 mod slow;
 mod state;
@@ -71,8 +72,10 @@ use crate::boot::Carveout;
 use crate::boot::map::Normalised;
 use crate::gfp::ZoneKind;
 use crate::pcp::CpuArea;
+use crate::percpu::Chunks;
 use crate::platform::Platform;
 use crate::reclaim::{NoReclaim, Reclaim};
+use crate::sync::{PerCpuLevel, SpinLock};
 use crate::{CpuId, MAX_CPUS};
 
 pub use boot::{BootError, ReleaseError};
@@ -82,6 +85,8 @@ pub use frame_allocator::Frames;
 pub use highmem::{KmapGuard, KmapLocalGuard};
 pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
+pub(crate) use percpu::Allocated;
+pub use percpu::{CpuGuard, CpuPtr, CpuVar, InAtomic, PerCpuCounts, SetupPerCpuError, Task, ThisCpu};
 pub use slab::{CacheError, CacheInfo, Owned};
 use tables::Tables;
 use vmalloc::Vmalloc;
@@ -127,6 +132,7 @@ pub struct Mm<P, R = NoReclaim> {
     frames: UnsafeCell<Normalised>,
     vmalloc: Vmalloc,
     bigphysarea: Carveout,
+    percpu: SpinLock<PerCpuLevel, Chunks>,
     platform: P,
     reclaim: R,
 }
@@ -172,6 +178,7 @@ impl<P, R> Mm<P, R> {
             frames: UnsafeCell::new(Normalised::new()),
             vmalloc: Vmalloc::new(),
             bigphysarea: Carveout::new(),
+            percpu: SpinLock::new(Chunks::new()),
             platform,
             reclaim,
         }

@@ -119,7 +119,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
 /// What is wrong with a free of a page that the manager handed out as something else than a page.
 pub(super) fn whose(descriptor: &Descriptor) -> MisuseKind {
-    if descriptor.has(PageFlags::Vmalloc) { MisuseKind::VmallocPage } else { MisuseKind::Slab }
+    if descriptor.has(PageFlags::Vmalloc) {
+        MisuseKind::VmallocPage
+    } else if descriptor.has(PageFlags::PerCpu) {
+        MisuseKind::PerCpuPage
+    } else {
+        MisuseKind::Slab
+    }
 }
 
 /// A block in the words of a report.

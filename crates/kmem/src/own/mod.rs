@@ -56,6 +56,7 @@ mod kbox;
 mod kstring;
 mod kvec;
 mod layout;
+mod percpu;
 mod zeroable;
 
 #[cfg(feature = "allocator-api2")]
@@ -68,4 +69,5 @@ pub use handle::Handle;
 pub use kbox::KBox;
 pub use kstring::{KString, Writer};
 pub use kvec::{Drain, IntoIter, KVec};
+pub use percpu::{PerCpu, PerCpuCounter};
 pub use zeroable::Zeroable;

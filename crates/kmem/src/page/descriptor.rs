@@ -83,6 +83,8 @@ pub enum PageFlags {
     Leaving = 22,
     /// For the first page of a block: it belongs to an area of vmalloc, which frees it.
     Vmalloc = 23,
+    /// A page of per-CPU data; `private` says of which chunk.
+    PerCpu = 24,
 }
 
 impl PageFlags {
@@ -94,7 +96,7 @@ impl PageFlags {
             Locked | Dirty | Uptodate | Referenced | Lru | Active | Writeback | SwapCache
             | Unevictable | Reclaim | User => true,
             Slab | SlabReclaimable | Private | Mapping | Kernel | Metadata | Late | Inner
-            | Mapped | Large | Objects | Leaving | Vmalloc => false,
+            | Mapped | Large | Objects | Leaving | Vmalloc | PerCpu => false,
         }
     }
 
@@ -107,7 +109,8 @@ impl PageFlags {
         | Self::Inner.bit()
         | Self::Large.bit()
         | Self::Objects.bit()
-        | Self::Vmalloc.bit();
+        | Self::Vmalloc.bit()
+        | Self::PerCpu.bit();
 }
 
 /// How many bits of a descriptor say which cache a slab is of.
@@ -337,7 +340,7 @@ impl Descriptor {
     /// Whether the page is of objects that the manager hands out: what its descriptor says is not for
     /// whoever holds them to change.
     pub(crate) fn is_managers(&self) -> bool {
-        self.has(PageFlags::Objects) || self.has(PageFlags::Large)
+        self.has(PageFlags::Objects) || self.has(PageFlags::Large) || self.has(PageFlags::PerCpu)
     }
 
     /// Takes all states and mappings away, for a frame that nobody uses any more.

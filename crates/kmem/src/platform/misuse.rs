@@ -87,6 +87,18 @@ pub enum MisuseKind {
     /// Nested temporary mappings were not ended in the opposite order. The one that was named has
     /// ended.
     MapOrder,
+    /// The page holds per-CPU data: objects are freed, not pages.
+    PerCpuPage,
+    /// The address is another CPU's copy: the boot CPU's names them all.
+    NotFirstCopy,
+    /// There is no such CPU.
+    NoSuchCpu,
+    /// This CPU has no copy of a static variable: it was not set up, or not by this manager.
+    NoCopy,
+    /// The number of the CPU was asked for by code that may be moved to another one (A282).
+    MayMove,
+    /// A call that takes a lock was made by an NMI handler.
+    InNmi,
 }
 
 impl MisuseKind {
@@ -121,6 +133,12 @@ impl MisuseKind {
             MisuseKind::NotMapped => "end of a mapping that there is not",
             MisuseKind::SlotInUse => "temporary mapping in a slot that is in use",
             MisuseKind::MapOrder => "nested temporary mappings ended out of order",
+            MisuseKind::PerCpuPage => "free of a page of per-cpu data",
+            MisuseKind::NotFirstCopy => "another cpu's copy in place of the boot cpu's",
+            MisuseKind::NoSuchCpu => "copy of a cpu that there is not",
+            MisuseKind::NoCopy => "use of a per-cpu variable that is not set up",
+            MisuseKind::MayMove => "cpu number asked for by code that may be moved",
+            MisuseKind::InNmi => "a call that takes a lock in an nmi handler",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -145,6 +163,8 @@ pub enum Passed {
     Bytes(PhysAddr, u64),
     /// The address of a mapping, and the number of its slot type where one was passed.
     Mapping(VirtAddr, Option<u8>),
+    /// A CPU: the one that runs the call, or asked for.
+    Cpu(CpuId),
 }
 
 /// What is really there.
@@ -183,6 +203,15 @@ pub enum There {
         object: VirtAddr,
         /// The number of its cache.
         cache: u16,
+        /// Whether it is free.
+        free: bool,
+    },
+    /// An object of per-CPU data.
+    PerCpuData {
+        /// The boot CPU's copy.
+        object: VirtAddr,
+        /// The CPU whose copy was passed or asked for.
+        cpu: CpuId,
         /// Whether it is free.
         free: bool,
     },
@@ -225,6 +254,8 @@ pub enum There {
         /// The CPU that sees it there.
         cpu: CpuId,
     },
+    /// A task that is not pinned.
+    TaskContext,
 }
 
 impl fmt::Display for Passed {
@@ -239,6 +270,7 @@ impl fmt::Display for Passed {
             Passed::Bytes(start, bytes) => write!(f, "physical address {start}, {bytes} bytes"),
             Passed::Mapping(address, None) => write!(f, "address {address}"),
             Passed::Mapping(address, Some(slot)) => write!(f, "address {address} slot {slot}"),
+            Passed::Cpu(cpu) => write!(f, "cpu {cpu}"),
         }
     }
 }
@@ -258,6 +290,11 @@ impl fmt::Display for There {
                 write!(f, "{state} object of cache {cache} at {object}")
             }
             There::Overwritten(bytes) => bytes.fmt(f),
+            There::PerCpuData { object, cpu, free } => {
+                let state = if *free { "free per-cpu data" } else { "per-cpu data" };
+                write!(f, "{state} at {object}, copy of cpu {cpu}")
+            }
+            There::TaskContext => f.write_str("a task that is not pinned: see get_cpu"),
             There::AtomicContext => f.write_str("a context that must not sleep"),
             There::Area { start, pages, kind, is_going, caller } => {
                 let freed = if *is_going { "a freed" } else { "an" };

@@ -42,6 +42,10 @@ impl Level for CarveoutLevel {
 pub struct KmapLevel;
 
 impl Level for KmapLevel {
+/// The level of the lock of per-CPU data.
+pub struct PerCpuLevel;
+
+impl Level for PerCpuLevel {
     const NUMBER: u8 = 4;
 }
 

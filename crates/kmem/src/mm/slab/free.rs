@@ -320,7 +320,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// What is at an address, in the words of a report.
-    pub(super) fn object_there(&self, address: VirtAddr) -> Option<There> {
+    pub(in crate::mm) fn object_there(&self, address: VirtAddr) -> Option<There> {
         let tables = self.tables()?;
         if let Ok(found) = self.find_object(tables, address.get()) {
             return Some(found.there(address.get()));

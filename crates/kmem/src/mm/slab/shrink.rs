@@ -38,7 +38,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Gives the pages of all caches' empty slabs back, but of those that are not to be shrunk
-    /// ([`CacheFlags::NO_REAP`]) (A168, A192). Answers how many pages.
+    /// ([`CacheFlags::NO_REAP`]) (A168, A192), and the chunk of per-CPU data that is kept empty for the next
+    /// request. Answers how many pages.
     ///
     /// Context as [`Mm::kmem_cache_shrink`]. Cost: all caches.
     pub fn shrink_caches(&self) -> u64 {
@@ -181,6 +182,7 @@ impl<P: Platform, R: Reclaim> Shrinker for Mm<P, R> {
 
     fn shrink(&self, pages: u64) -> u64 {
         let Some(tables) = self.tables() else { return 0 };
+        let percpu = self.shrink_percpu();
         self.drain_caches(tables, 0..tables.caches().len());
         let is_reaped = |number: &u16| {
             let cache = tables.caches()[usize::from(*number)].pin();
@@ -191,7 +193,7 @@ impl<P: Platform, R: Reclaim> Shrinker for Mm<P, R> {
         reaped().for_each(|number| self.empty_depots(tables, number));
         let departed = || reaped().map(|number| self.free_departed_place(tables, number)).sum();
         // What could not go the last time.
-        let mut freed: u64 = departed();
+        let mut freed: u64 = percpu + departed();
         // Slabs that go give their records back to caches of kmalloc's, whose slabs may go then.
         while freed < pages {
             let retired = reaped().rev().fold(0, |retired, number| {
