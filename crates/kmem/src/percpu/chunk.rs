@@ -2,22 +2,23 @@
 
 use core::ptr::NonNull;
 
-use super::map::{Map, NotAllocated, Wanted};
+use super::map::{CLASSES, Cut, Map, NotAllocated, Rooms, Wanted};
 use crate::CpuId;
 
 /// A chunk. Behind it in its memory lie the bases, one for each CPU, and the parts of its map.
 ///
 /// # Invariants
 ///
-/// That memory is as large as [`Chunk::bytes`] says for `cpus` and `words`, and all of it initialised.
-/// `class` is that of the map's root.
+/// That memory is as large as [`Chunk::bytes`] says for `cpus` and `cut`, and all of it initialised.
+/// `class` is that of the map.
 #[repr(C, align(8))]
 pub(crate) struct Chunk {
     next: Option<NonNull<Chunk>>,
     prev: Option<NonNull<Chunk>>,
     cpus: u32,
-    words: u32,
+    cut: Cut,
     class: u8,
+    rooms: Rooms,
 }
 
 /// An object: where its copies are.
@@ -47,8 +48,8 @@ impl Memory {
 impl Chunk {
     /// How many bytes a chunk takes itself, for so many CPUs and pages of so many bytes.
     pub(crate) const fn bytes(cpus: u32, page: usize) -> usize {
-        let words = Map::words(page);
-        size_of::<Chunk>() + Chunk::bases_bytes(cpus) + 2 * words * size_of::<u64>() + 2 * words
+        let words = Cut::new(page).words as usize;
+        size_of::<Chunk>() + Chunk::bases_bytes(cpus) + (2 * size_of::<u64>() + 1) * words
     }
 
     /// How many bytes the bases take; the words behind them are aligned.
@@ -68,10 +69,11 @@ impl Chunk {
         mut base: impl FnMut(CpuId) -> NonNull<u8>,
     ) -> NonNull<Chunk> {
         let mut chunk = memory.cast::<Chunk>();
-        let words = Map::words(page);
+        let cut = Cut::new(page);
         // SAFETY: the memory has room for the chunk and all that lies behind it, by `bytes`.
         unsafe {
-            chunk.write(Chunk { next: None, prev: None, cpus, words: words as u32, class: 0 });
+            let (next, prev, rooms) = (None, None, Rooms::default());
+            chunk.write(Chunk { next, prev, cpus, cut, class: 0, rooms });
             let bases = Chunk::bases_of(chunk);
             for cpu in (0..cpus).filter_map(CpuId::new) {
                 bases.add(cpu.index()).write(base(cpu));
@@ -79,9 +81,8 @@ impl Chunk {
             // What the map is made of has to be bytes before it can be a map.
             let behind = Chunk::bytes(cpus, page) - size_of::<Chunk>() - Chunk::bases_bytes(cpus);
             bases.byte_add(Chunk::bases_bytes(cpus)).cast::<u8>().write_bytes(0, behind);
-            let mut map = Chunk::map_of(chunk);
-            map.init();
-            chunk.as_mut().class = map.class();
+            Chunk::map_of(chunk).init();
+            chunk.as_mut().class = cut.whole();
         }
         chunk
     }
@@ -105,14 +106,17 @@ impl Chunk {
     unsafe fn map_of<'m>(chunk: NonNull<Chunk>) -> Map<'m> {
         // SAFETY: by the invariant these parts lie behind the bases, one behind the other.
         unsafe {
-            let (cpus, words) = ((*chunk.as_ptr()).cpus, (*chunk.as_ptr()).words as usize);
+            let (cpus, cut) = ((*chunk.as_ptr()).cpus, (*chunk.as_ptr()).cut);
+            let words = usize::from(cut.words);
             let used = Chunk::bases_of(chunk).byte_add(Chunk::bases_bytes(cpus)).cast::<u64>();
             let first = used.add(words);
-            let best = first.add(words).cast::<u8>();
+            let classes = first.add(words).cast::<u8>();
             Map::new(
+                cut,
+                &mut (*chunk.as_ptr()).rooms,
                 NonNull::slice_from_raw_parts(used, words).as_mut(),
                 NonNull::slice_from_raw_parts(first, words).as_mut(),
-                NonNull::slice_from_raw_parts(best, 2 * words).as_mut(),
+                NonNull::slice_from_raw_parts(classes, words).as_mut(),
             )
         }
     }
@@ -145,9 +149,6 @@ impl Chunk {
 // What follows the header is aligned, for pointers and for words.
 const _: () = assert!(size_of::<Chunk>().is_multiple_of(align_of::<u64>()));
 const _: () = assert!(align_of::<Chunk>() == 8 && align_of::<NonNull<u8>>() <= 8);
-
-/// How many classes there are: no block, one granule, and so on up to a page of 2 MiB.
-const CLASSES: usize = 20;
 
 /// All chunks, by the class of the largest block that each has free.
 ///
@@ -198,8 +199,10 @@ impl Chunks {
         let mut map = unsafe { Chunk::map_of(chunk) };
         let offset = map.alloc(wanted)?;
         self.objects += 1;
-        self.bytes += map.find(offset).unwrap_or(0) as u64;
-        self.place(chunk, map.class());
+        self.bytes += wanted.bytes() as u64;
+        if let Some(class) = map.new_class() {
+            self.place(chunk, class);
+        }
         // SAFETY: as above.
         Some(unsafe { Chunk::memory(chunk, offset) })
     }
@@ -221,7 +224,9 @@ impl Chunks {
         let bytes = map.free(offset)?;
         self.objects -= 1;
         self.bytes -= bytes as u64;
-        let (class, whole) = (map.class(), map.whole());
+        let Some(class) = map.new_class() else { return Ok(None) };
+        // SAFETY: as above; the cut does not change.
+        let whole = unsafe { chunk.as_ref() }.cut.whole();
         self.place(chunk, class);
         if class != whole || self.lists[usize::from(whole)].is_none_or(|first| {
             // SAFETY: it is on a list.
@@ -252,8 +257,7 @@ impl Chunks {
         let class = self.present.checked_ilog2()?;
         let chunk = self.lists[class as usize]?;
         // SAFETY: it is on a list.
-        let whole = unsafe { Chunk::map_of(chunk) }.whole();
-        if u32::from(whole) != class {
+        if u32::from(unsafe { chunk.as_ref() }.cut.whole()) != class {
             return None;
         }
         self.remove(chunk);

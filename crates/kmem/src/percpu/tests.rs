@@ -6,7 +6,7 @@ use std::vec::Vec;
 use std::vec;
 
 use super::chunk::{Chunk, Chunks};
-use super::map::{GRANULE, Map, NotAllocated, Wanted};
+use super::map::{Cut, Map, NotAllocated, Rooms, Wanted};
 use crate::CpuId;
 
 #[allow(dead_code, clippy::duplicate_mod, reason = "shared, and not all of it is needed here")]
@@ -15,18 +15,24 @@ mod rng;
 use rng::Rng;
 
 /// What a map is made of.
-struct Parts(Vec<u64>, Vec<u64>, Vec<u8>);
+struct Parts(Cut, Rooms, [Vec<u64>; 2], Vec<u8>);
 
 impl Parts {
     fn new(page: usize) -> Parts {
-        let words = Map::words(page);
-        let mut parts = Parts(vec![7; words], vec![7; words], vec![7; 2 * words]);
+        let cut = Cut::new(page);
+        let words = usize::from(cut.words);
+        let mut parts = Parts(cut, [7; 7], [vec![7; words], vec![7; words]], vec![9; words]);
         parts.map().init();
         parts
     }
 
     fn map(&mut self) -> Map<'_> {
-        Map::new(&mut self.0, &mut self.1, &mut self.2)
+        let [used, first] = &mut self.2;
+        Map::new(self.0, &mut self.1, used, first, &mut self.3)
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.map().class() == self.0.whole()
     }
 }
 
@@ -63,7 +69,7 @@ fn sizes(rng: &mut Rng, page: usize) -> (usize, usize) {
 #[test]
 fn a_map_does_what_a_list_of_objects_does() {
     let mut rng = Rng::new();
-    for page in [1024, 4096, 16384, 65536] {
+    for (page, granule) in [(1024, 8), (4096, 8), (32768, 8), (65536, 16), (1 << 21, 512)] {
         let (mut parts, mut model) = (Parts::new(page), Model::default());
         let (mut taken, mut refused) = (0, 0);
         for _ in 0..20_000 {
@@ -71,7 +77,7 @@ fn a_map_does_what_a_list_of_objects_does() {
             if below(&mut rng, 100) < 55 {
                 let (size, align) = sizes(&mut rng, page);
                 let wanted = Wanted::new(size, align, page).unwrap();
-                let bytes = size.next_multiple_of(GRANULE);
+                let bytes = size.next_multiple_of(granule);
                 match map.alloc(wanted) {
                     Some(at) => {
                         assert!(at.is_multiple_of(align) && at + bytes <= page, "{size} {align} {at}");
@@ -80,7 +86,7 @@ fn a_map_does_what_a_list_of_objects_does() {
                         taken += 1;
                     }
                     None => {
-                        let block = size.max(align).max(GRANULE).next_power_of_two();
+                        let block = size.max(align).max(granule).next_power_of_two();
                         assert!(!model.has_block(page, block), "there was room for {size} {align}");
                         refused += 1;
                     }
@@ -103,13 +109,13 @@ fn a_map_does_what_a_list_of_objects_does() {
                 assert_eq!(map.free(at), expected);
             }
             assert!(map.is_consistent());
-            assert_eq!(map.class() == map.whole(), model.0.is_empty());
+            assert_eq!(parts.is_empty(), model.0.is_empty());
         }
         assert!(taken > 1000 && refused > 10, "{taken} {refused}");
         for at in model.0.into_keys() {
             parts.map().free(at).unwrap();
         }
-        assert_eq!(parts.map().class(), parts.map().whole());
+        assert!(parts.is_empty());
     }
 }
 
@@ -148,13 +154,14 @@ fn the_check_finds_what_does_not_agree() {
         parts.map().alloc(Wanted::new(size, 8, 4096).unwrap()).unwrap();
     }
     assert!(parts.map().is_consistent());
-    for (word, bit) in [(0, 63), (2, 0)] {
-        for change in 0..3 {
-            let mut wrong = Parts(parts.0.clone(), parts.1.clone(), parts.2.clone());
+    for (word, bit) in [(0, 63), (1, 0)] {
+        for change in 0..4 {
+            let mut wrong = Parts(parts.0, parts.1, parts.2.clone(), parts.3.clone());
             match change {
-                0 => wrong.0[word] ^= 1,
-                1 => wrong.1[word] ^= 1 << bit,
-                _ => wrong.2[8 + word] ^= 1,
+                0 => wrong.2[0][word] ^= 1,
+                1 => wrong.2[1][word] ^= 1 << bit,
+                2 => wrong.1[word] ^= 1,
+                _ => wrong.3[word] ^= 1,
             }
             assert!(!wrong.map().is_consistent(), "word {word}, change {change}");
         }
@@ -208,7 +215,7 @@ fn chunks_are_used_up_before_new_ones_and_go_when_they_are_empty() {
             // SAFETY: the chunk is there.
             assert_eq!(unsafe { Chunk::memory(of, memory.offset) }.bases, memory.bases);
             let key = (of.as_ptr().addr(), memory.offset);
-            assert_eq!(held.insert(key, size.next_multiple_of(GRANULE)), None, "handed out twice");
+            assert_eq!(held.insert(key, size.next_multiple_of(8)), None, "handed out twice");
             *all.get_mut(&key.0).expect("it is one of the chunks") += 1;
             // SAFETY: the chunk is there.
             let bases = unsafe { Chunk::bases(of) };
