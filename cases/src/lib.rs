@@ -51,6 +51,7 @@ mod numa;
 mod objects;
 mod pages;
 mod pagesets;
+mod percpu;
 mod pressure;
 mod reclaimer;
 mod run;
@@ -129,6 +130,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         caches::cases(),
         areas::cases(),
         highmem::cases(),
+        percpu::cases(),
         devices::cases(),
         files::cases(),
         users::cases(),

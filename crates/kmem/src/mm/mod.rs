@@ -86,7 +86,9 @@ pub use highmem::{KmapGuard, KmapLocalGuard};
 pub use look::{Counters, Owner, PagesetInfo};
 pub use owned::Pages;
 pub(crate) use percpu::Allocated;
-pub use percpu::{CpuGuard, CpuPtr, CpuVar, InAtomic, PerCpuCounts, SetupPerCpuError, Task, ThisCpu};
+pub use percpu::{
+    CpuGuard, CpuPtr, CpuVar, InAtomic, PerCpuCounts, SetupPerCpuError, Task, ThisCpu,
+};
 pub use slab::{CacheError, CacheInfo, Owned};
 use tables::Tables;
 use vmalloc::Vmalloc;

@@ -5,6 +5,7 @@ mod bootmem;
 mod highmem;
 mod objects;
 mod pages;
+mod percpu;
 
 /// Defines the manager's calls as free functions under the texts' names, over a manager in a `static`,
 /// with the texts' results: no page (`None`), address 0 or a null pointer where there is no memory
@@ -54,5 +55,6 @@ macro_rules! texts_names {
         $crate::__texts_names_objects!($mm);
         $crate::__texts_names_areas!($mm);
         $crate::__texts_names_highmem!($mm);
+        $crate::__texts_names_percpu!($mm);
     };
 }

@@ -228,10 +228,12 @@ impl Chunks {
         // SAFETY: as above; the cut does not change.
         let whole = unsafe { chunk.as_ref() }.cut.whole();
         self.place(chunk, class);
-        if class != whole || self.lists[usize::from(whole)].is_none_or(|first| {
-            // SAFETY: it is on a list.
-            first == chunk && unsafe { first.as_ref() }.next.is_none()
-        }) {
+        if class != whole
+            || self.lists[usize::from(whole)].is_none_or(|first| {
+                // SAFETY: it is on a list.
+                first == chunk && unsafe { first.as_ref() }.next.is_none()
+            })
+        {
             return Ok(None);
         }
         self.remove(chunk);

@@ -23,11 +23,7 @@ pub struct CpuCounter {
 impl CpuCounter {
     /// A part that says 0.
     pub const fn new() -> CpuCounter {
-        CpuCounter {
-            section: CpuSection::new(),
-            own: AtomicI64::new(0),
-            aside: AtomicI64::new(0),
-        }
+        CpuCounter { section: CpuSection::new(), own: AtomicI64::new(0), aside: AtomicI64::new(0) }
     }
 
     /// What this CPU has added. Any context and CPU; exact where nobody adds meanwhile.

@@ -163,9 +163,11 @@ impl<'m> Map<'m> {
             }
             let word = words.trailing_zeros() as usize;
             let places = runs(!self.used[word], wanted.granules);
-            word * WORD + (places & MULTIPLES[wanted.align_order as usize]).trailing_zeros() as usize
+            word * WORD
+                + (places & MULTIPLES[wanted.align_order as usize]).trailing_zeros() as usize
         } else {
-            let words = runs(self.rooms[usize::from(WHOLE_WORD - 1)], wanted.granules.div_ceil(WORD));
+            let words =
+                runs(self.rooms[usize::from(WHOLE_WORD - 1)], wanted.granules.div_ceil(WORD));
             let align_order = wanted.align_order.saturating_sub(WORD.ilog2());
             let places = words & MULTIPLES.get(align_order as usize)?;
             if places == 0 {

@@ -84,5 +84,5 @@ pub use cell::{CpuCell, CpuRefMut};
 pub(crate) use chunk::{Chunk, Chunks, Memory};
 pub use counter::CpuCounter;
 pub(crate) use map::{NotAllocated, Wanted};
-pub use variable::{PerCpuStatic, PerCpuVar, StaticPerCpu};
 pub(crate) use variable::Copies;
+pub use variable::{PerCpuStatic, PerCpuVar, StaticPerCpu};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ptr::NonNull;
-use std::vec::Vec;
 use std::vec;
+use std::vec::Vec;
 
 use super::chunk::{Chunk, Chunks};
 use super::map::{Cut, Map, NotAllocated, Rooms, Wanted};
@@ -80,7 +80,10 @@ fn a_map_does_what_a_list_of_objects_does() {
                 let bytes = size.next_multiple_of(granule);
                 match map.alloc(wanted) {
                     Some(at) => {
-                        assert!(at.is_multiple_of(align) && at + bytes <= page, "{size} {align} {at}");
+                        assert!(
+                            at.is_multiple_of(align) && at + bytes <= page,
+                            "{size} {align} {at}"
+                        );
                         assert!(model.is_free(at, bytes), "{size} at {at} is in use");
                         model.0.insert(at, bytes);
                         taken += 1;
@@ -98,7 +101,8 @@ fn a_map_does_what_a_list_of_objects_does() {
             }
             // Any address at all.
             let at = below(&mut rng, page);
-            let there = model.0.range(..=at).next_back().filter(|(start, size)| *start + *size > at);
+            let there =
+                model.0.range(..=at).next_back().filter(|(start, size)| *start + *size > at);
             let expected = match there {
                 Some((&start, &bytes)) if start == at => Ok(bytes),
                 Some((&start, _)) => Err(NotAllocated::Inside(start)),

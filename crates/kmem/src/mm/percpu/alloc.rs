@@ -188,11 +188,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Whether this is an NMI handler, which may have interrupted the holder of the lock: then it is
     /// reported.
     #[inline]
-    pub(super) fn is_nmi_refused(
-        &self,
-        passed: Passed,
-        site: &'static Location<'static>,
-    ) -> bool {
+    pub(super) fn is_nmi_refused(&self, passed: Passed, site: &'static Location<'static>) -> bool {
         let in_nmi = self.platform.in_nmi();
         if in_nmi {
             let (kind, there) = (MisuseKind::InNmi, There::AtomicContext);

@@ -44,7 +44,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.percpu_at(address).and_then(|(chunk, cpu, offset)| {
                 let first = |offset| {
                     // SAFETY: the page is marked and the lock is held, so the chunk is there.
-                    VirtAddr::from_ptr(unsafe { Chunk::bases(chunk)[0] }.as_ptr().wrapping_add(offset))
+                    VirtAddr::from_ptr(
+                        unsafe { Chunk::bases(chunk)[0] }.as_ptr().wrapping_add(offset),
+                    )
                 };
                 let there = |offset, free| There::PerCpuData { object: first(offset), cpu, free };
                 let wrong = |error| match error {

@@ -26,8 +26,8 @@ mod statics;
 mod task;
 
 pub use access::{CpuGuard, CpuVar, ThisCpu};
-pub use alloc::PerCpuCounts;
 pub(crate) use alloc::Allocated;
+pub use alloc::PerCpuCounts;
 pub use raw::CpuPtr;
 pub use statics::SetupPerCpuError;
 pub use task::{InAtomic, Task};

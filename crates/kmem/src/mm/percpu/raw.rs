@@ -104,7 +104,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let first = unsafe { Memory { bases, offset }.copy(CpuId::BOOT) };
         let object = VirtAddr::from_ptr(first.as_ptr());
         if of != CpuId::BOOT {
-            return wrong(MisuseKind::NotFirstCopy, There::PerCpuData { object, cpu: of, free: false });
+            return wrong(
+                MisuseKind::NotFirstCopy,
+                There::PerCpuData { object, cpu: of, free: false },
+            );
         }
         if cpu.index() >= count {
             return wrong(MisuseKind::NoSuchCpu, There::PerCpuData { object, cpu, free: false });

@@ -113,7 +113,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                     }
                 }
                 None => {
-                    let at = VirtAddr::from_ptr(core::ptr::from_ref(*variable).cast::<u8>().cast_mut());
+                    let at =
+                        VirtAddr::from_ptr(core::ptr::from_ref(*variable).cast::<u8>().cast_mut());
                     let (kind, passed) = (MisuseKind::NoCopy, Passed::Object(at));
                     let (there, site) = (There::Nothing, Location::caller());
                     self.report(&Misuse { kind, passed, there, site });

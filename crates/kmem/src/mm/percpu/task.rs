@@ -96,10 +96,7 @@ impl<'m, P: Platform, R: Reclaim> Task<'m, P, R> {
     /// [`Mm::get_cpu_var`], with a guard that cannot be held across a sleep.
     #[inline]
     #[track_caller]
-    pub fn get_cpu_var<'t, V: PerCpuVar>(
-        &'t mut self,
-        variable: &'t V,
-    ) -> CpuVar<'t, V::Value, P> {
+    pub fn get_cpu_var<'t, V: PerCpuVar>(&'t mut self, variable: &'t V) -> CpuVar<'t, V::Value, P> {
         self.mm.get_cpu_var(variable)
     }
 
