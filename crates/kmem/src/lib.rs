@@ -119,6 +119,9 @@ pub use mm::{
     AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar, InAtomic,
     Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts, ReleaseError, SetupPerCpuError, Task, ThisCpu,
     Touch, VmallocInfo,
+    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar,
+    InAtomic, Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts, ReleaseError, SetupPerCpuError,
+    Task, ThisCpu, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

@@ -109,10 +109,7 @@ impl PageFlags {
         | Self::Inner.bit()
         | Self::Large.bit()
         | Self::Objects.bit()
-<<<<<<< HEAD
         | Self::Vmalloc.bit()
-=======
->>>>>>> 61a25bd (Per-CPU data: the texts' names, and acceptance cases)
         | Self::PerCpu.bit();
 }
 
