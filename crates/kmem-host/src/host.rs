@@ -175,6 +175,16 @@ unsafe impl<const SHIFT: u32> PlatformCpus for Host<SHIFT> {
     #[inline]
     fn unpin(&self) {}
 
+    #[inline]
+    fn disable_preemption(&self) {
+        local::preempt_disable();
+    }
+
+    #[inline]
+    fn enable_preemption(&self) {
+        local::preempt_enable();
+    }
+
     /// # Panics
     ///
     /// The running thread holds no CPU of this machine.

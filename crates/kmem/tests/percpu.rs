@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use common::{CPU, Machine, Point, Rig, Rng, Scope, as_cpu, lists};
 use kmem::gfp::GfpError;
-use kmem::platform::{Context, DirectMap, MisuseKind, There};
+use kmem::platform::{Context, MisuseKind, There};
 use kmem::*;
 
 const MIB: u64 = 1 << 20;
@@ -72,6 +72,7 @@ fn objects_have_copies_that_are_theirs() {
     let mut rng = Rng::new();
     // By the address of a copy of any CPU.
     let mut held: Vec<(NonNull<u8>, usize, u8)> = Vec::new();
+    let mut most = 0;
     for step in 0..6000u32 {
         CPU.with(|own| own.number.set(step % 3));
         if rng.percent(if step / 1000 % 2 == 0 { 65 } else { 35 }) {
@@ -80,7 +81,8 @@ fn objects_have_copies_that_are_theirs() {
                 1..5 => 1 + rng.below(700),
                 _ => 1 + rng.below(64),
             } as usize;
-            let align = 1 << rng.below(if rng.percent(5) { 13 } else { 5 });
+            let orders = if rng.percent(5) { 13 } else { 5 };
+            let align = 1 << rng.below(orders);
             let object = mm.__alloc_percpu_gfp(size, align, rng.pick(&[GFP_KERNEL, GFP_ATOMIC]));
             let object = object.unwrap();
             for number in 0..CPUS {
@@ -108,12 +110,13 @@ fn objects_have_copies_that_are_theirs() {
             }
             free(&mm, object.as_ptr());
         }
+        most = most.max(mm.percpu_counts().chunks);
         if step % 500 == 0 {
             assert!(mm.is_percpu_consistent());
             assert_eq!(mm.percpu_counts().objects, held.len() as u64);
         }
     }
-    assert!(mm.percpu_counts().chunks > 3);
+    assert!(most > 3, "chunks came and went");
     held.into_iter().for_each(|(object, ..)| free(&mm, object.as_ptr()));
     assert!(mm.percpu_counts().chunks <= 1, "what is empty goes, but for one");
     assert_eq!(kinds(&mm), []);
@@ -172,7 +175,7 @@ fn wrong_frees_are_found() {
         (at(other.as_ptr(), 0), NotFirstCopy, Some(there(kept, cpu(2), false))),
         (at(other.as_ptr(), 8), InsideObject, Some(there(kept, cpu(2), false))),
         (at(memory.as_ptr(), 0), NoObject, None),
-        (page.as_ptr().cast_const(), NoObject, None),
+        (page.as_ptr::<u8>().cast_const(), NoObject, None),
         ((&raw const outside).cast(), Foreign, Some(There::Nothing)),
     ] {
         free(&mm, pointer);
@@ -443,7 +446,8 @@ fn handlers_come_in_anywhere() {
     for scope in [Scope::Interrupt, Scope::Nmi] {
         for every in 0..5 {
             let mm: &'static Machine = Box::leak(Box::new(machine()));
-            let counter = Box::leak(Box::new(PerCpuCounter::new_in(GFP_KERNEL, mm).unwrap()));
+            let counter = PerCpuCounter::new_in(GFP_KERNEL, mm).unwrap();
+            let counter: &'static PerCpuCounter<_> = Box::leak(Box::new(counter));
             let cell = PerCpu::new_in(|_| CpuCell::new((0u64, 0u64)), GFP_KERNEL, mm).unwrap();
             let cell: &'static PerCpu<_, _> = Box::leak(Box::new(cell));
             let plain = PerCpu::<AtomicU64, _>::new_zeroed_in(GFP_KERNEL, mm).unwrap();

@@ -75,6 +75,19 @@ pub unsafe trait Cpus {
     /// Undoes one [`Cpus::pin`].
     fn unpin(&self);
 
+    /// As [`Cpus::pin`], for code that is not the manager's, and may by mistake do what sleeps: until
+    /// [`Cpus::enable_preemption`] [`Context::in_atomic`] is true as well. Calls nest.
+    ///
+    /// It need not be implemented where `pin` does that already.
+    fn disable_preemption(&self) {
+        self.pin();
+    }
+
+    /// Undoes one [`Cpus::disable_preemption`].
+    fn enable_preemption(&self) {
+        self.unpin();
+    }
+
     /// The CPU that runs this code.
     ///
     /// *Before:* the code is pinned, runs in an interrupt handler or has interrupts masked;
@@ -262,6 +275,34 @@ impl<'p, P: Cpus + ?Sized> Pinned<'p, P> {
     #[inline]
     pub(crate) fn cpu(&self) -> CpuId {
         self.cpu
+    }
+}
+
+/// Keeps code that is not the manager's on its CPU while it lives.
+pub(crate) struct Unpreempted<'p, P: Cpus> {
+    platform: &'p P,
+    cpu: CpuId,
+}
+
+impl<'p, P: Cpus> Unpreempted<'p, P> {
+    /// Disables pre-emption.
+    #[inline]
+    pub(crate) fn new(platform: &'p P) -> Self {
+        platform.disable_preemption();
+        Unpreempted { platform, cpu: platform.current() }
+    }
+
+    /// The CPU that this code stays on.
+    #[inline]
+    pub(crate) fn cpu(&self) -> CpuId {
+        self.cpu
+    }
+}
+
+impl<P: Cpus> Drop for Unpreempted<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        self.platform.enable_preemption();
     }
 }
 

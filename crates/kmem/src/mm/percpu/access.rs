@@ -10,7 +10,7 @@ use core::sync::atomic::{
 use super::super::Mm;
 use crate::CpuId;
 use crate::percpu::{CpuCell, CpuCounter, CpuRefMut, PerCpuVar};
-use crate::platform::{Cpus, Misuse, MisuseKind, Passed, Pinned, Platform, There};
+use crate::platform::{Cpus, Misuse, MisuseKind, Passed, Pinned, Platform, There, Unpreempted};
 use crate::reclaim::Reclaim;
 
 /// The code stays on its CPU while this lives. It does not leave it by another way either: it is neither
@@ -33,7 +33,7 @@ use crate::reclaim::Reclaim;
 /// ```
 #[must_use = "the code is pinned while this lives"]
 pub struct CpuGuard<'m, P: Cpus> {
-    pinned: Pinned<'m, P>,
+    pinned: Unpreempted<'m, P>,
     platform: &'m P,
     owner: usize,
     stays: PhantomData<*mut ()>,
@@ -56,7 +56,7 @@ impl<P: Cpus> CpuGuard<'_, P> {
     /// there.
     #[inline]
     pub fn var<'g, V: PerCpuVar>(&'g self, variable: &'g V) -> CpuVar<'g, V::Value, P> {
-        CpuVar::new(Pinned::new(self.platform), variable, self.owner)
+        CpuVar::new(Unpreempted::new(self.platform), variable, self.owner)
     }
 }
 
@@ -67,7 +67,7 @@ impl<P: Cpus> CpuGuard<'_, P> {
 /// says what may be changed how.
 #[must_use = "the code is pinned while this lives"]
 pub struct CpuVar<'m, T, P: Cpus> {
-    pinned: Pinned<'m, P>,
+    pinned: Unpreempted<'m, P>,
     value: &'m T,
     own: bool,
     stays: PhantomData<*mut ()>,
@@ -75,7 +75,11 @@ pub struct CpuVar<'m, T, P: Cpus> {
 
 impl<'m, T, P: Cpus> CpuVar<'m, T, P> {
     #[inline]
-    fn new<V: PerCpuVar<Value = T>>(pinned: Pinned<'m, P>, variable: &'m V, owner: usize) -> Self {
+    fn new<V: PerCpuVar<Value = T>>(
+        pinned: Unpreempted<'m, P>,
+        variable: &'m V,
+        owner: usize,
+    ) -> Self {
         let copy = variable.copies().of(owner, pinned.cpu());
         // SAFETY: it is a value as long as the variable is borrowed.
         let value = unsafe { copy.value.as_ref() };
@@ -203,7 +207,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     #[inline]
     pub(super) fn cpu_guard(&self) -> CpuGuard<'_, P> {
-        let (pinned, owner) = (Pinned::new(&self.platform), self.percpu_owner());
+        let (pinned, owner) = (Unpreempted::new(&self.platform), self.percpu_owner());
         CpuGuard { pinned, platform: &self.platform, owner, stays: PhantomData }
     }
 
@@ -226,7 +230,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn get_cpu_var<'m, V: PerCpuVar>(&'m self, variable: &'m V) -> CpuVar<'m, V::Value, P> {
         let owner = self.percpu_owner();
-        let copy = CpuVar::new(Pinned::new(&self.platform), variable, owner);
+        let copy = CpuVar::new(Unpreempted::new(&self.platform), variable, owner);
         if !copy.own {
             self.look_at_stranger(variable, copy.cpu(), Location::caller());
         }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use super::super::Mm;
 use crate::percpu::{Chunk, Memory};
-use crate::platform::{Cpus, Misuse, MisuseKind, Passed, Pinned, Platform, There};
+use crate::platform::{Cpus, Misuse, MisuseKind, Passed, Platform, There, Unpreempted};
 use crate::reclaim::Reclaim;
 use crate::{CpuId, VirtAddr};
 
@@ -14,7 +14,7 @@ use crate::{CpuId, VirtAddr};
 /// CPU: it is neither `Send` nor `Sync`.
 #[must_use = "the code is pinned while this lives"]
 pub struct CpuPtr<'m, T, P: Cpus> {
-    pinned: Pinned<'m, P>,
+    pinned: Unpreempted<'m, P>,
     copy: NonNull<T>,
     stays: PhantomData<*mut T>,
 }
@@ -70,7 +70,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// As [`Mm::per_cpu_ptr`].
     #[track_caller]
     pub unsafe fn get_cpu_ptr<T>(&self, object: NonNull<T>) -> Option<CpuPtr<'_, T, P>> {
-        let pinned = Pinned::new(&self.platform);
+        let pinned = Unpreempted::new(&self.platform);
         let copy = self.copy_at(object, pinned.cpu(), Location::caller())?;
         Some(CpuPtr { pinned, copy, stays: PhantomData })
     }
