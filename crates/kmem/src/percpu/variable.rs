@@ -35,9 +35,10 @@ impl<T> Copies<T> {
             return Copy { value: self.image, own: false };
         }
         match self.memory {
-            // SAFETY: by the invariant the CPU has a copy there.
             Some(memory) if cpu != CpuId::BOOT => {
-                Copy { value: unsafe { memory.copy(cpu) }.cast(), own: true }
+                // SAFETY: by the invariant the CPU has a copy there.
+                let copy = unsafe { memory.copy(cpu) };
+                Copy { value: copy.cast(), own: true }
             }
             _ => Copy { value: self.image, own: true },
         }
@@ -78,7 +79,7 @@ const CHANGING: usize = 2;
 /// # Invariants
 ///
 /// While `owner` is a manager's, `cpus`, `bases` and `offset` say where the other CPUs' copies are, each
-/// a value. They are written while it is [`CHANGING`], by the one who made it so.
+/// a value. They are written while it is `CHANGING`, by the one who made it so.
 #[repr(C)]
 pub struct StaticPerCpu<T> {
     image: Line<T>,
