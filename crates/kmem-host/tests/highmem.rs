@@ -102,6 +102,7 @@ fn a_page_of_high_memory_is_nowhere_until_it_is_mapped() {
             let everywhere = || seen_at(&machine, physical);
             let at = |address: VirtAddr| vec![address.get() as u64];
             // SAFETY, here and below: the page is the test's and mapped.
+            // SAFETY: as below: the pages are the test's, and mapped where it writes.
             let put = |address: VirtAddr, byte| unsafe { address.as_ptr::<u8>().write(byte) };
             assert_eq!((everywhere(), mm.page_address(page)), (vec![], None));
 

@@ -114,14 +114,9 @@ pub use highmem::{KM_TYPE_NR, KmType, KmapError, KmapInfo};
 pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
-    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, KmapGuard, KmapLocalGuard, Mm,
-    Owned, Owner, Pages, PagesetInfo, ReleaseError, Touch, VmallocInfo,
-    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar, InAtomic,
-    Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts, ReleaseError, SetupPerCpuError, Task, ThisCpu,
-    Touch, VmallocInfo,
     AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar,
-    InAtomic, Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts, ReleaseError, SetupPerCpuError,
-    Task, ThisCpu, Touch, VmallocInfo,
+    InAtomic, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts,
+    ReleaseError, SetupPerCpuError, Task, ThisCpu, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

@@ -68,7 +68,7 @@ impl<'s, 'm, S: Source, P: Platform, R: Reclaim> Mapped<'s, 'm, S, P, R> {
     pub fn fault(&self, address: VirtAddr) -> Result<(), ScullError> {
         let position = address.get().wrapping_sub(self.addresses.start.get()) as u64;
         let position = position & !((1 << P::PAGE_SHIFT) - 1);
-        let there = self.offset.checked_add(position).unwrap_or(u64::MAX);
+        let there = self.offset.saturating_add(position);
         if !self.addresses.contains(&address) {
             return Err(ScullError::NothingThere { position: there });
         }

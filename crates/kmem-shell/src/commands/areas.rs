@@ -137,8 +137,8 @@ fn run_mmap<S: System>(
         }
         for index in 0..pages {
             let mut seen = vec![0; page];
-            // SAFETY: the page is mapped there, and bytes of it may change at any time.
             for (offset, byte) in seen.iter_mut().enumerate() {
+                // SAFETY: the page is mapped there, and bytes of it may change at any time.
                 *byte = unsafe { start.as_ptr::<u8>().add(index * page + offset).read_volatile() };
             }
             let mut done = 0;

@@ -17,9 +17,10 @@
 //! | 0 | none: a [`CpuSection`] | one push or pop, or a batch |
 //! | 1 | [`ZoneLevel`]: a zone's free areas | a batch of splits or merges |
 //! | 2 | [`CacheLevel`]: a cache's slabs on a node | a batch of objects taken or given |
+//! | 3 | [`VmapLevel`]: the addresses for mappings | a search of the areas |
 //! | 4 | [`CarveoutLevel`]: who has which pages of a carveout | one walk over its blocks |
-//! | 4 | [`KmapLevel`]: the permanent mappings | a look into a hash table |
-//! | 4 | [`PerCpuLevel`]: the chunks of per-CPU data | one object taken or given |
+//! | 5 | [`KmapLevel`]: the permanent mappings | a look into a hash table |
+//! | 6 | [`PerCpuLevel`]: the chunks of per-CPU data | one object taken or given |
 //!
 //! So far no path holds two locks at once: pages for a slab are taken before its cache is locked, and
 //! given back after.
@@ -40,6 +41,7 @@ pub(crate) mod atomic {
 
 pub use aside::Aside;
 pub use section::{CpuSection, Entered};
-pub use spin::{CacheLevel, CarveoutLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};
-pub use spin::{CacheLevel, KmapLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};
-pub use spin::{CacheLevel, Level, PerCpuLevel, SpinGuard, SpinLock, VmapLevel, ZoneLevel};
+pub use spin::{
+    CacheLevel, CarveoutLevel, KmapLevel, Level, PerCpuLevel, SpinGuard, SpinLock, VmapLevel,
+    ZoneLevel,
+};

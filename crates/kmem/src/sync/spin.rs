@@ -38,15 +38,21 @@ impl Level for VmapLevel {
 pub struct CarveoutLevel;
 
 impl Level for CarveoutLevel {
+    const NUMBER: u8 = 4;
+}
+
 /// The level of the lock of the permanent mappings of high memory.
 pub struct KmapLevel;
 
 impl Level for KmapLevel {
-/// The level of the lock of per-CPU data.
+    const NUMBER: u8 = 5;
+}
+
+/// The level of the lock of the chunks of per-CPU data.
 pub struct PerCpuLevel;
 
 impl Level for PerCpuLevel {
-    const NUMBER: u8 = 4;
+    const NUMBER: u8 = 6;
 }
 
 /// A value that one CPU at a time may reach.

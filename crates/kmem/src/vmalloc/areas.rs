@@ -131,9 +131,9 @@ impl<T> Areas<T> {
         let room = area.size + area.gap;
         let below = start.checked_sub(1).and_then(|below| self.tree.at_or_below(below));
         match below.map(Item::key) {
-            Some(key) => self.tree.change(key, |area| area.gap += room),
-            None => Some(self.before += room),
-        };
+            Some(key) => _ = self.tree.change(key, |area| area.gap += room),
+            None => self.before += room,
+        }
         Some((area, place))
     }
 

@@ -48,7 +48,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let tables = self.tables().ok_or(AllocError::NotBooted)?;
         let Frames { gfp, node } = frames;
         // To reclaim for a large block would be waste: smaller ones do as well.
-        let at_hand = gfp - (Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS) | Gfp::NOWARN;
+        let at_hand = (gfp - (Gfp::DIRECT_RECLAIM | Gfp::IO | Gfp::FS)) | Gfp::NOWARN;
         let mut chain = Chain { ends: None, blocks: 0 };
         let (mut left, mut largest) = (pages, tables.largest);
         while left > 0 {
