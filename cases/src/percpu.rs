@@ -334,7 +334,10 @@ fn others_copy<M: Machine>(machine: &M) -> Result<(), Failure> {
     // Nothing keeps two from it: here both look at the same number, and one addition is lost.
     let copy = some(mm.per_cpu(&name, last_cpu(machine)), "there is a last CPU")?;
     let seen = copy.load(Ordering::Relaxed);
-    on_cpu(machine, last_cpu(machine), || Ok(mm.this_cpu_inc(&name)))?;
+    on_cpu(machine, last_cpu(machine), || {
+        mm.this_cpu_inc(&name);
+        Ok(())
+    })?;
     copy.store(seen + 1, Ordering::Relaxed);
     let there = on_cpu(machine, last_cpu(machine), || Ok(mm.this_cpu_read(&name)))?;
     equal(there, seen + 1, "no lock is taken for whoever uses another's copy")
@@ -515,15 +518,15 @@ fn dynamic<M: Machine>(machine: &M) -> Result<(), Failure> {
                 "an object has an address",
             )?;
             // SAFETY: the case has it.
-            let foo = some(unsafe { mm.get_cpu_ptr(object) }, "this CPU has a copy")?;
+            let mine = some(unsafe { mm.get_cpu_ptr(object) }, "this CPU has a copy")?;
             // SAFETY: zeros are a value.
-            let own = unsafe { &*foo.as_ptr() };
+            let own = unsafe { &*mine.as_ptr() };
             own.store(50 + u64::from(cpu.get()), Ordering::Relaxed);
-            check(foo.cpu() == cpu && mm.platform().in_atomic(), "the code stays there")?;
+            check(mine.cpu() == cpu && mm.platform().in_atomic(), "the code stays there")?;
             // SAFETY: as above.
             let same =
-                unsafe { mm.this_cpu_ptr(object) }.map(NonNull::as_ptr) == Some(foo.as_ptr());
-            mm.put_cpu_ptr(foo);
+                unsafe { mm.this_cpu_ptr(object) }.map(NonNull::as_ptr) == Some(mine.as_ptr());
+            mm.put_cpu_ptr(mine);
             check(!mm.platform().in_atomic(), "until put_cpu_ptr()")?;
             check(same, "this_cpu_ptr() is the same without pinning")
         })?;
@@ -536,10 +539,10 @@ fn dynamic<M: Machine>(machine: &M) -> Result<(), Failure> {
     }
     // The same with a variable that owns its memory.
     let owned: PerCpu<AtomicU64, _> = PerCpu::new_zeroed_in(GFP_KERNEL, mm)?;
-    let foo = mm.get_cpu_var(&owned);
-    foo.store(9, Ordering::Relaxed);
-    let cpu = foo.cpu();
-    mm.put_cpu_var(foo);
+    let mine = mm.get_cpu_var(&owned);
+    mine.store(9, Ordering::Relaxed);
+    let cpu = mine.cpu();
+    mm.put_cpu_var(mine);
     let found = some(mm.per_cpu(&owned, cpu), "it has a copy there")?.load(Ordering::Relaxed);
     equal(found, 9, "get_cpu_var() works on what was allocated")?;
     // What is wrong is told.
