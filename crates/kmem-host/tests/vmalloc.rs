@@ -159,10 +159,8 @@ fn more_than_the_ram_is_refused_at_once_and_changes_nothing() {
         let counted = mm.counters();
         let refused = mm.vmalloc((ram + 1) * PAGE);
         assert_eq!(refused, Err(AllocError::MoreThanRam { pages: ram + 1, ram: ram as u64 }));
-        assert_eq!(
-            mm.vmalloc(usize::MAX).unwrap_err().to_string().contains("were asked for"),
-            true
-        );
+        let refused = mm.vmalloc(usize::MAX).unwrap_err().to_string();
+        assert!(refused.contains("were asked for"), "{refused}");
         assert_eq!((mm.free_page_count(), mm.counters()), (free, counted));
         assert_eq!(mm.vmalloc(0), Err(AllocError::ZeroSize));
         assert_eq!(machine.take_log(), Vec::<String>::new());
@@ -341,7 +339,7 @@ fn wrong_frees_of_areas_are_reported_and_change_nothing() {
             mm.kfree(object.as_ptr());
         }
         free(machine, memory);
-        // Null is nothing.
+        // SAFETY: null is nothing.
         unsafe {
             mm.vfree(std::ptr::null());
             mm.vunmap(std::ptr::null());

@@ -47,7 +47,7 @@ impl Model {
             let Acquired::Fresh(slot) = got else { panic!("{got:?} although a slot is free") };
             assert!(u32::from(slot) < self.slots && !self.is_taken(slot));
             self.fresh.push((slot, frame));
-        } else if !self.flushing && !(self.idle.is_empty() && self.nameless.is_empty()) {
+        } else if !self.flushing && (!self.idle.is_empty() || !self.nameless.is_empty()) {
             assert_eq!(got, Acquired::Flush);
             self.flushing = true;
         } else {
