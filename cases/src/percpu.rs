@@ -612,7 +612,9 @@ fn handlers_and_tasks<M: Machine>(machine: &M) -> Result<(), Failure> {
             counter.add(2);
             mm.this_cpu_inc(&plain);
             if round % 10 == 0 {
-                let done = machine.interrupt(cpu, &|| {
+                // Another CPU, in the midst of whatever it does.
+                let other = CpuId::new((cpu.get() + 1) % machine.facts().cpus).unwrap_or(cpu);
+                let done = machine.interrupt(other, &|| {
                     counter.add(5);
                     mm.this_cpu_inc(&plain);
                     // A handler may have per-CPU data of its own, if there is room at once.

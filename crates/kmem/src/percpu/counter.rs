@@ -60,3 +60,30 @@ impl Default for CpuCounter {
         CpuCounter::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A292: what a handler adds that arrives between the load and the store of an addition.
+    #[test]
+    fn what_is_added_in_the_midst_of_an_addition_is_not_lost() {
+        let counter = CpuCounter::new();
+        // SAFETY: this thread is the CPU.
+        unsafe { counter.add(3) };
+        // As `add` does, up to its store.
+        // SAFETY: as above.
+        let inside = unsafe { counter.section.enter() };
+        let sum = counter.own.load(Relaxed) + 1;
+        for amount in [5, -1] {
+            // SAFETY: as above, in a handler.
+            unsafe { counter.add(amount) };
+        }
+        counter.own.store(sum, Relaxed);
+        drop(inside);
+        assert_eq!(counter.get(), 3 + 1 + 5 - 1);
+        // SAFETY: as above.
+        unsafe { counter.add(10) };
+        assert_eq!((counter.get(), counter.own.load(Relaxed)), (18, 14));
+    }
+}
