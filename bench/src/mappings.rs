@@ -12,10 +12,14 @@ use std::sync::Arc;
 
 use kmem::platform::desk::Desk;
 use kmem::platform::{
-    Caching, Context, Cpus, DirectMap, Hooks, Level, Misuse, PageMap, PageMapError, Unflushed,
+    Caching, Context, Cpus, DirectMap, Hooks, Level, Misuse, PageMap, PageMapError, TemporaryMap,
+    Unflushed,
 };
-use kmem::{CpuId, MemoryMap, Mm, NodeId, Pfn, PhysAddr, Platform, Reclaim, Setup, VirtAddr};
-use kmem_host::Machine;
+use kmem::{
+    CpuId, GFP_KERNEL, Gfp, MemoryMap, Mm, NodeId, Page, Pfn, PhysAddr, Platform, Reclaim, Setup,
+    VirtAddr,
+};
+use kmem_host::{Description, Machine};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::measure::{Plan, nanoseconds};
@@ -30,6 +34,19 @@ pub enum Work {
         /// Its pages.
         pages: usize,
     },
+    /// [`AREAS`] of them are allocated, then freed: none is used again as it is.
+    Areas {
+        /// Pages of each.
+        pages: usize,
+    },
+    /// Eight bytes for each CPU are allocated and freed.
+    PerCpu,
+    /// A page of the direct map is mapped by `kmap` and unmapped.
+    KmapLow,
+    /// A page of high memory, which stays mapped in between.
+    KmapHigh,
+    /// The same with `kmap_local_page`, which maps it each time.
+    KmapLocal,
     /// A machine with so much RAM boots.
     Boot {
         /// In GiB.
@@ -42,17 +59,27 @@ const fn area(name: &'static str, pages: usize, goal: f64, linux: f64) -> Row<Wo
     Row { name, work, unit: "ns", goal, linux: Some(linux), counts }
 }
 
+const fn time(name: &'static str, work: Work, goal: f64, linux: Option<f64>) -> Row<Work> {
+    Row { name, work, unit: "ns", goal, linux, counts: Counts::Least }
+}
+
 const fn boot(name: &'static str, gib: u64) -> Row<Work> {
     let (work, counts) = (Work::Boot { gib }, Counts::Least);
     Row { name, work, unit: "ns/page", goal: 5.0, linux: Some(27.0), counts }
 }
 
-/// All rows of mappings. Linux's figures of areas are without its page tables too.
-pub const ROWS: [Row<Work>; 6] = [
+/// All rows of mappings. Linux's figures of areas are without its page tables too. Its 64-bit machines have
+/// no high memory: the goals of kmap are what a spin lock and a hash, or two stores, should cost.
+pub const ROWS: [Row<Work>; 11] = [
     area("vmalloc 1 page", 1, 100.0, 413.0),
     area("vmalloc 4 pages", 4, 150.0, 586.0),
     area("vmalloc 16 pages", 16, 350.0, 1336.0),
     area("vmalloc 256 pages", 256, 4000.0, 16326.0),
+    time("vmalloc 4 pages fifo", Work::Areas { pages: 4 }, 150.0, Some(586.0)),
+    time("percpu 8 bytes", Work::PerCpu, 40.0, Some(165.0)),
+    time("kmap low page", Work::KmapLow, 5.0, None),
+    time("kmap high page", Work::KmapHigh, 40.0, None),
+    time("kmap_local high page", Work::KmapLocal, 15.0, None),
     boot("boot 1 GiB", 1),
     boot("boot 16 GiB", 16),
 ];
@@ -60,8 +87,14 @@ pub const ROWS: [Row<Work>; 6] = [
 /// The subjects, in the order of the table's columns.
 pub const NAMES: [&str; 2] = ["tables left out", "host"];
 
+/// Areas that the row of many holds at once.
+const AREAS: usize = 1000;
+
 /// RAM of the machines on which areas are made.
 const RAM: u64 = 512 << 20;
+
+/// Where it is high memory from.
+const LOW: u64 = 384 << 20;
 
 /// A desk with addresses for mappings that lead nowhere: page tables that cost nothing.
 struct Untabled<'r>(Desk<'r>);
@@ -121,7 +154,11 @@ unsafe impl DirectMap for Untabled<'_> {
 
     #[inline]
     fn limit(&self) -> PhysAddr {
-        self.0.limit()
+        PhysAddr::new(LOW)
+    }
+
+    fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
+        Some(self)
     }
 
     fn page_map(&self) -> Option<&dyn PageMap> {
@@ -165,6 +202,18 @@ unsafe impl PageMap for Untabled<'_> {
     }
 }
 
+// SAFETY: all RAM is the desk's, in one piece: a frame is where its physical address says.
+unsafe impl TemporaryMap for Untabled<'_> {
+    fn map(&self, frame: Pfn, _: usize) -> VirtAddr {
+        self.0.pin();
+        VirtAddr::new(self.0.base().get() + frame.start(12).get() as usize)
+    }
+
+    unsafe fn unmap(&self, _: VirtAddr, _: usize) {
+        self.0.unpin();
+    }
+}
+
 /// All that is measured, booted.
 pub struct MappingSubjects<'r> {
     untabled: Mm<Untabled<'r>>,
@@ -178,7 +227,8 @@ impl<'r> MappingSubjects<'r> {
         let setup = Setup::new().cpus(2);
         // SAFETY: the RAM is the desk's, which is this manager's alone.
         unsafe { untabled.boot(&MemoryMap::new().ram(0..RAM, NodeId::ZERO), &setup) }?;
-        Ok(MappingSubjects { untabled, host: Machine::boot(&description(RAM))? })
+        let host = Description { direct_map_limit: Some(LOW), ..description(RAM) };
+        Ok(MappingSubjects { untabled, host: Machine::boot(&host)? })
     }
 
     /// Memory for the desk.
@@ -189,11 +239,11 @@ impl<'r> MappingSubjects<'r> {
     /// One round of a row: the values of each subject.
     pub fn measure(&self, row: &Row<Work>, plan: &Plan) -> Result<[Vec<f64>; 2], Box<dyn Error>> {
         match row.work {
-            Work::Area { pages } => Ok([
-                areas(&self.untabled, pages, plan),
-                self.host.run_on(CpuId::BOOT, || areas(self.host.mm(), pages, plan)),
-            ]),
             Work::Boot { gib } => boots(gib << 30, plan),
+            work => Ok([
+                times(&self.untabled, work, plan),
+                self.host.run_on(CpuId::BOOT, || times(self.host.mm(), work, plan)),
+            ]),
         }
     }
 
@@ -208,6 +258,60 @@ impl<'r> MappingSubjects<'r> {
     }
 }
 
+/// Nanoseconds for what is got and given back.
+fn times<P: Platform, R: Reclaim>(mm: &Mm<P, R>, work: Work, plan: &Plan) -> Vec<f64> {
+    match work {
+        Work::Area { pages } => areas(mm, pages, plan),
+        Work::Areas { pages } => many_areas(mm, pages, plan),
+        Work::PerCpu => per_cpu(mm, plan),
+        Work::KmapLow | Work::KmapHigh => with_page(mm, work != Work::KmapLow, |page| {
+            plan.short(|| {
+                let at = black_box(mm.kmap(black_box(page))).expect("a slot is free");
+                black_box(at);
+                // SAFETY: just mapped.
+                unsafe { mm.kunmap(page) };
+            })
+        }),
+        Work::KmapLocal => with_page(mm, true, |page| {
+            plan.short(|| {
+                let at = black_box(mm.kmap_local_page(black_box(page))).expect("a slot is free");
+                // SAFETY: just mapped.
+                unsafe { mm.kunmap_local(at) };
+            })
+        }),
+        Work::Boot { .. } => vec![],
+    }
+}
+
+/// Measures with a page, of high memory or not.
+fn with_page<P: Platform, R: Reclaim>(
+    mm: &Mm<P, R>,
+    is_high: bool,
+    measure: impl FnOnce(Page) -> Vec<f64>,
+) -> Vec<f64> {
+    let gfp = if is_high { GFP_KERNEL | Gfp::HIGHMEM } else { GFP_KERNEL };
+    let page = mm.alloc_page(gfp).expect("a page fits");
+    assert_eq!(mm.page_to_phys(page).get() >= LOW, is_high, "there is memory of both kinds");
+    let values = measure(page);
+    // SAFETY: just allocated.
+    unsafe { mm.__free_page(page) };
+    values
+}
+
+/// Nanoseconds for eight bytes of each CPU and their free, beside others that stay.
+fn per_cpu<P: Platform, R: Reclaim>(mm: &Mm<P, R>, plan: &Plan) -> Vec<f64> {
+    let one = || mm.alloc_percpu::<u64>().expect("eight bytes fit");
+    let stays = one();
+    let values = plan.short(|| {
+        let object = black_box(one());
+        // SAFETY: just allocated.
+        unsafe { mm.free_percpu(object.as_ptr()) };
+    });
+    // SAFETY: as above.
+    unsafe { mm.free_percpu(stays.as_ptr()) };
+    values
+}
+
 /// Nanoseconds for an area and its free, unmapping included: it is done for many at once.
 fn areas<P: Platform, R: Reclaim>(mm: &Mm<P, R>, pages: usize, plan: &Plan) -> Vec<f64> {
     let bytes = black_box(pages << 12);
@@ -215,6 +319,24 @@ fn areas<P: Platform, R: Reclaim>(mm: &Mm<P, R>, pages: usize, plan: &Plan) -> V
         let memory = black_box(mm.vmalloc(bytes)).expect("an area fits");
         // SAFETY: just allocated.
         unsafe { mm.vfree(memory.as_ptr()) };
+    })
+}
+
+/// Nanoseconds for an area and its free, many at once, the last unmapping included.
+fn many_areas<P: Platform, R: Reclaim>(mm: &Mm<P, R>, pages: usize, plan: &Plan) -> Vec<f64> {
+    let bytes = black_box(pages << 12);
+    let mut areas = Vec::with_capacity(AREAS);
+    plan.repeat(|| {
+        nanoseconds(|| {
+            for _ in 0..AREAS {
+                areas.push(mm.vmalloc(bytes).expect("all areas fit"));
+            }
+            for memory in areas.drain(..) {
+                // SAFETY: just allocated.
+                unsafe { mm.vfree(memory.as_ptr()) };
+            }
+            mm.vm_unmap_aliases();
+        }) / AREAS as f64
     })
 }
 

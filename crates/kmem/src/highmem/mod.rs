@@ -51,7 +51,7 @@
 //!
 //! # Locking
 //!
-//! The permanent mappings have a spin lock (level 4), held for a look into the table. Page tables are
+//! The permanent mappings have a spin lock (level 5), held for a look into the table. Page tables are
 //! changed and CPUs flushed without it.
 //!
 //! Linux: `mm/highmem.c`, whose pool of permanent mappings this is, with a hash in place of a search for

@@ -65,7 +65,7 @@
 //!
 //! # Locking
 //!
-//! The lists and all maps: one lock (level 4), held for one search and never while pages or kmalloc's
+//! The lists and all maps: one lock (level 6), held for one search and never while pages or kmalloc's
 //! memory are taken or given. Reaching a copy takes none.
 //!
 //! Linux: `mm/percpu.c`, whose chunks are stretches of virtual memory with the CPUs' pages at fixed
