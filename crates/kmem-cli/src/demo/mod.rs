@@ -2,6 +2,7 @@
 
 mod density;
 mod guide;
+mod mapped;
 mod sample;
 mod tour;
 

@@ -7,6 +7,7 @@ use kmem_shell::{Count, System};
 
 use super::density::{HEADING, copy};
 use super::guide::{Guide, say};
+use super::mapped;
 use super::sample::Sample;
 use crate::console::{COMMAND, GOOD, seconds};
 use crate::exit::Exit;
@@ -116,6 +117,8 @@ impl Tour<'_> {
         guide.check("the overrun was reported", guide.machine.misuses() == reports + 2)?;
 
         self.compare_devices(guide)?;
+        mapped::areas(guide, &file)?;
+        mapped::high_memory(guide)?;
 
         guide.remark(
             "Both CPUs and interrupt handlers allocate and free at random; what lies in every block \

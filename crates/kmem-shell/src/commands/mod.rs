@@ -5,6 +5,7 @@ mod caches;
 mod echo;
 mod files;
 mod general;
+mod highmem;
 mod mistakes;
 mod modules;
 mod objects;
@@ -64,6 +65,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             areas::vmalloc(),
             areas::vfree(),
             areas::mmap(),
+            highmem::kmap(),
             caches::cache(),
             slabtop::slabtop(),
             mistakes::wrong_free(),
