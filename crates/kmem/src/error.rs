@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::gfp::GfpError;
-use crate::{Gfp, NodeId, Order};
+use crate::{CpuId, Gfp, NodeId, Order};
 
 /// Why no memory was handed out. The texts' calls return NULL or 0; these say why (A065, A066).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum AllocError {
     ZeroSize,
     /// There is no such node, or it has no memory.
     NoSuchNode(NodeId),
+    /// The machine was described without this CPU.
+    NoSuchCpu(CpuId),
     /// The manager has not been booted.
     NotBooted,
     /// The cache has been destroyed.
@@ -80,6 +82,9 @@ impl fmt::Display for AllocError {
             AllocError::BadFlags(error) => error.fmt(f),
             AllocError::ZeroSize => f.write_str("a size of 0 was asked for"),
             AllocError::NoSuchNode(node) => write!(f, "there is no memory on node {node}"),
+            AllocError::NoSuchCpu(cpu) => {
+                write!(f, "the machine was described without {cpu:?}: see Setup::cpus")
+            }
             AllocError::NoSuchCache => f.write_str("there is no such cache any more"),
             AllocError::NotAllocated => f.write_str("the memory to resize was not allocated"),
             AllocError::Atomic => f.write_str(

@@ -90,6 +90,8 @@ mod leaving;
 #[cfg(loom)]
 #[path = "slab/state.rs"]
 mod object_state;
+#[cfg(not(loom))]
+mod stack;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod vmalloc;
@@ -115,8 +117,8 @@ pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
     AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar,
-    InAtomic, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts,
-    ReleaseError, SetupPerCpuError, Task, ThisCpu, Touch, VmallocInfo,
+    InAtomic, KernelStack, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo,
+    PerCpuCounts, ReleaseError, SetupPerCpuError, StackInfo, Task, ThisCpu, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

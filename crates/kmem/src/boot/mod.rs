@@ -15,6 +15,7 @@
 //! * [`Setup`]: what else a machine is: limits of zones, largest order, CPUs, nodes.
 //! * [`Classes`]: the sizes that kmalloc has on it.
 //! * [`SlabDebug`]: which of its caches are debugged.
+//! * [`StackSetup`]: what its kernel stacks are like.
 //!
 //! Everything here is pure and costs nothing for holes: loops run over regions, never over frames.
 //! `mm/` puts the parts together and writes the tables.
@@ -30,6 +31,7 @@ pub mod map;
 pub mod memblock;
 mod setup;
 mod slab_debug;
+mod stack;
 
 pub use bootmem::{BootMem, BootMemError};
 pub use carveout::{Carveout, CarveoutError};
@@ -41,3 +43,5 @@ pub use cmdline::{CommandLine, CommandLineError};
 pub use map::{MapError, MemoryMap};
 pub use setup::{Setup, SetupError};
 pub use slab_debug::{SlabDebug, SlabDebugError};
+pub(crate) use stack::LARGEST_STACK;
+pub use stack::{StackBacking, StackSetup};

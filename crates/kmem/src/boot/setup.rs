@@ -3,7 +3,8 @@
 use core::fmt;
 
 use super::classes::{LARGEST_RECORD, SMALL_OBJECT};
-use super::{Classes, SlabDebug};
+use super::stack::LARGEST_STACK;
+use super::{Classes, SlabDebug, StackSetup};
 use crate::gfp::ZoneKind;
 use crate::ids::Distances;
 use crate::{CpuId, MAX_CPUS, MAX_NODES, NodeId, Order, PhysAddr};
@@ -44,6 +45,7 @@ pub struct Setup {
     pub(crate) cache_name_limit: usize,
     pub(crate) keep_boot_memory: bool,
     pub(crate) kmap_slots: u32,
+    pub(crate) stacks: StackSetup,
 }
 
 impl Setup {
@@ -71,6 +73,7 @@ impl Setup {
             cache_name_limit: usize::MAX,
             keep_boot_memory: false,
             kmap_slots: 1024,
+            stacks: StackSetup::MODERN,
         }
     }
 
@@ -194,6 +197,13 @@ impl Setup {
         self
     }
 
+    /// What kernel stacks are like where it is not said for one (A261, A262, A264). Otherwise
+    /// [`StackSetup::MODERN`].
+    pub const fn stacks(mut self, stacks: StackSetup) -> Setup {
+        self.stacks = stacks;
+        self
+    }
+
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         if self.cpus == 0 || self.cpus as usize > MAX_CPUS {
@@ -214,6 +224,9 @@ impl Setup {
         }
         if self.kmap_slots > MAX_KMAP_SLOTS {
             return Err(SetupError::KmapSlots(self.kmap_slots));
+        }
+        if self.stacks.order.get() > LARGEST_STACK {
+            return Err(SetupError::StackOrder(self.stacks.order));
         }
         Ok(())
     }
@@ -252,6 +265,8 @@ pub enum SetupError {
     },
     /// There cannot be so many slots for permanent mappings.
     KmapSlots(u32),
+    /// Kernel stacks are not to be as large.
+    StackOrder(Order),
 }
 
 impl fmt::Display for SetupError {
@@ -278,6 +293,9 @@ impl fmt::Display for SetupError {
                     f,
                     "{asked} caches: a machine with these kmalloc sizes has {least} to {MAX_CACHES}"
                 )
+            }
+            SetupError::StackOrder(order) => {
+                write!(f, "kernel stacks of order {order}: the largest is {LARGEST_STACK}")
             }
         }
     }

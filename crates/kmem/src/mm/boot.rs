@@ -16,6 +16,7 @@ use crate::pcp::{CpuArea, PcpSize, SetSlot};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
 use crate::slab::{Cache, CacheName, CpuCache, Front, NodeSlabs};
+use crate::stack::CpuStacks;
 use crate::zone::{
     MAX_ZONES, Watermarks, Zone, ZoneSpan, Zonelist, lowmem_reserve, min_free_kilobytes, nearest,
 };
@@ -376,6 +377,11 @@ fn build<P: Platform>(
         carver.table("zonelists", MAX_NODES, None)?;
     let sizes: NonNull<PcpSize> = carver.table("page set sizes", usize::from(zone_count), None)?;
     let areas: NonNull<CpuArea> = carver.table("per-cpu areas", setup.cpus as usize, None)?;
+    let stacks: NonNull<CpuStacks> = carver.table("stacks of cpus", setup.cpus as usize, None)?;
+    for cpu in 0..setup.cpus as usize {
+        // SAFETY: the table has so many.
+        unsafe { stacks.add(cpu).write(CpuStacks::new()) };
+    }
     let caches: NonNull<Cache> = carver.table("caches", setup.caches as usize, None)?;
     let cells = setup.cpus as usize * setup.caches as usize;
     let cpu_caches: NonNull<AtomicPtr<CpuCache>> = carver.table("caches of cpus", cells, None)?;
@@ -468,6 +474,8 @@ fn build<P: Platform>(
             zonelists,
             sizes,
             areas,
+            stacks,
+            stack_setup: setup.stacks,
             zone_at,
             metadata_bytes,
             classes,

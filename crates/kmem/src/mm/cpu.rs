@@ -87,6 +87,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.set_area(cpu, tables.area(cpu));
             return Err(CpuError::Busy(cpu));
         }
+        self.drain_stacks_of(cpu);
         Ok(())
     }
 

@@ -56,6 +56,7 @@ mod owned;
 mod percpu;
 mod slab;
 mod slow;
+mod stack;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -90,6 +91,8 @@ pub use percpu::{
     CpuGuard, CpuPtr, CpuVar, InAtomic, PerCpuCounts, SetupPerCpuError, Task, ThisCpu,
 };
 pub use slab::{CacheError, CacheInfo, Owned};
+use stack::Stacks;
+pub use stack::{KernelStack, StackInfo};
 use tables::Tables;
 use vmalloc::Vmalloc;
 pub use vmalloc::{AreaInfo, Touch, VmallocInfo};
@@ -135,6 +138,7 @@ pub struct Mm<P, R = NoReclaim> {
     vmalloc: Vmalloc,
     bigphysarea: Carveout,
     percpu: SpinLock<PerCpuLevel, Chunks>,
+    stacks: Stacks,
     platform: P,
     reclaim: R,
 }
@@ -181,6 +185,7 @@ impl<P, R> Mm<P, R> {
             vmalloc: Vmalloc::new(),
             bigphysarea: Carveout::new(),
             percpu: SpinLock::new(Chunks::new()),
+            stacks: Stacks::new(),
             platform,
             reclaim,
         }

@@ -179,6 +179,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 // block all of it: it has to merge.
                 let some = attempt == 0 && order.pages() < REAP;
                 let wanted = if some { REAP } else { u64::MAX };
+                self.drain_stacks();
                 let kept = self.vm_unmap_aliases() + self.shrink(wanted);
                 kept + self.reclaim.reclaim(self, &asked)
             };

@@ -3,12 +3,13 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::boot::{Classes, SlabDebug};
+use crate::boot::{Classes, SlabDebug, StackSetup};
 use crate::gfp::ZoneKind;
 use crate::highmem::{CpuSlots, HighMem};
 use crate::page::Memmap;
 use crate::pcp::{CpuArea, PcpSize};
 use crate::slab::{Cache, CacheId, CpuCache};
+use crate::stack::CpuStacks;
 use crate::zone::{Zone, Zonelist};
 use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 
@@ -16,7 +17,7 @@ use crate::{CpuId, MAX_NODES, NodeId, NodeMask, Order};
 ///
 /// # Invariants
 ///
-/// `zones`, `zonelists`, `sizes`, `areas` and `caches` point to as many elements as the counts say
+/// `zones`, `zonelists`, `sizes`, `areas`, `stacks` and `caches` point to as many elements as the counts say
 /// (zonelists: one for each node and kind; sizes: one for each zone), valid for as long as the manager
 /// is used. The first caches are those of kmalloc, in the order of `classes`; then, where the machine has a zone for them, those of
 /// kmalloc for DMA. `highmem` points to what the machine has for mapping high memory, and to the slots
@@ -34,6 +35,8 @@ pub(super) struct Tables {
     pub(super) zonelists: NonNull<[Zonelist; ZoneKind::COUNT]>,
     pub(super) sizes: NonNull<PcpSize>,
     pub(super) areas: NonNull<CpuArea>,
+    pub(super) stacks: NonNull<CpuStacks>,
+    pub(super) stack_setup: StackSetup,
     pub(super) zone_at: [[Option<u8>; ZoneKind::COUNT]; MAX_NODES],
     pub(super) metadata_bytes: u64,
     pub(super) classes: Classes,
@@ -107,6 +110,12 @@ impl Tables {
             // SAFETY: by the invariant there are `cpus` of them.
             unsafe { core::slice::from_raw_parts(slots.as_ptr(), self.cpus as usize) }
         })
+    }
+
+    /// The stacks of a CPU that there can be.
+    pub(super) fn stacks(&self, cpu: CpuId) -> Option<&CpuStacks> {
+        // SAFETY: by the invariant there are `cpus` of them.
+        (cpu.get() < self.cpus).then(|| unsafe { self.stacks.add(cpu.index()).as_ref() })
     }
 
     /// The node of a CPU; the first for a CPU that the machine was described without.

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::panic::Location;
 
-use super::Overwritten;
+use super::{Overwritten, StackHarm, StackOwner};
 use crate::{CpuId, Order, Pfn, PhysAddr, VirtAddr};
 
 /// One wrong call. Memory is as it was before the call.
@@ -99,6 +99,14 @@ pub enum MisuseKind {
     MayMove,
     /// A call that takes a lock was made by an NMI handler.
     InNmi,
+    /// A kernel stack was used up: what is below it was touched, or its lowest words are overwritten
+    /// (A266).
+    StackOverflow,
+    /// The page behind an area of mapped pages was touched, an area that was given back, or an address for
+    /// mappings that no area has.
+    Unmapped,
+    /// The memory is not among what a task's stack frees with it.
+    NotManaged,
 }
 
 impl MisuseKind {
@@ -139,6 +147,9 @@ impl MisuseKind {
             MisuseKind::NoCopy => "use of a per-cpu variable that is not set up",
             MisuseKind::MayMove => "cpu number asked for by code that may be moved",
             MisuseKind::InNmi => "a call that takes a lock in an nmi handler",
+            MisuseKind::StackOverflow => "kernel stack overflow",
+            MisuseKind::Unmapped => "touch of an address that nothing is mapped at",
+            MisuseKind::NotManaged => "free of what the task does not manage",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -217,6 +228,17 @@ pub enum There {
     },
     /// Bytes that are not what they should be.
     Overwritten(Overwritten),
+    /// A kernel stack.
+    Stack {
+        /// Its first address.
+        start: VirtAddr,
+        /// How many pages it has.
+        pages: usize,
+        /// Whose it is, where that is known.
+        owner: Option<StackOwner>,
+        /// What of its lowest words is overwritten, if they can be looked at.
+        harm: Option<StackHarm>,
+    },
     /// Code that must not sleep.
     AtomicContext,
     /// An area of mapped pages.
@@ -295,6 +317,13 @@ impl fmt::Display for There {
                 write!(f, "{state} at {object}, copy of cpu {cpu}")
             }
             There::TaskContext => f.write_str("a task that is not pinned: see get_cpu"),
+            There::Stack { start, pages, owner, harm } => {
+                write!(f, "the kernel stack of {pages} pages at {start}")?;
+                if let Some(owner) = owner {
+                    write!(f, " of {owner}")?;
+                }
+                harm.map_or(Ok(()), |harm| write!(f, ": {harm}"))
+            }
             There::AtomicContext => f.write_str("a context that must not sleep"),
             There::Area { start, pages, kind, is_going, caller } => {
                 let freed = if *is_going { "a freed" } else { "an" };

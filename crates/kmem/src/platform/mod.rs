@@ -44,6 +44,7 @@ mod events;
 mod facility;
 mod misuse;
 mod overwritten;
+mod stack;
 
 use core::fmt;
 
@@ -56,6 +57,7 @@ pub use facility::{
 };
 pub use misuse::{Misuse, MisuseKind, Passed, There};
 pub use overwritten::{Caller, Overwritten, Where};
+pub use stack::{StackHarm, StackOwner};
 
 /// Which CPU this is.
 ///

@@ -17,6 +17,7 @@ use crate::{Mm, Zone, ZoneKind};
 /// * `HighTotal` to `LowFree`, on a machine with a zone HighMem: the zones that reach above the
 ///   direct map, and the others.
 /// * `Slab`, `SReclaimable`, `SUnreclaim`: pages marked as slab (A018).
+/// * `KernelStack`: pages of kernel stacks that are in use.
 /// * `VmallocTotal`, `VmallocUsed`, on a platform with page tables: the addresses for mappings, and the
 ///   pages of `vmalloc` that are in use.
 ///
@@ -59,6 +60,7 @@ pub fn meminfo<P: Platform, R: Reclaim>(
     line("Slab:", counted.slab_reclaimable + counted.slab_unreclaimable)?;
     line("SReclaimable:", counted.slab_reclaimable)?;
     line("SUnreclaim:", counted.slab_unreclaimable)?;
+    line("KernelStack:", mm.stack_info().pages as u64)?;
     let vmalloc = mm.vmalloc_info();
     let addresses = vmalloc.range.end.get() - vmalloc.range.start.get();
     if addresses > 0 {

@@ -62,6 +62,12 @@ impl CpuSection {
         Some(Entered { section: self, stays: PhantomData })
     }
 
+    /// Whether code of the CPU is inside, or the section is closed. For code of that CPU that has
+    /// interrupted what may be there.
+    pub fn is_entered(&self) -> bool {
+        self.inside.load(Ordering::Relaxed)
+    }
+
     /// Asks the CPU for whatever its owner does on a request. Any CPU, any context.
     #[inline]
     pub fn request(&self) {

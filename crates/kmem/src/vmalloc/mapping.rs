@@ -16,6 +16,8 @@ pub enum AreaKind {
     VmMapRam,
     /// A device's registers or memory, mapped by `ioremap`.
     Ioremap,
+    /// A kernel stack.
+    Stack,
 }
 
 impl AreaKind {
@@ -26,6 +28,16 @@ impl AreaKind {
             AreaKind::Vmap => "vmap",
             AreaKind::VmMapRam => "vm_map_ram",
             AreaKind::Ioremap => "ioremap",
+            AreaKind::Stack => "stack",
+        }
+    }
+
+    /// How many pages there are before its first that nothing is mapped at: a stack is run out of at its
+    /// lower end.
+    pub(crate) const fn pages_before(self) -> usize {
+        match self {
+            AreaKind::Stack => 1,
+            _ => 0,
         }
     }
 }
@@ -123,7 +135,7 @@ pub(crate) struct Mapping {
     pub(crate) is_going: bool,
     /// The next one that waits.
     pub(crate) next_going: Option<Going>,
-    /// How many pages are mapped. The guard page behind them is not counted.
+    /// How many pages are mapped. Guard pages are not counted.
     pub(crate) pages: usize,
     pub(crate) runs: Runs,
     /// Who made it.

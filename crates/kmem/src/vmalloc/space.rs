@@ -48,8 +48,12 @@ impl Space {
         self.areas.range()
     }
 
-    /// Takes addresses for a mapping, and a page behind it that nothing is mapped at; answers the first.
-    /// `None` where there is no room. `align` is in bytes, a power of two.
+    /// Takes addresses for a mapping, and for the pages before and behind it that nothing is mapped at;
+    /// answers the first of all. `align` is in bytes, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// There is no room: the mapping.
     ///
     /// # Safety
     ///
@@ -60,8 +64,9 @@ impl Space {
         align: usize,
         place: Place<Mapping>,
     ) -> Result<usize, Mapping> {
+        let guards = mapping.kind.pages_before() + 1;
         let size =
-            mapping.pages.checked_add(1).and_then(|pages| pages.checked_shl(self.page_shift));
+            mapping.pages.checked_add(guards).and_then(|pages| pages.checked_shl(self.page_shift));
         let Some(size) = size.filter(|size| size >> self.page_shift > mapping.pages) else {
             return Err(mapping);
         };
@@ -69,7 +74,7 @@ impl Space {
         unsafe { self.areas.alloc(Request { size, align }, place, mapping) }
     }
 
-    /// The area that an address is in, the page behind its end included.
+    /// The area that an address is in, its guard pages included.
     pub(crate) fn find(&self, address: usize) -> Option<&Area<Mapping>> {
         self.areas.find_area(address)
     }

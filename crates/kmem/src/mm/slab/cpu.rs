@@ -281,6 +281,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         all
     }
 
+    /// Whether code of this CPU is at the magazines that it has of some cache. Pinned.
+    pub(in crate::mm) fn is_at_magazines(&self, tables: &Tables, cpu: CpuId) -> bool {
+        tables.caches().iter().any(|place| {
+            // Pinned, the cache stays, and what the CPU has of it.
+            let Some(_cache) = place.pin() else { return false };
+            let Some(cell) = tables.cpu_cache_cell(cpu, place) else { return false };
+            // SAFETY: only this CPU's going takes it away, or the cache's.
+            let own = unsafe { cell.load(Ordering::Acquire).as_ref() };
+            own.is_some_and(|own| own.section.is_entered())
+        })
+    }
+
     /// Takes what CPUs have of a cache away from a cache that is closed, and whose magazines are empty.
     pub(super) fn free_cpu_caches(&self, tables: &Tables, cache: &Cache) {
         for cpu in (0..tables.cpus).filter_map(CpuId::new) {

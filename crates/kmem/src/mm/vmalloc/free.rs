@@ -36,10 +36,20 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if address.is_null() {
             return;
         }
-        let (start, site) = (address.expose_provenance(), Location::caller());
+        self.retire_area(address.expose_provenance(), AreaKind::Vmalloc, Location::caller());
+    }
+
+    /// Marks an area of frames of its own, of a kind, to be unmapped later. `start` is its first address,
+    /// that of a guard page where there is one before it.
+    pub(in super::super) fn retire_area(
+        &self,
+        start: usize,
+        kind: AreaKind,
+        site: &'static Location<'static>,
+    ) {
         let retired = {
             let mut space = self.vmalloc.space.lock(&self.platform);
-            let area = space.check(start, |mapping| mapping.kind == AreaKind::Vmalloc);
+            let area = space.check(start, |mapping| mapping.kind == kind);
             let pages = area.map(|area| area.data.pages);
             if pages.is_ok() {
                 space.retire(start);

@@ -6,8 +6,9 @@ use core::panic::Location;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::super::Mm;
+use super::first_mapped;
 use crate::page::Page;
-use crate::platform::Platform;
+use crate::platform::{Platform, StackOwner};
 use crate::reclaim::Reclaim;
 use crate::sync::{SpinGuard, VmapLevel};
 use crate::vmalloc::{Area, AreaKind, Mapping, Space};
@@ -31,9 +32,9 @@ pub struct VmallocInfo {
 /// One area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AreaInfo {
-    /// Its first address.
+    /// The first address that something is mapped at.
     pub start: VirtAddr,
-    /// How many pages it has; the one behind them that nothing is mapped at is not counted.
+    /// How many pages it has; those around them that nothing is mapped at are not counted.
     pub pages: usize,
     /// What it is.
     pub kind: AreaKind,
@@ -53,6 +54,9 @@ pub struct AreaInfo {
 pub enum Touch {
     /// The page behind an area: so many bytes behind the area's last.
     Guard(AreaInfo, usize),
+    /// The page below a kernel stack, so many bytes below its first, and whose the stack is, where it
+    /// says so: the stack is used up (A266).
+    StackOverflow(AreaInfo, Option<StackOwner>, usize),
     /// An area that has been given back: so many bytes from its start.
     Freed(AreaInfo, usize),
     /// An area that is in use, so many bytes from its start: the fault has another reason.
@@ -67,6 +71,15 @@ impl fmt::Display for Touch {
             Touch::Guard(area, offset) => (area, offset, "bytes behind the end of"),
             Touch::Freed(area, offset) => (area, offset, "bytes into the freed"),
             Touch::Used(area, offset) => (area, offset, "bytes into"),
+            Touch::StackOverflow(area, owner, offset) => {
+                write!(f, "{offset} bytes below the kernel stack of ")?;
+                match owner {
+                    Some(owner) => write!(f, "{owner}")?,
+                    None => f.write_str("nobody")?,
+                }
+                let AreaInfo { start, pages, caller, .. } = area;
+                return write!(f, ", {pages} pages at {start} by {caller}");
+            }
             Touch::NoArea(address) => {
                 return write!(f, "{address} is an address for mappings that no area has");
             }
@@ -102,7 +115,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let address = address.addr();
         let space = self.vmalloc.space.lock(&self.platform);
         let area = space.find(address)?;
-        let page = (address - area.range().start) >> P::PAGE_SHIFT;
+        let page = address.checked_sub(first_mapped::<P>(area).get())? >> P::PAGE_SHIFT;
         let is_there = page < area.data.pages && !area.data.is_going;
         let is_ram = area.data.kind != AreaKind::Ioremap;
         area.data.runs.frame(page).filter(|_| is_there && is_ram).map(Page::of)
@@ -167,7 +180,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let space = self.look_at_areas(address)?;
         let Some(area) = space.find(address.get()) else { return Some(Touch::NoArea(address)) };
         let info = info::<P>(area);
-        let (offset, bytes) = (address.get() - info.start.get(), info.pages << P::PAGE_SHIFT);
+        let bytes = info.pages << P::PAGE_SHIFT;
+        let Some(offset) = address.get().checked_sub(info.start.get()) else {
+            // Of the frame, not of the mapping, which may be about to be made or removed.
+            let last = area.data.runs.frame(info.pages - 1);
+            let end = info.start.get() + bytes;
+            let owner = last.and_then(|last| self.owner_of_mapped(last, end));
+            return Some(Touch::StackOverflow(info, owner, info.start.get() - address.get()));
+        };
         Some(if info.is_going {
             Touch::Freed(info, offset)
         } else if offset >= bytes {
@@ -194,6 +214,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 fn info<P: Platform>(area: &Area<Mapping>) -> AreaInfo {
     let Mapping { kind, is_going, pages, caller, ref runs, .. } = area.data;
     let physical = runs.frame(0).map_or(PhysAddr::new(0), |first| first.start(P::PAGE_SHIFT));
-    let start = VirtAddr::new(area.range().start);
+    let start = first_mapped::<P>(area);
     AreaInfo { start, pages, kind, is_going, caller, physical, runs: runs.as_slice().len() }
 }

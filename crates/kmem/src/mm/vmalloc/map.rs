@@ -139,6 +139,43 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         frames: Frames,
         site: &'static Location<'static>,
     ) -> Result<NonNull<u8>, AllocError> {
+        self.area_of_frames(size, frames, AreaKind::Vmalloc, site)
+    }
+
+    /// So many bytes, mapped as a kernel stack: with a page before them that nothing is mapped at. Given
+    /// back with [`Mm::unmap_stack`].
+    pub(in super::super) fn map_stack(
+        &self,
+        bytes: usize,
+        site: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // Not high memory: whose the stack is can be read by the direct map at any time.
+        let frames = Frames { gfp: GFP_KERNEL, node: None };
+        self.area_of_frames(bytes, frames, AreaKind::Stack, site)
+    }
+
+    /// Gives a stack of [`Mm::map_stack`] back, by its first address. Any context but NMI.
+    ///
+    /// # Safety
+    ///
+    /// It is the caller's, and nothing uses it any more.
+    pub(in super::super) unsafe fn unmap_stack(
+        &self,
+        base: NonNull<u8>,
+        site: &'static Location<'static>,
+    ) {
+        let before = AreaKind::Stack.pages_before() << P::PAGE_SHIFT;
+        self.retire_area(base.as_ptr().addr() - before, AreaKind::Stack, site);
+    }
+
+    /// Frames, and addresses that they are mapped at, for an area of a kind.
+    fn area_of_frames(
+        &self,
+        size: usize,
+        frames: Frames,
+        kind: AreaKind,
+        site: &'static Location<'static>,
+    ) -> Result<NonNull<u8>, AllocError> {
         let map = self.mapper(size, site)?;
         let pages = size.div_ceil(1 << P::PAGE_SHIFT);
         let ram = self.managed_pages();
@@ -154,7 +191,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 self.platform.log(
                     Level::Warning,
                     format_args!(
-                        "vmalloc allocation failure: {size} bytes, at {site}; {} pages free",
+                        "{} allocation failure: {size} bytes, at {site}; {} pages free",
+                        kind.name(),
                         self.free_page_count()
                     ),
                 );
@@ -162,14 +200,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             }
         };
         let made = self.runs_of(&chain).and_then(|runs| {
-            let mapping = Mapping {
-                kind: AreaKind::Vmalloc,
-                is_going: false,
-                next_going: None,
-                pages,
-                runs,
-                caller: site,
-            };
+            let mapping =
+                Mapping { kind, is_going: false, next_going: None, pages, runs, caller: site };
             self.place(map, mapping, Caching::Cached)
         });
         match made {
@@ -239,7 +271,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         caching: Caching,
         node: Place<Mapping>,
     ) -> Result<NonNull<u8>, AllocError> {
-        let Mapping { pages, runs, .. } = mapping;
+        let Mapping { kind, pages, runs, .. } = mapping;
         let align = self.alignment(map, &runs, pages);
         let start = match self.reserve(mapping, align, node) {
             Ok(start) => start,
@@ -252,15 +284,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 })?
             }
         };
+        let first = start + (kind.pages_before() << P::PAGE_SHIFT);
         // SAFETY: the frames are the area's, whose addresses nobody knows yet.
-        let mapped = unsafe { map_runs::<P>(map, start, &runs, pages, caching) }.or_else(|_| {
+        let mapped = unsafe { map_runs::<P>(map, first, &runs, pages, caching) }.or_else(|_| {
             self.vm_unmap_aliases();
             // SAFETY: as above; nothing of it is mapped.
-            unsafe { map_runs::<P>(map, start, &runs, pages, caching) }
+            unsafe { map_runs::<P>(map, first, &runs, pages, caching) }
         });
         match mapped {
             // SAFETY: the addresses for mappings do not begin at 0.
-            Ok(()) => Ok(unsafe { NonNull::new_unchecked(VirtAddr::new(start).as_ptr()) }),
+            Ok(()) => Ok(unsafe { NonNull::new_unchecked(VirtAddr::new(first).as_ptr()) }),
             Err(error) => {
                 if let Some((mapping, _)) = self.vmalloc.space.lock(&self.platform).remove(start) {
                     self.free_runs(mapping.runs);
@@ -280,7 +313,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         unsafe { self.vmalloc.space.lock(&self.platform).reserve(mapping, align, node) }
     }
 
-    /// Of what the addresses are to be multiples: where large pages could be used, of those.
+    /// Of what the addresses are to be multiples: where large pages could be used, of those. Stacks are
+    /// smaller than a large page is.
     fn alignment(&self, map: &dyn PageMap, runs: &Runs, pages: usize) -> usize {
         let large = map.large_order().map_or(usize::MAX, |order| order.pages() as usize);
         // Where runs are blocks, the largest comes first.

@@ -35,11 +35,11 @@ mod vmap;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Mm;
-use crate::AllocError;
 use crate::platform::{Misuse, MisuseKind, PageMap, PageMapError, Passed, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::sync::{SpinLock, VmapLevel};
 use crate::vmalloc::{Area, Mapping, Space, Wrong};
+use crate::{AllocError, VirtAddr};
 use core::panic::Location;
 
 pub use look::{AreaInfo, Touch, VmallocInfo};
@@ -131,22 +131,27 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             Wrong::Going => MisuseKind::DoubleFree,
             Wrong::Kind => MisuseKind::WrongArea,
         };
-        let passed = Passed::Object(crate::VirtAddr::new(address));
+        let passed = Passed::Object(VirtAddr::new(address));
         self.report(&Misuse { kind, passed, there: There::Nothing, site });
     }
 
     /// The area that an address is in, in the words of a report; `None` where there is none, or where the
     /// areas cannot be looked at now.
-    pub(super) fn area_there(&self, address: crate::VirtAddr) -> Option<There> {
+    pub(super) fn area_there(&self, address: VirtAddr) -> Option<There> {
         let space = self.look_at_areas(address)?;
-        space.find(address.get()).map(in_words)
+        space.find(address.get()).map(in_words::<P>)
     }
 }
 
+/// The first address of an area that something is mapped at.
+fn first_mapped<P: Platform>(area: &Area<Mapping>) -> VirtAddr {
+    VirtAddr::new(area.range().start + (area.data.kind.pages_before() << P::PAGE_SHIFT))
+}
+
 /// An area in the words of a report.
-fn in_words(area: &Area<Mapping>) -> There {
+fn in_words<P: Platform>(area: &Area<Mapping>) -> There {
     let Mapping { kind, is_going, pages, caller, .. } = area.data;
-    let start = crate::VirtAddr::new(area.range().start);
+    let start = first_mapped::<P>(area);
     There::Area { start, pages, kind: kind.name(), is_going, caller }
 }
 

@@ -107,6 +107,7 @@ fn high_memory_is_counted_apart() {
         "Slab:         ",
         "SReclaimable: ",
         "SUnreclaim:   ",
+        "KernelStack:  ",
     ];
     assert_shape(&text, &names.map(|name| format!("{name}  ######## kB")));
     // The zones HighMem and Movable both lie above the direct map; no table does.

@@ -173,6 +173,7 @@ MemAvailable:   ######## kB
 Slab:           ######## kB
 SReclaimable:   ######## kB
 SUnreclaim:     ######## kB
+KernelStack:    ######## kB
 ";
 
 // A002, A018, A026, A037, A086.
