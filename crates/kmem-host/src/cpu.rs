@@ -28,12 +28,14 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock, Weak};
 
-use kmem::CpuId;
 use kmem::platform::NotCalled;
+use kmem::{CpuId, VirtAddr};
 use rustix::thread::futex;
 
 use crate::interrupt::OneShot;
+use crate::journal::Line;
 use crate::lines::{Job, Lines, Posted};
 use crate::queue::Queue;
 use crate::{local, signal};
@@ -41,6 +43,18 @@ use crate::{local, signal};
 /// Where the number of the machine begins in a tag. CPU numbers are below.
 const TAG_SHIFT: u32 = 16;
 const _: () = assert!(kmem::MAX_CPUS <= 1 << TAG_SHIFT);
+
+/// What is asked of a machine's manager, whatever its page size is and whatever reclaims its memory.
+pub(crate) trait Manager {
+    /// The name of the cache with this number.
+    fn cache_name(&self, number: u16) -> Option<Line>;
+
+    /// See [`kmem::Mm::report_touch`].
+    fn report_touch(&self, address: VirtAddr) -> Option<Line>;
+
+    /// See [`kmem::Mm::is_inside`].
+    fn is_inside(&self) -> bool;
+}
 
 /// One CPU.
 pub(crate) struct VirtualCpu {
@@ -68,6 +82,8 @@ pub(crate) struct Cpus {
     stopping: AtomicBool,
     /// How many tasks there are that were spawned and have not ended.
     pub(crate) tasks: AtomicUsize,
+    /// The manager of the machine, once it has one.
+    manager: OnceLock<Weak<dyn Manager + Send + Sync>>,
     /// One-shot interrupts that have run and are to be freed.
     pub(crate) spent: AtomicPtr<OneShot>,
 }
@@ -142,8 +158,19 @@ impl Cpus {
             work: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             tasks: AtomicUsize::new(0),
+            manager: OnceLock::new(),
             spent: AtomicPtr::new(std::ptr::null_mut()),
         }
+    }
+
+    /// Says which manager the machine has. There is one, and it is told of once.
+    pub(crate) fn set_manager(&self, manager: Weak<dyn Manager + Send + Sync>) {
+        let _ = self.manager.set(manager);
+    }
+
+    /// The manager. Whoever asks is called by it, or holds a CPU: this handle is not the last to go.
+    pub(crate) fn manager(&self) -> Option<Arc<dyn Manager + Send + Sync>> {
+        self.manager.get().and_then(Weak::upgrade)
     }
 
     /// What the thread-local word of a thread that holds CPU 0 of this machine is.

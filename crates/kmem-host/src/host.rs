@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use kmem::platform::{
@@ -20,7 +20,7 @@ use kmem::platform::{
 use kmem::{CpuId, MAX_CPUS, Mm, NodeMask, Pfn, PhysAddr, Reclaim, VirtAddr};
 use rustix::io::Errno;
 
-use crate::cpu::{Cpus, VirtualCpu};
+use crate::cpu::{Cpus, Manager, VirtualCpu};
 use crate::description::Description;
 use crate::interrupt;
 use crate::journal::{Journal, Line};
@@ -49,19 +49,19 @@ pub struct Host<const SHIFT: u32 = 12> {
     /// When the machine was made.
     start: Instant,
     echo: AtomicBool,
-    /// The manager that runs on this, which knows what caches are called.
-    manager: OnceLock<Weak<dyn CacheNames + Send + Sync>>,
 }
 
-/// What knows what caches are called, whatever reclaims its memory.
-trait CacheNames {
-    /// The name of the cache with this number.
-    fn cache_name(&self, number: u16) -> Option<Line>;
-}
-
-impl<const SHIFT: u32, R: Reclaim> CacheNames for Mm<Host<SHIFT>, R> {
+impl<const SHIFT: u32, R: Reclaim> Manager for Mm<Host<SHIFT>, R> {
     fn cache_name(&self, number: u16) -> Option<Line> {
         Mm::cache_name(self, number).map(|name| Line::new(format_args!("{name}")))
+    }
+
+    fn report_touch(&self, address: VirtAddr) -> Option<Line> {
+        Mm::report_touch(self, address).map(|touch| Line::new(format_args!("{touch}")))
+    }
+
+    fn is_inside(&self) -> bool {
+        Mm::is_inside(self)
     }
 }
 
@@ -86,7 +86,6 @@ impl<const SHIFT: u32> Host<SHIFT> {
             misuses: Journal::new(),
             start: Instant::now(),
             echo: AtomicBool::new(false),
-            manager: OnceLock::new(),
             cpus,
         })
     }
@@ -94,8 +93,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
     /// Says which manager runs on this: reports name its caches from then on.
     pub(crate) fn set_manager<R: Reclaim + Send + 'static>(&self, mm: &Arc<Mm<Self, R>>) {
         let manager: Weak<Mm<Self, R>> = Arc::downgrade(mm);
-        // There is one manager, and it is told of once.
-        let _ = self.manager.set(manager);
+        self.cpus.set_manager(manager);
     }
 
     /// A report as a line, with the name of the cache that it is about beside the cache's number.
@@ -106,8 +104,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
         else {
             return plain;
         };
-        // It is the manager that calls, so this handle of it is not the last to go.
-        let manager = self.manager.get().and_then(Weak::upgrade);
+        let manager = self.cpus.manager();
         let number = Line::new(format_args!("cache {cache} "));
         match (
             manager.and_then(|manager| manager.cache_name(cache)),

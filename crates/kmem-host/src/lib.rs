@@ -47,8 +47,8 @@
 //!
 //! # Interrupts
 //!
-//! An interrupt arrives between any two instructions of the thread that holds the CPU, on that
-//! thread's stack. Handlers run with interrupts masked. While the CPU's thread has them masked, what
+//! An interrupt arrives between any two instructions of the thread that holds the CPU, and is handled on
+//! a stack that the thread has for that. Handlers run with interrupts masked. While the CPU's thread has them masked, what
 //! arrives waits and is handled when it unmasks them; an NMI does not wait. An idle CPU's interrupts
 //! are run by the machine's controller, a thread that takes the CPU for that.
 //!
@@ -72,7 +72,8 @@
 //!   queue.rs       who has a CPU next
 //!   lines.rs       the interrupts that wait for a CPU
 //!   cpu.rs         CPUs: taking, leaving, sending; why no interrupt is lost
-//!   signal.rs      interrupts as signals
+//!   signal.rs      interrupts as signals; fault.rs: faults, and the stack that signals have
+//!   stack.rs       running on a kernel stack, and leaving it by force
 //!   interrupt.rs   what raises them: cross calls, single ones, lines, storms
 //!   task.rs        tasks, sleeping and waking
 //!   memory.rs      the memfd and the direct map
@@ -86,6 +87,7 @@ pub mod description;
 
 mod cpu;
 mod error;
+mod fault;
 mod host;
 mod interrupt;
 mod journal;
@@ -97,6 +99,7 @@ mod memory;
 mod queue;
 mod shutdown;
 mod signal;
+mod stack;
 mod task;
 mod user;
 
@@ -107,4 +110,5 @@ pub use interrupt::{InterruptLine, NotRaised, Storm};
 pub use local::Saved;
 pub use machine::{Machine, PreemptGuard};
 pub use shutdown::Shutdown;
+pub use stack::{Broken, NotRun};
 pub use task::Task;

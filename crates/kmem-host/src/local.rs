@@ -11,7 +11,9 @@
 
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+};
 
 use kmem::NodeMask;
 
@@ -48,6 +50,8 @@ pub(crate) struct Local {
     forbidden_nodes: AtomicU16,
     /// How many calls deep the task frees memory for others.
     memalloc: AtomicU32,
+    /// Where the thread's stack is while it runs on a kernel stack; 0 while it does not.
+    way_out: AtomicUsize,
 }
 
 thread_local! {
@@ -63,6 +67,7 @@ thread_local! {
             relaxed: AtomicU32::new(0),
             forbidden_nodes: AtomicU16::new(0),
             memalloc: AtomicU32::new(0),
+            way_out: AtomicUsize::new(0),
         }
     };
 }
@@ -314,4 +319,30 @@ pub(crate) fn add_memalloc(by: i32) {
     LOCAL.with(|local| {
         local.memalloc.store(local.memalloc.load(Relaxed).wrapping_add_signed(by), Relaxed);
     });
+}
+
+/// How many calls deep the task frees memory for others.
+pub(crate) fn memalloc_depth() -> u32 {
+    LOCAL.with(|local| local.memalloc.load(Relaxed))
+}
+
+/// Sets [`memalloc_depth`].
+pub(crate) fn set_memalloc_depth(depth: u32) {
+    LOCAL.with(|local| local.memalloc.store(depth, Relaxed));
+}
+
+/// Where the thread's stack is while it runs on a kernel stack; 0 while it does not.
+pub(crate) fn saved_way_out() -> usize {
+    LOCAL.with(|local| local.way_out.load(Relaxed))
+}
+
+/// Sets [`saved_way_out`].
+pub(crate) fn set_way_out(way_out: usize) {
+    LOCAL.with(|local| local.way_out.store(way_out, Relaxed));
+    fence();
+}
+
+/// The word of [`saved_way_out`]. It is this thread's, and stays where it is as long as the thread.
+pub(crate) fn way_out() -> *mut usize {
+    LOCAL.with(|local| local.way_out.as_ptr())
 }

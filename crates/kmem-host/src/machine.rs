@@ -1,15 +1,16 @@
 //! A machine: a description that has been booted.
 
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kmem::boot::BootMem;
-use kmem::platform::Context;
+use kmem::boot::{BootMem, StackBacking, StackSetup};
+use kmem::platform::{Context, StackOwner};
 use kmem::{
-    CpuId, MemoryMap, Mm, NoReclaim, NodeId, NodeMask, Order, PhysAddr, Reclaim, Setup, ZoneKind,
+    CpuId, KernelStack, MemoryMap, Mm, NoReclaim, NodeId, NodeMask, Order, PhysAddr, Reclaim,
+    Setup, ZoneKind,
 };
 use rustix::io::Errno;
 
@@ -19,6 +20,7 @@ use crate::error::HostError;
 use crate::host::Host;
 use crate::interrupt::{InterruptLine, NotRaised, OneShot, Storm};
 use crate::shutdown::Shutdown;
+use crate::stack::{self, Broken, NotRun};
 use crate::task::{self, Task};
 use crate::{error, local};
 
@@ -215,6 +217,59 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
             .unwrap_or_else(|error| panic!("cannot start a thread for a task: {error}"))
     }
 
+    /// Runs `work` on a kernel stack of the machine, as the running task: see [`Machine::mm`] and
+    /// [`Mm::alloc_stack`]. Interrupts of the CPU are handled on another stack meanwhile.
+    ///
+    /// The stack is small: code of the host's standard library may need more than a few pages, above all
+    /// where it prints or panics.
+    ///
+    /// # Errors
+    ///
+    /// The work touched what is below the stack, or another page that is there to be met. It has been
+    /// reported as misuse, and the work was ended by force: nothing of what it had on the stack was dropped.
+    ///
+    /// # Aborts
+    ///
+    /// The same in an interrupt handler, with interrupts masked, with pre-emption disabled, or in the middle
+    /// of a call of the manager: the process says what was touched, and aborts.
+    pub fn run_on_stack<T>(
+        &self,
+        stack: &KernelStack<'_, Host<SHIFT>, R>,
+        work: impl FnOnce() -> T,
+    ) -> Result<T, Broken> {
+        stack::run(stack, work)
+    }
+
+    /// [`Machine::spawn`] of a task that runs on a kernel stack like all of this machine's, of which it is
+    /// the owner. It answers what the work answers, or that it was ended by force.
+    ///
+    /// The work is given the stack, which also takes down what the task allocates by it.
+    ///
+    /// # Errors
+    ///
+    /// When it is joined: there was no memory for the stack ([`NotRun`]).
+    ///
+    /// # Panics
+    ///
+    /// As [`Machine::spawn`].
+    pub fn spawn_on_stack<T: Send + 'static>(
+        &self,
+        cpu: Option<CpuId>,
+        name: &str,
+        work: impl FnOnce(&KernelStack<'_, Host<SHIFT>, R>) -> T + Send + 'static,
+    ) -> Task<Result<T, NotRun>>
+    where
+        R: Send + 'static,
+    {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let owner = StackOwner::new(NEXT.fetch_add(1, Relaxed), name);
+        let mm = Arc::clone(&self.mm);
+        self.spawn(cpu, name, move || {
+            let stack = mm.alloc_stack(owner).map_err(NotRun::NoStack)?;
+            stack::run(&stack, || work(&stack)).map_err(NotRun::Broken)
+        })
+    }
+
     fn expect_cpu(&self, cpu: CpuId) {
         let count = self.cpus().all().len();
         assert!(cpu.index() < count, "there is no {cpu:?}: the machine has {count}");
@@ -403,7 +458,10 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// What CPUs keep of pages and objects is taken from them first, so that a page, or one object of
     /// a slab, that is still out is seen to be.
     pub fn shutdown(&self) -> Shutdown {
-        self.run(|| self.mm.vm_unmap_aliases());
+        self.run(|| {
+            self.mm.drain_stacks();
+            self.mm.vm_unmap_aliases()
+        });
         let online: Vec<CpuId> = self.mm.online_cpus().collect();
         let idle = self.cpus().tasks.load(Relaxed) == 0;
         for cpu in online.iter().filter(|_| idle) {
@@ -504,6 +562,11 @@ fn setup(description: &Description) -> Setup {
         setup = setup.kmalloc_sizes(classes);
     }
     setup = setup.cache_name_limit(description.cache_name_limit as usize);
+    let backing = if description.stack_guard { StackBacking::Mapped } else { StackBacking::Pages };
+    if let Some(order) = Order::new(description.stack_pages.max(1).ilog2()) {
+        // A laboratory wants to know how much is used.
+        setup = setup.stacks(StackSetup::new(order, backing).measured(true));
+    }
     if let Ok(rules) = kmem::boot::SlabDebug::parse(&description.slab_debug) {
         setup = setup.slab_debug(rules);
     }

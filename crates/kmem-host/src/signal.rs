@@ -1,8 +1,8 @@
 //! Interrupts as signals.
 //!
 //! Two real-time signals go to single threads: one for interrupts, one for NMIs. Their handlers are
-//! installed once for the process, on the thread's own stack, since what they run may need some of
-//! it. The interrupt's signal is blocked while an NMI's handler runs, and each is blocked while its
+//! installed once for the process, on a stack that each thread has for them (`fault.rs`), since what
+//! they interrupt may run on a kernel stack of a page. The interrupt's signal is blocked while an NMI's handler runs, and each is blocked while its
 //! own does. System calls that they interrupt are restarted.
 //!
 //! A handler that is run this way may have interrupted anything, the C library's allocator and the
@@ -13,7 +13,7 @@ use std::sync::Once;
 use std::sync::atomic::AtomicU32;
 
 use crate::cpu::Flavour;
-use crate::local;
+use crate::{fault, local};
 
 /// The real-time signals, counted from the first. The C library keeps a few low ones; debuggers and
 /// profilers use the highest.
@@ -34,7 +34,9 @@ pub(crate) fn prepare_thread() -> i32 {
     INSTALL.call_once(|| {
         install(Flavour::Interrupt, on_interrupt, &[]);
         install(Flavour::Nmi, on_nmi, &[Flavour::Interrupt]);
+        fault::install(set_of(&[Flavour::Interrupt, Flavour::Nmi]));
     });
+    fault::prepare_thread();
     change_mask(libc::SIG_UNBLOCK, &[Flavour::Interrupt, Flavour::Nmi]);
     rustix::thread::gettid().as_raw_nonzero().get()
 }
@@ -64,7 +66,7 @@ fn install(flavour: Flavour, handler: extern "C" fn(i32), blocked: &[Flavour]) {
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
         action.sa_mask = set_of(blocked);
         libc::sigaction(number(flavour), &action, std::ptr::null_mut())
     };

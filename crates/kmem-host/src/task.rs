@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
+use kmem::NodeMask;
 use kmem::platform::WakeReason;
 use rustix::thread::{Timespec, futex};
 
@@ -72,6 +73,47 @@ impl Drop for OnCpu<'_> {
         self.cpus.leave();
         local::set_bound(self.was_bound);
         // `_before` takes the former CPU again, after this.
+    }
+}
+
+/// What of a thread a task may have changed that was ended by force.
+pub(crate) struct State {
+    held: Option<(*const Cpus, Wish)>,
+    bound: bool,
+    nodes: NodeMask,
+    memalloc: u32,
+}
+
+impl State {
+    pub(crate) fn save() -> State {
+        let held = local::cpu().map(|(cpus, cpu)| {
+            // SAFETY: the CPU lives while this thread holds it.
+            (cpus, Wish::Bound(unsafe { (*cpu).id() }))
+        });
+        let nodes = local::set_allowed_nodes(NodeMask::ALL);
+        local::set_allowed_nodes(nodes);
+        State { held, bound: local::is_bound(), nodes, memalloc: local::memalloc_depth() }
+    }
+
+    /// Has the thread hold what it held. It is in no atomic context.
+    pub(crate) fn put_back(self) {
+        local::set_allowed_nodes(self.nodes);
+        local::set_memalloc_depth(self.memalloc);
+        let holds = local::cpu().map(|(cpus, cpu)| {
+            // SAFETY: as above.
+            (cpus, Wish::Bound(unsafe { (*cpu).id() }))
+        });
+        if holds != self.held {
+            if let Some((cpus, _)) = holds {
+                // SAFETY: the CPUs live while this thread holds one.
+                unsafe { (*cpus).leave() };
+            }
+            if let Some((cpus, wish)) = self.held {
+                // SAFETY: the thread's `OnCpu`, which is further out, borrows them.
+                unsafe { (*cpus).take(wish) };
+            }
+        }
+        local::set_bound(self.bound);
     }
 }
 

@@ -177,6 +177,23 @@ const MACHINE: &[Key<Description>] = &[
         get: |d| (!d.command_line.is_empty()).then(|| d.command_line.clone().into()),
     },
     Key {
+        name: "stack_pages",
+        about: "how many pages a kernel stack has",
+        allowed: "1, 2, 4, 8, 16, 32 or 64",
+        put: |d, v| {
+            let pages = count(v, 1, 64).filter(|pages| pages.is_power_of_two());
+            store(&mut d.stack_pages, pages)
+        },
+        get: |d| Some(i64::from(d.stack_pages).into()),
+    },
+    Key {
+        name: "stack_guard",
+        about: "whether kernel stacks are mapped, with a guard page below, and not blocks of pages",
+        allowed: "true or false",
+        put: |d, v| store(&mut d.stack_guard, boolean(v)),
+        get: |d| Some(d.stack_guard.into()),
+    },
+    Key {
         name: "reserved",
         about: "what firmware keeps, in bytes; may lie outside RAM",
         allowed: "ranges such as [\"640K-1M\", \"4G+64K\"]",

@@ -100,6 +100,10 @@ pub struct Description {
     pub keep_boot_memory: bool,
     /// What the kernel's command line says: see [`CommandLine`].
     pub command_line: String,
+    /// How many pages a kernel stack has, a power of two up to 64 (A261, A262, A264).
+    pub stack_pages: u32,
+    /// Whether kernel stacks are mapped, with a guard page below (A266), and not blocks of pages.
+    pub stack_guard: bool,
     /// What firmware keeps. May lie outside RAM.
     pub reserved: Vec<Range<u64>>,
     /// Where the kernel's image is.
@@ -162,6 +166,8 @@ impl Default for Description {
             slab_debug: String::new(),
             keep_boot_memory: false,
             command_line: String::new(),
+            stack_pages: 4,
+            stack_guard: true,
             reserved: Vec::new(),
             kernel: Vec::new(),
             late: Vec::new(),
