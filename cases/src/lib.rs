@@ -57,6 +57,7 @@ mod reclaimer;
 mod run;
 mod slabs;
 mod snapshot;
+mod stacks;
 mod text;
 mod types;
 mod users;
@@ -134,6 +135,7 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         files::cases(),
         users::cases(),
         bootmem::cases(),
+        stacks::cases(),
     ];
     groups.into_iter().flatten()
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use kmem::platform::UserMap;
-use kmem::{CpuId, Mm, NodeMask, Platform};
+use kmem::{CpuId, KernelStack, Mm, NodeMask, Platform};
 
 use crate::{Failure, FreeOnDemand};
 
@@ -102,6 +102,11 @@ pub trait Machine: Sync {
 
     /// The address space of a user of the machine.
     fn user(&self) -> &dyn UserMap;
+    /// Runs `work` as the running task, on another stack of its manager's, and waits for it. Answers whether
+    /// it came to its end: `false` where it touched what is below the stack, or another page of mapped memory
+    /// that is none, and was ended by force. What it had on the stack is forgotten then.
+    fn run_on_stack(&self, stack: &KernelStack<'_, Self::P, FreeOnDemand>, work: &dyn Fn())
+    -> bool;
 
     /// Takes a CPU out of service, as [`Mm::cpu_offline`] wants it.
     ///

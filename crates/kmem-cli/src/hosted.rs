@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kmem::platform::UserMap;
-use kmem::{CpuId, Mm, NoReclaim};
+use kmem::{CpuId, KernelStack, Mm, NoReclaim};
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
@@ -200,6 +200,14 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
         let tasks: Vec<_> = self.machine.online_cpus().map(start).collect();
         tasks.into_iter().for_each(Task::join);
         Ok(())
+    }
+
+    fn run_on_stack(
+        &self,
+        stack: &KernelStack<'_, Host<SHIFT>, NoReclaim>,
+        work: &dyn Fn(),
+    ) -> bool {
+        self.machine.run_on_stack(stack, work).is_ok()
     }
 
     fn interrupts<'a>(

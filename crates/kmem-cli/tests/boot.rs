@@ -250,6 +250,28 @@ fn wrong_frees_are_reported_and_harm_nothing() {
     }
 }
 
+/// A266
+#[test]
+fn tasks_that_go_where_nothing_is_mapped_are_ended_and_the_machine_goes_on() {
+    let out = tiny("overflow stack; overflow area; overflow freed; stress 100").well();
+    let words: Vec<&str> = out.split_whitespace().collect();
+    let text = words.join(" ");
+    for wanted in [
+        "kernel stack overflow: passed address",
+        "the kernel stack of 4 pages at",
+        "of task 1 (overflow)",
+        "touch of an address that nothing is mapped at: passed address",
+        "found an area of 2 pages at",
+        "stacks.rs",
+        "100 operations",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {out}");
+    }
+    assert_eq!(text.matches("the task was ended").count(), 3, "{out}");
+    let out = tiny("cat /proc/meminfo").well();
+    assert!(out.contains("KernelStack:"), "{out}");
+}
+
 /// A195, A196
 #[test]
 fn overruns_are_reported_with_what_was_there_and_who_had_it() {

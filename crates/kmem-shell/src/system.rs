@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kmem::platform::UserMap;
-use kmem::{CpuId, Mm, Platform, Reclaim};
+use kmem::{CpuId, KernelStack, Mm, Platform, Reclaim};
 
 use crate::Command;
 
@@ -50,6 +50,15 @@ pub trait System: Send + Sync + Sized + 'static {
     ///
     /// A task could not be started, or it panicked.
     fn on_each_cpu(&self, work: Handler<Self>) -> Result<(), String>;
+
+    /// Runs `work` as the running task, on another stack of the machine's manager, and waits for it. Answers
+    /// whether it came to its end: `false` where it touched what is below the stack, or another page that
+    /// is there to be met, and was ended by force. What it had on the stack is forgotten then.
+    fn run_on_stack(
+        &self,
+        stack: &KernelStack<'_, Self::Platform, Self::Reclaim>,
+        work: &dyn Fn(),
+    ) -> bool;
 
     /// Makes interrupts arrive at every CPU until the answer is dropped. `handler` runs as an
     /// interrupt handler: it allocates with `GFP_ATOMIC` only and uses no heap of its own.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use cases::{Facts, Failure, FreeOnDemand};
 use kmem::platform::{Cpus, UserMap};
-use kmem::{CpuId, Mm, NodeMask};
+use kmem::{CpuId, KernelStack, Mm, NodeMask};
 use kmem_host::{Description, Host, HostError, Machine};
 
 /// A machine that has just booted.
@@ -83,6 +83,14 @@ impl<const SHIFT: u32> cases::Machine for Hosted<SHIFT> {
 
     fn run_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) {
         self.machine.run_on(cpu, work);
+    }
+
+    fn run_on_stack(
+        &self,
+        stack: &KernelStack<'_, Host<SHIFT>, FreeOnDemand>,
+        work: &dyn Fn(),
+    ) -> bool {
+        self.machine.run_on_stack(stack, work).is_ok()
     }
 
     fn concurrently(&self, work: &(dyn Fn(CpuId) + Sync)) {

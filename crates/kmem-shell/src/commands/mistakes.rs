@@ -88,11 +88,11 @@ fn run_wrong_free<S: System>(
 }
 
 /// Reports are longer than most terminals are wide.
-const REPORT_WIDTH: usize = 98;
+pub(super) const REPORT_WIDTH: usize = 98;
 
 /// A text in lines of at most `width` characters, unless a word is longer; all but the first are
 /// indented.
-fn wrapped(text: &str, width: usize) -> String {
+pub(super) fn wrapped(text: &str, width: usize) -> String {
     const INDENT: &str = "\n    ";
     let (mut lines, mut column) = (String::new(), 0);
     for word in text.split(' ') {

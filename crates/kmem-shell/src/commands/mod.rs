@@ -11,6 +11,7 @@ mod modules;
 mod objects;
 mod pages;
 mod slabtop;
+mod stacks;
 
 use alloc::format;
 use alloc::string::String;
@@ -71,6 +72,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             mistakes::wrong_free(),
             mistakes::overrun(),
             mistakes::leak(),
+            stacks::overflow(),
             general::stress(),
             general::sleep(),
             general::time(),
