@@ -11,7 +11,7 @@ use crate::acpi::{Acpi, Affinity};
 use crate::heap::{self, HEAP};
 use crate::paging::PAGE;
 use crate::start_info::{Region, StartInfo};
-use crate::{MM, clock, cpu, paging};
+use crate::{MM, clock, cpu, paging, stack};
 
 /// What devices with 24 address lines reach.
 pub const DMA_LIMIT: u64 = 16 << 20;
@@ -122,7 +122,9 @@ impl Found {
         HEAP.platform().set_limit(limit);
         let own = MemoryMap::new().ram(self.heap.clone(), NodeId::ZERO);
         // SAFETY: the heap's memory is kept out of the other manager's.
-        if let Err(error) = unsafe { HEAP.boot(&own, &Setup::new().cpus(self.cpus())) } {
+        if let Err(error) =
+            unsafe { HEAP.boot(&own, &Setup::new().cpus(self.cpus()).stacks(stack::TASKS)) }
+        {
             panic!("the heap's manager does not boot: {error}");
         }
         step("heap");

@@ -11,7 +11,7 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kmem::platform::{Misuse, Passed, There};
-use kmem::{MAX_CPUS, Pfn};
+use kmem::{MAX_CPUS, Pfn, Touch, VirtAddr};
 
 use crate::cpu::{self, Cpu, INTERRUPTS};
 use crate::exit::{self, Status};
@@ -51,18 +51,47 @@ const NAMES: [&str; 22] = [
 const DOUBLE_FAULT: u64 = 8;
 const PAGE_FAULT: u64 = 14;
 
-/// Reports a fault of the kernel's.
-pub fn fault(frame: &Frame) -> ! {
-    let (address, guarded) = (fault_address(), stack::guarded_by(fault_address()));
-    let status = match (frame.vector, guarded) {
-        (PAGE_FAULT, Some(_)) => Status::StackOverflow,
+/// Deals with a fault of the kernel's. One that a task met at a page which is there to be met, below its
+/// stack or behind an area, is reported and ends the task; the CPU goes on. All others end the machine.
+pub fn fault(frame: &mut Frame) {
+    let address = fault_address();
+    if frame.vector != PAGE_FAULT || !is_touch_of_guard(address) {
+        end_by_fault(frame, address);
+    }
+    // Code that holds a lock has interrupts masked, and code in a section of its CPU's is pinned. Neither
+    // can be left where it is.
+    let is_free = frame.flags & INTERRUPTS != 0 && !Cpu::current().is_pinned();
+    if !is_free || REPORTER.load(Ordering::Acquire) != NOBODY {
+        end_by_fault(frame, address);
+    }
+    let Some(go_on) = task::way_out() else { end_by_fault(frame, address) };
+    let address = VirtAddr::new(address);
+    if MM.report_touch(address).or_else(|| HEAP.report_touch(address)).is_none() {
+        // Somebody has changed the areas in the meantime.
+        end_by_fault(frame, address.get());
+    }
+    go_on.enter(frame);
+}
+
+/// Whether an address is one that nothing is mapped at so that whoever strays there is found out.
+fn is_touch_of_guard(address: usize) -> bool {
+    stack::touched(address).is_some_and(|touch| !matches!(touch, Touch::Used(..)))
+}
+
+/// Reports a fault that ends the machine.
+fn end_by_fault(frame: &Frame, address: usize) -> ! {
+    let is_overflow = stack::is_below_one(address);
+    let status = match (frame.vector, is_overflow) {
+        (PAGE_FAULT, true) => Status::StackOverflow,
         (DOUBLE_FAULT, _) => Status::DoubleFault,
         _ => Status::Fault,
     };
     let report = Report::begin(status, format_args!("a fault at {:#x}", frame.rip));
-    let _ = match (frame.vector, guarded) {
-        (PAGE_FAULT, Some(stack)) => writeln!(Serial, "stack overflow: stack {stack} is used up"),
-        (PAGE_FAULT, None) => writeln!(Serial, "fault: page fault: {}", Access { frame, address }),
+    let _ = match (frame.vector, is_overflow) {
+        (PAGE_FAULT, true) => {
+            writeln!(Serial, "stack overflow: the stack is used up, and its code cannot be ended")
+        }
+        (PAGE_FAULT, false) => writeln!(Serial, "fault: page fault: {}", Access { frame, address }),
         (DOUBLE_FAULT, _) => writeln!(
             Serial,
             "double fault: a fault could not be delivered; the latest page fault was at {address:#x}"
@@ -115,7 +144,6 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
         Passed::Bytes(start, _) => {
             say_place("what was passed", direct::BASE.wrapping_add(start.get() as usize));
         }
-        Passed::Flags(_) | Passed::Cache(_) | Passed::Size(_) => {}
         Passed::Flags(_) | Passed::Cache(_) | Passed::Size(_) | Passed::Mapping(..) => {}
     }
     if let There::Object { cache, .. } = misuse.there {
@@ -242,8 +270,8 @@ fn say_cpu(unmasked: bool, at: usize) {
     };
     let interrupts = if unmasked { "let in" } else { "masked" };
     let _ = write!(Serial, "CPU {}: {doing}", Cpu::id().get());
-    if let Some(stack) = stack::holding(at).or_else(|| stack::guarded_by(at)) {
-        let _ = write!(Serial, " on stack {stack}");
+    if let Some(stack) = stack::holding(at) {
+        let _ = write!(Serial, " on the stack at {}", stack.start);
     }
     let _ = writeln!(Serial, ", interrupts {interrupts}");
 }

@@ -9,11 +9,12 @@ use core::ops::Range;
 
 use kmem::{GlobalKmalloc, Mm};
 
+use crate::paging;
 use crate::platform::Pc;
 use crate::start_info::Region;
 
 /// The manager of the heap.
-pub static HEAP: Mm<Pc> = Mm::new(Pc::new());
+pub static HEAP: Mm<Pc> = Mm::new(Pc::new(paging::HEAP_MAPPINGS));
 
 mod types {
     kmem::kernel_types!(super::HEAP: kmem::Mm<super::Pc>);

@@ -71,6 +71,12 @@ pub const REGISTERS: [&str; 15] = [
 ];
 
 impl Frame {
+    /// Sets what the interrupted code finds as a function's first argument.
+    pub fn set_first_argument(&mut self, value: u64) {
+        // rdi.
+        self.registers[8] = value;
+    }
+
     /// Where the interrupted function's frame is.
     pub fn frame_pointer(&self) -> usize {
         self.registers[10] as usize

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use cases::{Facts, Failure, FreeOnDemand, Machine as _};
 use kmem::platform::UserMap;
-use kmem::{CpuId, Mm, NodeMask};
+use kmem::{CpuId, KernelStack, Mm, NodeMask};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::boot::{DMA_LIMIT, DMA32_LIMIT, Found};
@@ -107,7 +107,14 @@ impl System for Machine {
             }
         }
         tasks.iter().for_each(task::join);
+        if tasks.iter().any(|task| task.is_broken()) {
+            failed = Err(task::NotRun::Broken.to_string());
+        }
         failed
+    }
+
+    fn run_on_stack(&self, stack: &KernelStack<'_, Pc, FreeOnDemand>, work: &dyn Fn()) -> bool {
+        cases::Machine::run_on_stack(self, stack, work)
     }
 
     fn interrupts<'a>(
@@ -193,8 +200,13 @@ impl cases::Machine for Machine {
 
     fn run_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) {
         if let Err(error) = task::run_on(cpu.get(), work) {
-            panic!("there is no memory for a task: {error}");
+            panic!("work for a CPU: {error}");
         }
+    }
+
+    fn run_on_stack(&self, stack: &KernelStack<'_, Pc, FreeOnDemand>, work: &dyn Fn()) -> bool {
+        // SAFETY: it is the caller's, who waits.
+        unsafe { task::on_stack(stack.top().get(), work) }
     }
 
     fn concurrently(&self, work: &(dyn Fn(CpuId) + Sync)) {

@@ -69,11 +69,12 @@ use machine::Machine;
 use options::Options;
 use platform::Pc;
 use serial::Serial;
-use stack::{For, Stack};
+use stack::Stack;
 use start_info::StartInfo;
 
 /// The memory manager.
-pub static MM: Mm<Pc, FreeOnDemand> = Mm::with_reclaim(Pc::new(), FreeOnDemand::new());
+pub static MM: Mm<Pc, FreeOnDemand> =
+    Mm::with_reclaim(Pc::new(paging::MAPPINGS), FreeOnDemand::new());
 
 static BOOT_CPU: cpu::Cpu = cpu::Cpu::new();
 static BOOT_ENTRY: interrupt::Entry = interrupt::Entry::new();
@@ -129,14 +130,15 @@ fn refuse(why: core::fmt::Arguments<'_>) -> ! {
 
 /// Gives the boot CPU's handlers stacks that have nothing below them; answers one for its idle loop.
 fn guard_stacks() -> Stack {
-    let stacks = smp::interrupt_stacks().and_then(|stacks| Ok((stacks, Stack::new(For::Tasks)?)));
+    let stacks =
+        smp::interrupt_stacks(0).and_then(|stacks| Ok((stacks, stack::of_task(0, "idle")?)));
     let (interrupts, idle) = match stacks {
         Ok(stacks) => stacks,
         Err(error) => panic!("the boot CPU's stacks: {error}"),
     };
     let were = cpu::mask();
     // SAFETY: they are this CPU's, which runs no handler, and they stay.
-    unsafe { BOOT_ENTRY.use_stacks(interrupts.each_ref().map(Stack::top)) };
+    unsafe { BOOT_ENTRY.use_stacks(interrupts.each_ref().map(|stack| stack.top().get())) };
     cpu::restore(were);
     core::mem::forget(interrupts);
     idle
@@ -194,6 +196,7 @@ fn say(error: &kmem_shell::Error) {
 
 /// Whether all memory is free again that was free at boot, once CPUs and caches keep nothing.
 fn lost() -> Result<(), alloc::string::String> {
+    MM.drain_stacks();
     MM.vm_unmap_aliases();
     for cpu in smp::online() {
         // SAFETY: the others have no task, and no handler allocates.

@@ -4,7 +4,7 @@
 //!   0x0000_1000_0000_0000   what a user sees, in pages of 4 KiB
 //!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
-//!   0xffff_d000_0000_0000   stacks, with nothing below each, in pages of 4 KiB
+//!   0xffff_d000_0000_0000   what the heap's manager maps: stacks, with nothing below each
 //!   0xffff_e000_0000_0000   what the manager maps, in pages of 4 KiB and 2 MiB
 //!   0xffff_ffff_8000_0000   the image: code, constants and data apart, in pages of 4 KiB
 //! ```
@@ -30,6 +30,9 @@ use crate::{direct, smp};
 
 /// Where the registers of devices are seen, above their physical addresses.
 pub const DEVICES: usize = 0xffff_c000_0000_0000;
+
+/// Where the heap's manager may map: 1 TiB.
+pub const HEAP_MAPPINGS: Range<usize> = 0xffff_d000_0000_0000..0xffff_d100_0000_0000;
 
 /// Where the manager may map: 16 TiB.
 pub const MAPPINGS: Range<usize> = 0xffff_e000_0000_0000..0xffff_f000_0000_0000;

@@ -31,14 +31,11 @@ impl fmt::Display for Place {
         if let Some(page) = MM.virt_to_page(seen) {
             return describe(f, &MM, page);
         }
-        if let Some(number) = stack::guarded_by(address) {
-            return write!(f, "below stack {number}, where nothing is mapped");
-        }
-        if let Some(number) = stack::holding(address) {
-            return write!(f, "in stack {number}");
+        if let Some(touch) = stack::touched(address) {
+            return touch.fmt(f);
         }
         match address {
-            paging::DEVICES..stack::BASE => {
+            address if (paging::DEVICES..paging::HEAP_MAPPINGS.start).contains(&address) => {
                 write!(f, "where devices are seen, physical {:#x}", address - paging::DEVICES)
             }
             address if paging::MAPPINGS.contains(&address) => {

@@ -5,8 +5,8 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kmem::platform::{
-    Caching, Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, NotCalled, PageMap,
-    PageMapError, Sleep, Unflushed, WakeReason,
+    Caching, Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind,
+    NotCalled, PageMap, PageMapError, Sleep, Unflushed, WakeReason,
 };
 use kmem::{CpuId, NodeMask, Order, Pfn, PhysAddr, VirtAddr};
 
@@ -17,6 +17,8 @@ use crate::{clock, crash, direct, smp, task};
 
 /// A PC.
 pub struct Pc {
+    /// The addresses that its manager may map at.
+    mappings: Range<usize>,
     /// Where the direct map ends.
     limit: AtomicU64,
     /// The manager's messages.
@@ -28,9 +30,10 @@ pub struct Pc {
 }
 
 impl Pc {
-    /// A PC of whose memory nothing is known yet.
-    pub const fn new() -> Pc {
+    /// A PC of whose memory nothing is known yet. Each manager has addresses for mappings of its own.
+    pub const fn new(mappings: Range<usize>) -> Pc {
         Pc {
+            mappings,
             limit: AtomicU64::new(0),
             log: Log::new(),
             misuses: Log::new(),
@@ -149,7 +152,7 @@ unsafe impl DirectMap for Pc {
 // SAFETY: the range is used for nothing else, and entries lead where they are asked to.
 unsafe impl PageMap for Pc {
     fn range(&self) -> Range<VirtAddr> {
-        VirtAddr::new(paging::MAPPINGS.start)..VirtAddr::new(paging::MAPPINGS.end)
+        VirtAddr::new(self.mappings.start)..VirtAddr::new(self.mappings.end)
     }
 
     fn large_order(&self) -> Option<Order> {
@@ -223,7 +226,9 @@ impl Hooks for Pc {
     fn misuse(&self, report: &Misuse<'_>) {
         self.misuses.write(format_args!("{report}"));
         self.log.write(format_args!("{report}"));
-        if self.expecting.load(Relaxed) == 0 {
+        // Whoever meets a fault says what becomes of it: see `crash::fault`.
+        let is_fault = matches!(report.kind, MisuseKind::Unmapped | MisuseKind::StackOverflow);
+        if !is_fault && self.expecting.load(Relaxed) == 0 {
             crash::wrong_free(self, report);
         }
     }

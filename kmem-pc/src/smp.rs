@@ -5,12 +5,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use kmem::platform::NotCalled;
-use kmem::{CpuError, CpuId};
+use kmem::{AllocError, CpuError, CpuId};
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::heap::HEAP;
 use crate::interrupt::{Entry, STACKS};
-use crate::stack::{For, NoStack, Stack};
+use crate::stack::{self, Stack};
 use crate::{MM, apic, clock, direct, paging, task};
 
 /// Where a CPU begins, in real mode: a page below 1 MiB.
@@ -107,7 +107,7 @@ pub fn is_online(cpu: CpuId) -> bool {
 /// # Errors
 ///
 /// There is no memory for one.
-pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), NoStack> {
+pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), AllocError> {
     let own = apic::id();
     CONTROLLERS[0].store(own, Ordering::Relaxed);
     let (from, to) = (&raw const cpu_start, &raw const cpu_start_end);
@@ -121,7 +121,7 @@ pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), NoStack> {
     }
     for (number, controller) in (1..CPUS as u32).zip(controllers.filter(|other| *other != own)) {
         CONTROLLERS[number as usize].store(controller, Ordering::Release);
-        let (stack, interrupts) = (Stack::new(For::Tasks)?, interrupt_stacks()?);
+        let (stack, interrupts) = (stack::of_task(number, "idle")?, interrupt_stacks(number)?);
         let (cpu, entry) = (Cpu::new(), Entry::new());
         let other = Box::new(Other { number, stack, interrupts, cpu, entry });
         OTHERS[number as usize].store(Box::into_raw(other), Ordering::Release);
@@ -135,10 +135,10 @@ pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), NoStack> {
 /// # Errors
 ///
 /// There is no memory for them.
-pub fn interrupt_stacks() -> Result<[Stack; STACKS], NoStack> {
+pub fn interrupt_stacks(cpu: u32) -> Result<[Stack; STACKS], AllocError> {
     let mut stacks = [const { None }; STACKS];
     for stack in &mut stacks {
-        *stack = Some(Stack::new(For::Interrupts)?);
+        *stack = Some(stack::of_handlers(cpu)?);
     }
     // All are there.
     Ok(stacks.map(|stack| stack.unwrap_or_else(|| unreachable!())))
@@ -151,7 +151,7 @@ fn begin(number: u32) {
     NEXT.store(other, Ordering::Release);
     // SAFETY: it was made by `start` and stays. The word is the image's.
     unsafe {
-        let top = (*other).stack.top();
+        let top = (*other).stack.top().get();
         cpu_stack.store(core::ptr::without_provenance_mut(top), Ordering::Release);
     }
     apic::start_cpu(CONTROLLERS[number as usize].load(Ordering::Relaxed), START);
@@ -168,7 +168,7 @@ extern "C" fn cpu_main() -> ! {
     let own: &'static Other = unsafe { &*NEXT.load(Ordering::Acquire) };
     own.cpu.begin(own.number);
     // SAFETY: they are this CPU's, which has not let interrupts in.
-    unsafe { own.entry.use_stacks(own.interrupts.each_ref().map(Stack::top)) };
+    unsafe { own.entry.use_stacks(own.interrupts.each_ref().map(|stack| stack.top().get())) };
     own.entry.begin();
     apic::begin();
     apic::start_timer(apic::TICKS_A_SECOND);

@@ -13,14 +13,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::arch::{asm, global_asm};
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use kmem::platform::WakeReason;
-use kmem::{CpuId, NodeMask};
+use kmem::{AllocError, CpuId, NodeMask};
 
 use crate::cpu::{self, CPUS, Cpu};
+use crate::interrupt::Frame;
 use crate::lock::Lock;
-use crate::stack::{For, NoStack, Stack};
+use crate::stack::{self, Stack};
 use crate::{clock, smp};
 
 /// What a task does.
@@ -35,7 +37,7 @@ type Work = Box<dyn FnOnce() + Send>;
 pub struct Task {
     cpu: u32,
     /// Held for as long as the task.
-    _stack: Stack,
+    stack: Stack,
     /// Where its stack is while it does not run.
     saved: UnsafeCell<usize>,
     work: Cell<Option<Work>>,
@@ -44,6 +46,10 @@ pub struct Task {
     until: Cell<u64>,
     timed_out: Cell<bool>,
     done: AtomicBool,
+    /// Whether it was ended by force.
+    is_broken: AtomicBool,
+    /// Where the call on another stack that it makes is to be left by force: see [`on_stack`].
+    way_out: Cell<usize>,
     /// The nodes that its memory may come from.
     nodes: Cell<NodeMask>,
 }
@@ -52,6 +58,13 @@ pub struct Task {
 unsafe impl Sync for Task {}
 // SAFETY: as above.
 unsafe impl Send for Task {}
+
+impl Task {
+    /// Whether it was ended by force.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+}
 
 /// Tasks one behind the other.
 struct Queue {
@@ -133,6 +146,37 @@ switch_stacks:
     popq %rbx
     popq %rbp
     ret
+    /* Calls rsi with rdx on the stack that ends at rdi, and saves at rcx where this one is. Answers 0. */
+    .globl call_on_stack
+call_on_stack:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rcx)
+    movq %rsp, %rbx
+    movq %rdi, %rsp
+    movq %rdx, %rdi
+    xorl %ebp, %ebp
+    call *%rsi
+    movq %rbx, %rsp
+    xorl %eax, %eax
+    jmp 1f
+    /* Goes on where the call that saved rdi returns, which answers 1. */
+    .globl leave_stack
+leave_stack:
+    movq %rdi, %rsp
+    movl $1, %eax
+1:
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
     .globl begin_task
 begin_task:
     movq %r12, %rdi
@@ -146,6 +190,8 @@ begin_task:
 unsafe extern "C" {
     fn switch_stacks(save: *mut usize, to: usize);
     fn begin_task();
+    fn call_on_stack(top: usize, function: usize, argument: usize, save: *mut usize) -> usize;
+    fn leave_stack();
 }
 
 /// Makes a task of a CPU, which runs when that CPU comes to it.
@@ -153,12 +199,13 @@ unsafe extern "C" {
 /// # Errors
 ///
 /// There is no memory for its stack.
-pub fn spawn(cpu: u32, work: impl FnOnce() + Send + 'static) -> Result<Arc<Task>, NoStack> {
-    let stack = Stack::new(For::Tasks)?;
-    let top = stack.top();
+pub fn spawn(cpu: u32, work: impl FnOnce() + Send + 'static) -> Result<Arc<Task>, AllocError> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let stack = stack::of_task(NEXT.fetch_add(1, Ordering::Relaxed), "task")?;
+    let top = stack.top().get();
     let task = Arc::new(Task {
         cpu,
-        _stack: stack,
+        stack,
         saved: UnsafeCell::new(0),
         work: Cell::new(Some(Box::new(work))),
         next: Cell::new(core::ptr::null()),
@@ -166,6 +213,8 @@ pub fn spawn(cpu: u32, work: impl FnOnce() + Send + 'static) -> Result<Arc<Task>
         until: Cell::new(0),
         timed_out: Cell::new(false),
         done: AtomicBool::new(false),
+        is_broken: AtomicBool::new(false),
+        way_out: Cell::new(0),
         nodes: Cell::new(NodeMask::ALL),
     });
     // What `switch_stacks` finds: the registers, of which r12 is the task, and where to go on.
@@ -196,17 +245,42 @@ pub fn current() -> Option<&'static Task> {
     unsafe { RUNNING[Cpu::id().index()].task.load(Ordering::Relaxed).as_ref() }
 }
 
+/// Why nobody came to the end of what was to be run.
+#[derive(Debug)]
+pub enum NotRun {
+    /// There is no memory for a task's stack.
+    NoStack(AllocError),
+    /// The task was ended by force: see the report.
+    Broken,
+}
+
+impl fmt::Display for NotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotRun::NoStack(error) => write!(f, "no stack for a task: {error}"),
+            NotRun::Broken => f.write_str("the task was ended by force: see `dmesg`"),
+        }
+    }
+}
+
+impl From<AllocError> for NotRun {
+    fn from(error: AllocError) -> Self {
+        NotRun::NoStack(error)
+    }
+}
+
 /// Runs something as a task of a CPU, and waits for it.
 ///
 /// # Errors
 ///
-/// There is no memory for its stack.
-pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NoStack> {
+/// See [`NotRun`].
+pub fn run_on(cpu: u32, work: &(dyn Fn() + Sync)) -> Result<(), NotRun> {
     // SAFETY: only the lifetime changes: the task has ended when this returns.
     let work =
         unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work) };
-    join(&spawn(cpu, work)?);
-    Ok(())
+    let task = spawn(cpu, work)?;
+    join(&task);
+    if task.is_broken() { Err(NotRun::Broken) } else { Ok(()) }
 }
 
 /// Has CPUs run `work` again and again, as a task each, for as long as the calling task, which is on
@@ -219,7 +293,7 @@ pub fn while_others(
     cpus: impl Iterator<Item = CpuId>,
     work: &(dyn Fn() + Sync),
     meanwhile: impl FnOnce(),
-) -> Result<(), NoStack> {
+) -> Result<(), AllocError> {
     // SAFETY: only the lifetime changes: the tasks have ended when this returns.
     let work =
         unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(work) };
@@ -268,11 +342,84 @@ extern "C" fn run_task(task: *const Task) -> ! {
     if let Some(work) = task.work.take() {
         work();
     }
+    end(task)
+}
+
+fn end(task: &Task) -> ! {
     cpu::mask();
     task.done.store(true, Ordering::Release);
     wake(core::ptr::from_ref(task).addr());
     to_idle(task);
     unreachable!("a task that has ended runs")
+}
+
+/// Where a task goes that is ended by force, at the upper end of its stack again. What was on the stack is
+/// forgotten: nothing of it is dropped.
+extern "C" fn end_by_force() -> ! {
+    match current() {
+        Some(task) => {
+            task.is_broken.store(true, Ordering::Relaxed);
+            end(task)
+        }
+        None => unreachable!("no task is ended"),
+    }
+}
+
+/// How the running task leaves code that must not go on.
+pub struct WayOut {
+    at: usize,
+    stack: usize,
+    first: usize,
+}
+
+impl WayOut {
+    /// Has the interrupted task take it when the handler returns.
+    pub fn enter(self, frame: &mut Frame) {
+        frame.rip = self.at as u64;
+        frame.rsp = self.stack as u64;
+        frame.set_first_argument(self.first as u64);
+    }
+}
+
+/// The running task's way out: of a call on another stack, if it makes one, or else of the task. `None`
+/// where no task runs.
+pub fn way_out() -> Option<WayOut> {
+    let task = current()?;
+    Some(match task.way_out.get() {
+        0 => {
+            // As after a call: 8 bytes below a multiple of 16.
+            let stack = task.stack.top().get() - 8;
+            WayOut { at: end_by_force as *const () as usize, stack, first: 0 }
+        }
+        way => WayOut { at: leave_stack as *const () as usize, stack: way, first: way },
+    })
+}
+
+/// Runs something on another stack, given by the first address behind it, as the running task. Answers
+/// whether it came to its end, and was not left by force.
+///
+/// # Safety
+///
+/// The stack is nobody's but the caller's, and has room for the work.
+pub unsafe fn on_stack(top: usize, work: &dyn Fn()) -> bool {
+    extern "C" fn run(work: *const &dyn Fn()) {
+        // SAFETY: `on_stack` waits for it.
+        unsafe { (*work)() };
+    }
+    let Some(task) = current() else { return false };
+    let before = task.way_out.get();
+    // SAFETY: the caller's promise; the function takes such an argument. The task goes back to this call in
+    // either way.
+    let left = unsafe {
+        call_on_stack(
+            top,
+            run as *const () as usize,
+            (&raw const work).addr(),
+            task.way_out.as_ptr(),
+        )
+    };
+    task.way_out.set(before);
+    left == 0
 }
 
 /// Leaves the CPU to the idle loop. Interrupts are masked.
@@ -284,7 +431,7 @@ fn to_idle(task: &Task) {
 
 /// Goes on as the idle loop, on another stack: what is on this one is over.
 pub fn idle_on(stack: Stack) -> ! {
-    let top = stack.top();
+    let top = stack.top().get();
     core::mem::forget(stack);
     // SAFETY: the stack is nobody else's, and nothing comes back to this one.
     unsafe {

@@ -24,7 +24,7 @@ pub(super) const COMMAND: Command<Machine> = Command {
             null          a call of address 0\n\
             write-text    a write to the kernel's code\n\
             execute       a call of a page of the manager's\n\
-            stack         a function that calls itself without end\n\
+            stack         a function that calls itself without end, pinned: its task cannot be ended\n\
             broken-stack  an invalid instruction, with frames that lead nowhere\n\
             double-fault  a page fault without a handler\n\
             wrong-free    a page freed twice\n\
@@ -111,6 +111,7 @@ fn write_code() {
 }
 
 fn overflow() {
+    Cpu::pin();
     black_box(deeper(black_box(0)));
 }
 

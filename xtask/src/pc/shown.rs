@@ -103,16 +103,28 @@ const RUNS: &[Run] = &[
         "CPU 0",
         "zone DMA32, node 0",
     ]),
-    run("a_stack_overflow_ends_with_7", &["-c", "crash stack 2"], 7).says(&[
-        "stack overflow",
-        "kmem_pc::commands::crash::deeper",
-        "CPU 2",
-        "is below stack",
+    run(
+        "a_task_that_overflows_is_ended_and_the_machine_goes_on",
+        &["-c", "overflow stack; overflow area; overflow freed; stress 2000"],
+        0,
+    )
+    .says(&[
+        "kernel stack overflow",
+        "of task 1 (overflow)",
+        "touch of an address that nothing is mapped at",
+        "free lists as before",
     ]),
+    run("a_stack_overflow_where_no_task_can_be_ended_ends_with_7", &["-c", "crash stack 2"], 7)
+        .says(&[
+            "stack overflow",
+            "kmem_pc::commands::crash::deeper",
+            "CPU 2",
+            "bytes below the kernel stack of task",
+        ]),
     run("a_stack_overflow_of_a_handler_ends_with_7", &["-c", "crash stack interrupt"], 7).says(&[
         "stack overflow",
         "an interrupt handler",
-        "is below stack",
+        "bytes below the kernel stack of task 0 (handlers)",
     ]),
     run("a_double_fault_ends_with_8", &["-c", "crash double-fault"], 8).says(&["double fault"]),
     run("what_hangs_ends_with_9", &["--", "--seconds", "5", "-c", "crash hang"], TIMED_OUT)
