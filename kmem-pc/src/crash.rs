@@ -144,7 +144,11 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
         Passed::Bytes(start, _) => {
             say_place("what was passed", direct::BASE.wrapping_add(start.get() as usize));
         }
-        Passed::Flags(_) | Passed::Cache(_) | Passed::Size(_) | Passed::Mapping(..) => {}
+        Passed::Flags(_)
+        | Passed::Cache(_)
+        | Passed::Size(_)
+        | Passed::Mapping(..)
+        | Passed::Cpu(_) => {}
     }
     if let There::Object { cache, .. } = misuse.there {
         let is_heaps = core::ptr::eq(platform, HEAP.platform());
