@@ -95,7 +95,7 @@ use stack::Stacks;
 pub use stack::{KernelStack, StackInfo};
 use tables::Tables;
 use vmalloc::Vmalloc;
-pub use vmalloc::{AreaInfo, Touch, VmallocInfo};
+pub use vmalloc::{AreaInfo, IoMem, Touch, VmallocInfo};
 
 /// Not booted.
 const NEW: u8 = 0;

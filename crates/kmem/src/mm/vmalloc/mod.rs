@@ -28,6 +28,7 @@
 mod either;
 mod free;
 mod gather;
+mod ioremap;
 mod look;
 mod map;
 mod vmap;
@@ -42,6 +43,7 @@ use crate::vmalloc::{Area, Mapping, Space, Wrong};
 use crate::{AllocError, VirtAddr};
 use core::panic::Location;
 
+pub use ioremap::IoMem;
 pub use look::{AreaInfo, Touch, VmallocInfo};
 
 /// The areas, and what is counted of them.
