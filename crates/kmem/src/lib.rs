@@ -54,6 +54,8 @@ extern crate std;
 mod addr;
 mod cache_flags;
 #[cfg(not(loom))]
+pub mod dma;
+#[cfg(not(loom))]
 mod error;
 pub mod gfp;
 mod ids;

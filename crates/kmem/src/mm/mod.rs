@@ -44,6 +44,7 @@ mod boot;
 mod bootmem;
 mod compound;
 mod cpu;
+mod dma;
 mod exact;
 #[cfg(feature = "x86_64")]
 mod frame_allocator;
@@ -81,6 +82,7 @@ use crate::{CpuId, MAX_CPUS};
 
 pub use boot::{BootError, ReleaseError};
 pub use cpu::CpuError;
+pub use dma::{Coherent, DmaBox, DmaMapped};
 #[cfg(feature = "x86_64")]
 pub use frame_allocator::Frames;
 pub use highmem::{KmapGuard, KmapLocalGuard};

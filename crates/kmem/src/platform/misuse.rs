@@ -107,6 +107,14 @@ pub enum MisuseKind {
     Unmapped,
     /// The memory is not among what a task's stack frees with it.
     NotManaged,
+    /// Memory that no device can be told of was to be given to one (A228).
+    NotForDma,
+    /// What a device was to give back it has not: it was never given, or has been given back.
+    NotGiven,
+    /// The device has it with another size, in another direction, or as memory of another kind.
+    GivenOtherwise,
+    /// A driver has done with its device, and the device still has memory.
+    StillGiven,
 }
 
 impl MisuseKind {
@@ -150,6 +158,10 @@ impl MisuseKind {
             MisuseKind::StackOverflow => "kernel stack overflow",
             MisuseKind::Unmapped => "touch of an address that nothing is mapped at",
             MisuseKind::NotManaged => "free of what the task does not manage",
+            MisuseKind::NotForDma => "memory that no device can be told of",
+            MisuseKind::NotGiven => "memory taken back from a device that has it not",
+            MisuseKind::GivenOtherwise => "memory taken back from a device as something else",
+            MisuseKind::StillGiven => "a device is left that still has memory",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }
@@ -176,6 +188,13 @@ pub enum Passed {
     Mapping(VirtAddr, Option<u8>),
     /// A CPU: the one that runs the call, or asked for.
     Cpu(CpuId),
+    /// Memory as a device is told of it.
+    Dma {
+        /// Its first address.
+        address: u64,
+        /// How many bytes.
+        size: usize,
+    },
 }
 
 /// What is really there.
@@ -278,6 +297,17 @@ pub enum There {
     },
     /// A task that is not pinned.
     TaskContext,
+    /// Memory that a device has.
+    Given {
+        /// The address that it was told.
+        address: u64,
+        /// How many bytes.
+        size: usize,
+        /// In which direction, or that it is coherent.
+        what: &'static str,
+        /// Who gave it.
+        caller: &'static Location<'static>,
+    },
 }
 
 impl fmt::Display for Passed {
@@ -293,6 +323,7 @@ impl fmt::Display for Passed {
             Passed::Mapping(address, None) => write!(f, "address {address}"),
             Passed::Mapping(address, Some(slot)) => write!(f, "address {address} slot {slot}"),
             Passed::Cpu(cpu) => write!(f, "cpu {cpu}"),
+            Passed::Dma { address, size } => write!(f, "{size} bytes at dma {address:#x}"),
         }
     }
 }
@@ -335,6 +366,8 @@ impl fmt::Display for There {
             There::NotMapped => f.write_str("nothing mapped"),
             There::Mapping { address, frame, cpu } => {
                 write!(f, "{frame:?} mapped at {address} on cpu {cpu}")
+            There::Given { address, size, what, caller } => {
+                write!(f, "{size} bytes at dma {address:#x}, {what}, given at {caller}")
             }
         }
     }

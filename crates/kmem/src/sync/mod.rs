@@ -45,3 +45,4 @@ pub use spin::{
     CacheLevel, CarveoutLevel, KmapLevel, Level, PerCpuLevel, SpinGuard, SpinLock, VmapLevel,
     ZoneLevel,
 };
+pub use spin::{CacheLevel, DmaLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};

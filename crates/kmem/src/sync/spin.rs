@@ -55,6 +55,13 @@ impl Level for PerCpuLevel {
     const NUMBER: u8 = 6;
 }
 
+/// The level of the locks of devices that read and write memory, one for each.
+pub struct DmaLevel;
+
+impl Level for DmaLevel {
+    const NUMBER: u8 = 4;
+}
+
 /// A value that one CPU at a time may reach.
 ///
 /// # Invariants
