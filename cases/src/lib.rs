@@ -36,6 +36,7 @@ mod caches;
 mod calls;
 mod contexts;
 mod devices;
+mod dma;
 mod elsewhere;
 mod failure;
 mod files;
@@ -43,6 +44,7 @@ mod frees;
 mod gfp;
 mod highmem;
 mod hold;
+mod ioremap;
 mod kmalloc;
 mod machine;
 mod modifiers;
@@ -113,6 +115,7 @@ impl<M: Machine> Case<M> {
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
     let groups: [&'static [Case<M>]; _] = [
+    let groups: [&'static [Case<M>]; 20] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),
@@ -132,6 +135,8 @@ pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
         highmem::cases(),
         percpu::cases(),
         devices::cases(),
+        ioremap::cases(),
+        dma::cases(),
         files::cases(),
         users::cases(),
         bootmem::cases(),

@@ -5,6 +5,9 @@ use core::ops::Range;
 
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NodeMask, Platform};
+use kmem::{CpuId, Mm, NodeMask, Platform};
+use kmem::io::Registers;
+use kmem::{CpuId, Mm, NodeMask, PhysAddr, Platform};
 
 use crate::{Failure, FreeOnDemand};
 
@@ -41,6 +44,8 @@ pub struct Facts {
     pub pagesets: bool,
     /// Whether an atomic request may take even the last free page (A140).
     pub whole_reserve_for_atomic: bool,
+    /// Whether it has a device, the `edu` of QEMU or a model of it.
+    pub has_device: bool,
 }
 
 impl Facts {
@@ -121,6 +126,20 @@ pub trait Machine: Sync {
     ///
     /// The machine could not.
     fn online(&self, cpu: CpuId) -> Result<(), Failure>;
+
+    /// The physical addresses of the machine's device: no RAM, and its registers begin there. `None`
+    /// where it has none.
+    fn device_window(&self) -> Option<Range<PhysAddr>>;
+
+    /// Runs `work` with the registers of the device, which the machine maps for it.
+    ///
+    /// # Errors
+    ///
+    /// There is no device, it cannot be mapped, or what `work` answers.
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), Failure>,
+    ) -> Result<(), Failure>;
 
     /// How many reports of misuse there have been.
     fn misuses(&self) -> u64;

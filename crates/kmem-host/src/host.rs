@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use kmem::io::Registers;
 use kmem::platform::{
     Caching, Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse,
     NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed, UserMap,
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 
 use crate::cpu::{Cpus, Manager, VirtualCpu};
 use crate::description::Description;
+use crate::edu::{self, Edu, EduCounters, EduRegisters};
 use crate::interrupt;
 use crate::journal::{Journal, Line};
 use crate::local::{self, Saved};
@@ -40,6 +42,7 @@ pub struct Host<const SHIFT: u32 = 12> {
     has_high_memory: bool,
     pub(crate) cpus: Arc<Cpus>,
     memory: Memory,
+    edu: Edu,
     mappings: Mappings,
     temporary: TemporaryMappings,
     user: UserSpace,
@@ -72,12 +75,14 @@ impl<const SHIFT: u32> Host<SHIFT> {
         let limit = description.direct_map_limit.unwrap_or(end.next_multiple_of(1 << SHIFT));
         let cpus = Arc::new(Cpus::new(description.cpus));
         let memory = Memory::new(&ram, limit)?;
+        let edu = Edu::new(&memory);
         Ok(Host {
             tag: cpus.tag(),
             base: memory.base(),
             limit,
             has_high_memory: end > limit,
             memory,
+            edu,
             mappings: Mappings::new(description.mapping_area, SHIFT)?,
             temporary: TemporaryMappings::new(cpus.all().len(), SHIFT)?,
             user: UserSpace::new(SHIFT)?,
@@ -130,6 +135,21 @@ impl<const SHIFT: u32> Host<SHIFT> {
     /// How many bytes of RAM the host has had to supply so far.
     pub fn touched_bytes(&self) -> u64 {
         self.memory.touched()
+    }
+
+    /// The physical addresses of the machine's device: no RAM, for `ioremap`.
+    pub fn device_window(&self) -> Range<PhysAddr> {
+        edu::window_of(&self.memory)
+    }
+
+    /// The device behind its registers, which are mapped at `window`.
+    pub fn device<G: Registers>(&self, window: G) -> EduRegisters<'_, G> {
+        EduRegisters::new(window, &self.edu, &self.memory)
+    }
+
+    /// What the device did since boot.
+    pub fn device_counters(&self) -> EduCounters {
+        self.edu.counters()
     }
 
     /// The CPU of this machine that the running thread holds.

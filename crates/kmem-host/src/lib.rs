@@ -78,6 +78,7 @@
 //!   task.rs        tasks, sleeping and waking
 //!   memory.rs      the memfd and the direct map
 //!   mapping.rs     page mappings and temporary ones
+//!   edu.rs         a device that reads and writes memory by itself
 //!   journal.rs     the log, which handlers may write
 //!   host.rs        all of this as kmem's platform
 //!   machine.rs     the machine that a program holds; shutdown.rs, error.rs
@@ -86,6 +87,7 @@
 pub mod description;
 
 mod cpu;
+mod edu;
 mod error;
 mod fault;
 mod host;
@@ -104,6 +106,7 @@ mod task;
 mod user;
 
 pub use description::{Description, DescriptionError};
+pub use edu::{EduCounters, EduRegisters};
 pub use error::HostError;
 pub use host::Host;
 pub use interrupt::{InterruptLine, NotRaised, Storm};

@@ -135,7 +135,6 @@ impl Mappings {
             return Ok(());
         }
         let size = count << self.page_shift;
-        debug_assert!(from + size as u64 <= memory.end(), "a frame that is not RAM");
         let _locked = Locked::new(&self.lock);
         let pages = &self.pages.all()[self.indices(address, count)];
         assert!(pages.iter().all(|page| page.load(Relaxed) == FREE), "a page is mapped already");

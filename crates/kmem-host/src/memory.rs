@@ -4,11 +4,13 @@
 //! when they are first touched, so a large machine costs nothing until it is used.
 //!
 //! ```text
-//!   memfd      0 ──── ram ────┬─ hole ─┬──── ram ────┬──────────── ram ────────────
-//!                             │        │             │ limit
-//!   process    base ──────────┴─ none ─┴─────────────┘
+//!   memfd      0 ──── ram ────┬─ hole ─┬──── ram ────┬─────── ram ───────┬─ hole ─┬─ device ─
+//!                             │        │             │ limit             │
+//!   process    base ──────────┴─ none ─┴─────────────┘                   end
 //!              mapped           a fault  mapped        not mapped: high memory
 //! ```
+//!
+//! Behind the end of RAM is the window of a device: mapped only by whoever asks for it.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -17,6 +19,8 @@ use std::ptr::null_mut;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::edu::WINDOW;
 
 /// Blocks of the largest order are aligned as addresses too, as on real machines.
 const ALIGNMENT: u64 = 1 << 30;
@@ -77,8 +81,8 @@ fn release(start: usize, size: usize) {
 /// The physical memory of a machine.
 pub(crate) struct Memory {
     file: OwnedFd,
-    /// The first address after the last RAM.
-    end: u64,
+    /// The physical addresses of the device.
+    window: Range<u64>,
     direct_map: Reservation,
 }
 
@@ -88,9 +92,12 @@ impl Memory {
         let page = rustix::param::page_size() as u64;
         let end = ram.iter().map(|range| range.end).max().unwrap_or(0).next_multiple_of(page);
         let file = rustix::fs::memfd_create("kmem-ram", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&file, end)?;
+        // Neither RAM nor part of the direct map, with a gap before it.
+        let start = (end.max(limit) + 1).next_multiple_of(WINDOW);
+        let window = start..start + WINDOW;
+        rustix::fs::ftruncate(&file, window.end)?;
         let direct_map = Reservation::new(limit, ALIGNMENT)?;
-        let memory = Memory { file, end, direct_map };
+        let memory = Memory { file, window, direct_map };
         // RAM need not begin or end with a page of the host; neighbours may share one.
         let mut mapped = 0;
         for range in ram {
@@ -111,9 +118,37 @@ impl Memory {
         self.direct_map.start()
     }
 
-    /// The first address after the last RAM.
-    pub(crate) fn end(&self) -> u64 {
-        self.end
+    /// The physical addresses of the device.
+    pub(crate) fn window(&self) -> Range<u64> {
+        self.window.clone()
+    }
+
+    /// Reads by physical address, as a device does; where there is nothing, nothing is read. Any context.
+    pub(crate) fn read(&self, from: u64, into: &mut [u8]) {
+        let mut done = 0;
+        while done < into.len() {
+            match rustix::io::pread(&self.file, &mut into[done..], from + done as u64) {
+                Ok(0) => return,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => panic!("cannot read physical memory at {from:#x}: {error}"),
+            }
+        }
+    }
+
+    /// Writes by physical address, as a device does; what is behind the device's own window is nowhere.
+    /// Any context.
+    pub(crate) fn write(&self, to: u64, bytes: &[u8]) {
+        let room = usize::try_from(self.window.end.saturating_sub(to)).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(room)];
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pwrite(&self.file, &bytes[done..], to + done as u64) {
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => panic!("cannot write physical memory at {to:#x}: {error}"),
+            }
+        }
     }
 
     /// How many bytes of it the host has had to supply.
@@ -200,7 +235,7 @@ mod tests {
     #[test]
     fn ranges_that_share_a_host_page_are_both_mapped() {
         let memory = Memory::new(&[0..0x1800, 0x1c00..0x3001], 0x10_0000).unwrap();
-        assert_eq!(memory.end(), 0x4000);
+        assert_eq!(memory.window(), 0x20_0000..0x30_0000);
         for at in [0, 0x17ff, 0x1c00, 0x3000] {
             // SAFETY: RAM below the limit is mapped.
             unsafe { std::ptr::with_exposed_provenance_mut::<u8>(memory.base() + at).write(1) };

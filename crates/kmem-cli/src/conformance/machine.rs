@@ -1,12 +1,18 @@
 //! A hosted machine, as the acceptance cases see it.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
 use cases::{Facts, Failure, FreeOnDemand};
 use kmem::platform::{Cpus, UserMap};
 use kmem::{CpuId, KernelStack, Mm, NodeMask};
+use kmem::{CpuId, Mm, NodeMask};
+use cases::{Facts, Failure, FreeOnDemand, equal};
+use kmem::io::Registers;
+use kmem::platform::Cpus;
+use kmem::{CpuId, Mm, NodeMask, PhysAddr};
 use kmem_host::{Description, Host, HostError, Machine};
 
 /// A machine that has just booted.
@@ -63,6 +69,7 @@ pub fn facts(name: &'static str, description: &Description) -> Facts {
         largest_order: description.largest_order,
         pagesets: description.pagesets,
         whole_reserve_for_atomic: description.whole_reserve_for_atomic,
+        has_device: true,
     }
 }
 
@@ -149,6 +156,25 @@ impl<const SHIFT: u32> cases::Machine for Hosted<SHIFT> {
 
     fn online(&self, cpu: CpuId) -> Result<(), Failure> {
         self.machine.online(cpu).map_err(|_| Failure::new("a cpu can be put into service"))
+    }
+
+    fn device_window(&self) -> Option<Range<PhysAddr>> {
+        Some(self.machine.host().device_window())
+    }
+
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let host = self.machine.host();
+        let window = self.machine.mm().iomem(host.device_window().start, edu::REGISTERS);
+        let window = window.map_err(|_| Failure::new("the device can be mapped"))?;
+        let before = host.device_counters();
+        work(&host.device(window))?;
+        // The model says what a device would do in silence, or end the machine for.
+        let after = host.device_counters();
+        equal(after.clamped, before.clamped, "the device is told only what it reaches")?;
+        equal(after.errors, before.errors, "and only of its own buffer")
     }
 
     fn misuses(&self) -> u64 {

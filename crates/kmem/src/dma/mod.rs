@@ -60,7 +60,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use device::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, StillGiven};
 pub(crate) use device::Pool;
-pub(crate) use records::{Found, Node, Place, Record, Records, What};
-pub(crate) use slots::{MOST_SLOTS, SLOT, Slots};
+pub use device::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, StillGiven};
+pub(crate) use records::{Found, Node, Record, What};
+pub(crate) use slots::{SLOT, Slots};

@@ -4,9 +4,9 @@ use core::panic::Location;
 use std::boxed::Box;
 use std::vec::Vec;
 
-use super::{
-    Direction, DmaDevice, DmaMask, Found, MOST_SLOTS, Place, Record, Records, Slots, What,
-};
+use super::records::{Place, Records};
+use super::slots::MOST_SLOTS;
+use super::{Direction, DmaDevice, DmaMask, Found, Record, Slots, What};
 
 fn next(seed: &mut u64) -> usize {
     *seed ^= *seed << 13;
