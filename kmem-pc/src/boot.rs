@@ -9,12 +9,13 @@ use kmem::{CpuId, MemoryMap, NodeId, PhysAddr, Setup};
 
 use crate::acpi::{Acpi, Affinity};
 use crate::heap::{self, HEAP};
+use crate::options::Options;
 use crate::paging::PAGE;
 use crate::start_info::{Region, StartInfo};
 use crate::{MM, clock, cpu, paging, stack};
 
-/// What devices with 24 address lines reach.
-pub const DMA_LIMIT: u64 = 16 << 20;
+/// What devices with 24 address lines reach: where zone DMA ends if nothing else is asked for.
+const DMA_LIMIT: u64 = 16 << 20;
 
 /// What devices with 32 address lines reach.
 pub const DMA32_LIMIT: u64 = 4 << 30;
@@ -38,6 +39,8 @@ pub struct Found {
     memory: CommandLine,
     /// The addresses whose RAM the manager is told to leave alone.
     above: Range<u64>,
+    /// Where zone DMA ends.
+    pub dma_limit: u64,
     acpi: Option<Acpi>,
 }
 
@@ -52,7 +55,9 @@ impl Found {
         acpi: Option<Acpi>,
         holes: &[Range<u64>],
         memory: CommandLine,
+        options: &Options,
     ) -> Result<Found, &'static str> {
+        let holes = &options.holes;
         let image = paging::image();
         let is_in = |hole: &Range<u64>| {
             [&image, &LOADER].iter().any(|taken| hole.start < taken.end && taken.start < hole.end)
@@ -74,6 +79,8 @@ impl Found {
             return Err("mem= leaves the kernel itself no room");
         }
         let mut found = Found { ram, heap: 0..0, memory, above, acpi };
+        let dma_limit = options.dma.unwrap_or(DMA_LIMIT);
+        let mut found = Found { ram, heap: 0..0, dma_limit, acpi };
         let free = found.ram.iter().flat_map(|region| region.without(&image));
         let free = free.flat_map(|region| region.without(&found.above));
         let free = free.flat_map(|region| region.without(&LOADER));
@@ -166,7 +173,7 @@ impl Found {
 
     fn setup(&self) -> Setup {
         let mut setup = Setup::new()
-            .dma_limit(PhysAddr::new(DMA_LIMIT))
+            .dma_limit(PhysAddr::new(self.dma_limit))
             .dma32_limit(PhysAddr::new(DMA32_LIMIT))
             .cpus(self.cpus());
         for cpu in (0..self.cpus()).filter_map(CpuId::new) {

@@ -5,16 +5,21 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use cases::{Facts, Failure, FreeOnDemand, Machine as _};
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NodeMask};
+use kmem::{CpuId, Mm, NodeMask};
+use kmem::io::Registers;
+use kmem::{CpuId, Mm, NodeMask, PhysAddr};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
-use crate::boot::{DMA_LIMIT, DMA32_LIMIT, Found};
+use crate::boot::{DMA32_LIMIT, Found};
 use crate::cpu::Cpu;
 use crate::options::Options;
+use crate::pci::Device;
 use crate::platform::Pc;
 use crate::serial::Serial;
 use crate::user::User;
@@ -32,7 +37,12 @@ struct Inner {
     name: &'static str,
     ticks: u64,
     hz: u32,
+    /// Where `edu` has its registers, if there is one.
+    device: Option<Range<u64>>,
 }
+
+/// Who made `edu`, and what it is.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
 
 /// What there is instead of files of a host.
 const NO_HOST: &str = "there is no host behind a PC: its files are in /dev and /proc";
@@ -48,7 +58,8 @@ impl Machine {
     pub fn new(found: Found, options: Options) -> Machine {
         let name = if options.name.is_empty() { "pc".into() } else { options.name };
         let (ticks, hz) = (options.ticks.unwrap_or(TICKS), options.hz.unwrap_or(STORM));
-        Machine { inner: Arc::new(Inner { found, name: name.leak(), ticks, hz }) }
+        let device = Device::find(EDU.0, EDU.1).and_then(Device::begin);
+        Machine { inner: Arc::new(Inner { found, name: name.leak(), ticks, hz, device }) }
     }
 
     /// How many of the timers' interrupts the check of them waits for, and how often they come in a
@@ -181,16 +192,19 @@ impl cases::Machine for Machine {
             dma_ram: Facts::dma_ram_of(
                 ram.map(|region| region.start..region.end),
                 Some(DMA_LIMIT),
+                ram.iter().map(|region| region.start..region.end),
+                Some(self.inner.found.dma_limit),
                 Some(DMA32_LIMIT),
             ),
             page_shift: 12,
-            dma_limit: Some(DMA_LIMIT),
+            dma_limit: Some(self.inner.found.dma_limit),
             dma32_limit: Some(DMA32_LIMIT),
             direct_limit: None,
             movable: false,
             largest_order: 10,
             pagesets: true,
             whole_reserve_for_atomic: false,
+            has_device: self.inner.device.is_some(),
         }
     }
 
@@ -251,6 +265,20 @@ impl cases::Machine for Machine {
 
     fn online(&self, cpu: CpuId) -> Result<(), Failure> {
         smp::resume(cpu).map_err(|_| Failure::new("a cpu can be put into service"))
+    }
+
+    fn device_window(&self) -> Option<Range<PhysAddr>> {
+        let device = self.inner.device.as_ref()?;
+        Some(PhysAddr::new(device.start)..PhysAddr::new(device.end))
+    }
+
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let window = self.device_window().ok_or(Failure::new("there is a device"))?;
+        let registers = MM.iomem(window.start, edu::REGISTERS);
+        work(&*registers.map_err(|_| Failure::new("the device can be mapped"))?)
     }
 
     fn misuses(&self) -> u64 {

@@ -16,6 +16,8 @@ pub struct Options {
     pub memory: CommandLine,
     /// `hole=START-END`, any number of them: memory that is not to be used, as if it were not there.
     pub holes: Vec<Range<u64>>,
+    /// `dma=BYTES`: where zone DMA ends.
+    pub dma: Option<u64>,
     /// `ticks=NUMBER`: how many of the timers' interrupts the check of them waits for.
     pub ticks: Option<u64>,
     /// `hz=NUMBER`: how often they come in a second.
@@ -41,6 +43,10 @@ impl Options {
             match word.split_once('=') {
                 Some(("name", name)) => parsed.name = name.into(),
                 Some(("hole", range)) => parsed.holes.push(hole(range).ok_or(word)?),
+                Some(("dma", text)) => {
+                    let limit = bytes(text).filter(|limit| DMA_LIMITS.contains(limit));
+                    parsed.dma = Some(limit.ok_or(word)?);
+                }
                 Some(("ticks", text)) => {
                     parsed.ticks = Some(number(text, 1..=u64::MAX).ok_or(word)?)
                 }
@@ -56,6 +62,9 @@ impl Options {
         Ok(parsed)
     }
 }
+
+/// Where zone DMA may end: it has some blocks of the largest order, and zone DMA32 ends behind it.
+const DMA_LIMITS: RangeInclusive<u64> = 16 << 20..=2 << 30;
 
 /// Reads a number within bounds.
 fn number(text: &str, bounds: RangeInclusive<u64>) -> Option<u64> {

@@ -28,6 +28,20 @@ pub unsafe fn read8(port: u16) -> u8 {
     value
 }
 
+/// Reads four bytes from a port.
+///
+/// # Safety
+///
+/// As [`write8`].
+pub unsafe fn read32(port: u16) -> u32 {
+    let value;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags))
+    }
+    value
+}
+
 /// Writes four bytes to a port.
 ///
 /// # Safety

@@ -43,7 +43,8 @@ pub struct Pc {
     /// Memory that is not to be used, as if it were not there: `64M-72M`, any number of times.
     #[arg(long = "hole", value_name = "START-END")]
     pub holes: Vec<String>,
-    /// What else the kernel is told, a word each: `name=NAME`, `ticks=NUMBER`, `hz=NUMBER`.
+    /// What else the kernel is told, a word each: `name=NAME`, `dma=BYTES` (the end of
+    /// zone DMA), `ticks=NUMBER`, `hz=NUMBER`.
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
     /// Have the machine's time pass with its instructions and not with the host's time.
@@ -295,6 +296,8 @@ fn qemu(kernel: &Path, pc: &Pc, input: Input, command_line: &str) -> Command {
         qemu.args(["-serial", "stdio"]);
     }
     qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    // A device that uses memory by itself.
+    qemu.args(["-device", "edu"]);
     qemu.arg("-smp").arg(format!("{0},sockets={0}", pc.cpus));
     qemu.arg("-m").arg(format!("{}M", pc.memory));
     if let Some(below) = pc.below_4g {
