@@ -146,6 +146,15 @@ impl System for Machine {
         MM.platform().log.take()
     }
 
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let window = self.device_window().ok_or("QEMU was started without -device edu")?;
+        let registers = MM.iomem(window.start, edu::REGISTERS);
+        work(&*registers.map_err(|error| error.to_string())?)
+    }
+
     fn misuses(&self) -> u64 {
         MM.platform().misuses.count()
     }

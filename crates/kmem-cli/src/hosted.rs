@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NoReclaim};
+use kmem::io::Registers;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
@@ -229,6 +230,15 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
 
     fn take_log(&self) -> Vec<String> {
         self.machine.take_log()
+    }
+
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let host = self.machine.host();
+        let window = self.mm().iomem(host.device_window().start, edu::REGISTERS);
+        work(&host.device(window.map_err(|error| error.to_string())?))
     }
 
     fn misuses(&self) -> u64 {

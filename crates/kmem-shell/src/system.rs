@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, Platform, Reclaim};
+use kmem::io::Registers;
 
 use crate::Command;
 
@@ -75,6 +76,19 @@ pub trait System: Send + Sync + Sized + 'static {
     /// The manager's messages since the last call, oldest first, a line each. Reports of wrong frees
     /// and wrong calls are among them.
     fn take_log(&self) -> Vec<String>;
+
+    /// Runs `work` with the registers of the machine's device, the `edu` of QEMU or a model of it.
+    ///
+    /// # Errors
+    ///
+    /// There is none, it cannot be mapped, or what `work` answers.
+    fn with_device(
+        &self,
+        work: &mut dyn FnMut(&dyn Registers) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let _ = work;
+        Err("this machine has no device that uses memory by itself".into())
+    }
 
     /// How many wrong frees and wrong calls were reported since boot.
     fn misuses(&self) -> u64;

@@ -2,6 +2,7 @@
 
 mod areas;
 mod caches;
+mod dma;
 mod echo;
 mod files;
 mod general;
@@ -69,6 +70,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             highmem::kmap(),
             caches::cache(),
             slabtop::slabtop(),
+            dma::dma(),
             mistakes::wrong_free(),
             mistakes::overrun(),
             mistakes::leak(),

@@ -33,6 +33,9 @@ impl DmaAddr {
     }
 }
 
+/// What the texts' calls answer instead of an address where nothing was mapped: no memory lies there.
+pub const MAPPING_ERROR: u64 = u64::MAX;
+
 impl From<PhysAddr> for DmaAddr {
     fn from(address: PhysAddr) -> Self {
         DmaAddr(address.get())

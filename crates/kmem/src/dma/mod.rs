@@ -61,6 +61,6 @@ mod slots;
 mod tests;
 
 pub(crate) use device::Pool;
-pub use device::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, StillGiven};
+pub use device::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, MAPPING_ERROR, StillGiven};
 pub(crate) use records::{Found, Node, Record, What};
 pub(crate) use slots::{SLOT, Slots};

@@ -3,6 +3,7 @@
 mod areas;
 mod bootmem;
 mod highmem;
+mod devices;
 mod objects;
 mod pages;
 mod percpu;
@@ -56,5 +57,6 @@ macro_rules! texts_names {
         $crate::__texts_names_areas!($mm);
         $crate::__texts_names_highmem!($mm);
         $crate::__texts_names_percpu!($mm);
+        $crate::__texts_names_devices!($mm);
     };
 }
