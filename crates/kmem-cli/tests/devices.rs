@@ -153,3 +153,25 @@ fn a_device_takes_all_memory_unless_it_has_a_quota() {
         tiny(&quota).complains(1, "over the device's quota of 1000000 bytes");
     }
 }
+
+/// A228
+#[test]
+fn a_device_copies_memory_and_is_refused_what_it_cannot_use() {
+    let out = kmem(&["boot", "-c", "dma; dma 4095"]).well();
+    for words in [
+        "edu 1.0, which reaches addresses up to 0xfffffff\n",
+        "3000 bytes at 0x",
+        ": compared, and equal\n",
+        "beyond its reach, copied by way of 0x",
+        "vmalloc: 0x",
+        "memory that no device can be told of: passed address 0x",
+        "4095 bytes at 0x",
+    ] {
+        assert!(out.contains(words), "{words} is not in\n{out}");
+    }
+    // All of a small machine's memory is within reach.
+    assert!(!tiny("dma 1").well().contains("beyond"));
+    for arguments in ["0", "4096", "-1", "x"] {
+        tiny(&format!("dma {arguments}")).complains(2, "give 1 to 4095");
+    }
+}

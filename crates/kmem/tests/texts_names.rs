@@ -155,3 +155,38 @@ fn a_kernels_own_types_need_no_handle() {
     assert_eq!(object.iter().map(|byte| u32::from(*byte)).sum::<u32>(), 71);
     assert_eq!(kinds(), []);
 }
+
+/// A228
+#[test]
+fn devices_are_given_memory_under_the_usual_names() {
+    let _cpu = on_the_cpu();
+    let device = DmaDevice::new("dev", DmaMask::ALL);
+    let mut told = 0;
+    let ring = mm::dma_alloc_coherent(&device, 100, &mut told, GFP_KERNEL);
+    assert!(!ring.is_null() && told != 0);
+    // SAFETY: so many bytes are the test's.
+    assert!(unsafe { std::slice::from_raw_parts(ring, 100) }.iter().all(|byte| *byte == 0));
+    let buffer = mm::kmalloc(64, GFP_KERNEL);
+    let way = Direction::ToDevice;
+    // SAFETY: the buffer stays, and no device is told of it.
+    let address = unsafe { mm::dma_map_single(&device, buffer, 64, way) };
+    assert!(!mm::dma_mapping_error(&device, address));
+    // SAFETY: refused; taken back; given back; the test's own.
+    unsafe {
+        let none = mm::dma_map_single(&device, null_mut(), 64, way);
+        assert!(mm::dma_mapping_error(&device, none));
+        assert_eq!(kinds(), [MisuseKind::NotForDma]);
+        mm::dma_unmap_single(&device, address, 63, way);
+        assert_eq!(kinds(), [MisuseKind::GivenOtherwise]);
+        mm::dma_unmap_single(&device, address, 64, way);
+        mm::dma_unmap_page(&device, address, 64, way);
+        assert_eq!(kinds(), [MisuseKind::NotGiven]);
+        mm::dma_free_coherent(&device, 100, ring, told);
+        mm::dma_free_coherent(&device, 100, null_mut(), told);
+        mm::kfree(buffer);
+        // This platform has no page tables.
+        assert_eq!(mm::ioremap(1 << 40, 8), null_mut());
+        mm::iounmap(null_mut());
+    }
+    assert_eq!(kinds(), []);
+}
