@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard};
 
 use common::{CPU, Machine, Rig};
+use kmem::dma::{Direction, DmaDevice, DmaMask};
 use kmem::platform::MisuseKind;
 use kmem::slab::CtorFlags;
 use kmem::*;
