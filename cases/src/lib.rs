@@ -115,7 +115,6 @@ impl<M: Machine> Case<M> {
 /// All cases.
 pub fn table<M: Machine + 'static>() -> impl Iterator<Item = &'static Case<M>> {
     let groups: [&'static [Case<M>]; _] = [
-    let groups: [&'static [Case<M>]; 20] = [
         pages::cases(),
         zones::cases(),
         calls::cases(),

@@ -3,11 +3,12 @@
 use core::fmt;
 use core::ops::Range;
 
+use kmem::io::Registers;
+use kmem::platform::UserMap;
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NodeMask, Platform};
-use kmem::{CpuId, Mm, NodeMask, Platform};
-use kmem::io::Registers;
 use kmem::{CpuId, Mm, NodeMask, PhysAddr, Platform};
+use kmem::{CpuId, Mm, NodeMask, Platform};
 
 use crate::{Failure, FreeOnDemand};
 

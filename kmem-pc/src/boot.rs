@@ -53,11 +53,9 @@ impl Found {
     pub fn new(
         info: StartInfo,
         acpi: Option<Acpi>,
-        holes: &[Range<u64>],
-        memory: CommandLine,
         options: &Options,
     ) -> Result<Found, &'static str> {
-        let holes = &options.holes;
+        let (holes, memory) = (&options.holes, options.memory);
         let image = paging::image();
         let is_in = |hole: &Range<u64>| {
             [&image, &LOADER].iter().any(|taken| hole.start < taken.end && taken.start < hole.end)
@@ -78,9 +76,8 @@ impl Found {
         if above.start < image.end {
             return Err("mem= leaves the kernel itself no room");
         }
-        let mut found = Found { ram, heap: 0..0, memory, above, acpi };
         let dma_limit = options.dma.unwrap_or(DMA_LIMIT);
-        let mut found = Found { ram, heap: 0..0, dma_limit, acpi };
+        let mut found = Found { ram, heap: 0..0, memory, above, dma_limit, acpi };
         let free = found.ram.iter().flat_map(|region| region.without(&image));
         let free = free.flat_map(|region| region.without(&found.above));
         let free = free.flat_map(|region| region.without(&LOADER));

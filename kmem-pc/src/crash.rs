@@ -143,6 +143,7 @@ pub fn wrong_free(platform: &Pc, misuse: &Misuse<'_>) -> ! {
         }
         Passed::Bytes(start, _) => {
             say_place("what was passed", direct::BASE.wrapping_add(start.get() as usize));
+        }
         Passed::Dma { address, .. } => {
             say_place("what was passed", direct::BASE + address as usize);
         }

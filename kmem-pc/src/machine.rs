@@ -13,6 +13,7 @@ use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NodeMask};
 use kmem::{CpuId, Mm, NodeMask};
 use kmem::io::Registers;
+use kmem::platform::UserMap;
 use kmem::{CpuId, Mm, NodeMask, PhysAddr};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
@@ -200,8 +201,6 @@ impl cases::Machine for Machine {
             end: ram.clone().map(|region| region.end).max().unwrap_or(0),
             dma_ram: Facts::dma_ram_of(
                 ram.map(|region| region.start..region.end),
-                Some(DMA_LIMIT),
-                ram.iter().map(|region| region.start..region.end),
                 Some(self.inner.found.dma_limit),
                 Some(DMA32_LIMIT),
             ),

@@ -8,7 +8,6 @@
 //! | `start_info.rs`, `acpi.rs` | what the loader and the firmware say of the machine |
 //! | `options.rs`, `boot.rs`, `heap.rs` | from that to a manager that works, and to the machine's own heap |
 //! | `direct.rs`, `paging.rs`, `stack.rs`, `user.rs` | where memory is seen |
-//! | `direct.rs`, `paging.rs`, `stack.rs` | where memory is seen |
 //! | `pci.rs` | the device that uses memory by itself |
 //! | `interrupt.rs`, `trap.rs`, `hook.rs`, `probe.rs`, `apic.rs`, `port.rs` | how the processor enters the kernel, and what then |
 //! | `cpu.rs`, `smp.rs` | what each CPU has, and how the others are started and called |
@@ -105,11 +104,6 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
         Ok(Err(word)) => refuse(format_args!("the option '{word}' is not understood")),
         Err(why) => refuse(format_args!("the command line cannot be read: {why}")),
     };
-    let found =
-        match Found::new(info, info.acpi_root().map(Acpi::new), &options.holes, options.memory) {
-            Ok(found) => found,
-            Err(why) => refuse(format_args!("{why}")),
-        };
     let found = match Found::new(info, info.acpi_root().map(Acpi::new), &options) {
         Ok(found) => found,
         Err(why) => refuse(format_args!("{why}")),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use kmem::io::Registers;
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NoReclaim};
-use kmem::io::Registers;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 

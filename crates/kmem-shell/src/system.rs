@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use kmem::io::Registers;
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, Platform, Reclaim};
-use kmem::io::Registers;
 
 use crate::Command;
 

@@ -69,6 +69,7 @@ pub mod boot;
 mod buddy;
 #[cfg(not(loom))]
 pub mod highmem;
+#[cfg(not(loom))]
 pub mod io;
 #[cfg(not(loom))]
 pub mod mm;
@@ -120,12 +121,8 @@ pub use ids::{CpuId, Distances, MAX_CPUS, MAX_NODES, NodeId, NodeMask};
 #[cfg(not(loom))]
 pub use mm::{
     AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, CpuGuard, CpuPtr, CpuVar,
-    InAtomic, KernelStack, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo,
+    InAtomic, IoMem, KernelStack, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo,
     PerCpuCounts, ReleaseError, SetupPerCpuError, StackInfo, Task, ThisCpu, Touch, VmallocInfo,
-    InAtomic, KmapGuard, KmapLocalGuard, Mm, Owned, Owner, Pages, PagesetInfo, PerCpuCounts,
-    ReleaseError, SetupPerCpuError, Task, ThisCpu, Touch, VmallocInfo,
-    AreaInfo, BootError, CacheError, CacheInfo, Counters, CpuError, IoMem, Mm, Owned, Owner, Pages,
-    PagesetInfo, ReleaseError, Touch, VmallocInfo,
 };
 pub use order::{Order, get_order};
 #[cfg(all(feature = "allocator-api2", not(loom)))]

@@ -11,7 +11,7 @@ use kmem::{CpuId, KernelStack, Mm, NodeMask};
 use kmem::{CpuId, Mm, NodeMask};
 use cases::{Facts, Failure, FreeOnDemand, equal};
 use kmem::io::Registers;
-use kmem::platform::Cpus;
+use kmem::platform::{Cpus, UserMap};
 use kmem::{CpuId, Mm, NodeMask, PhysAddr};
 use kmem_host::{Description, Host, HostError, Machine};
 

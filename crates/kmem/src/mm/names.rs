@@ -2,8 +2,8 @@
 
 mod areas;
 mod bootmem;
-mod highmem;
 mod devices;
+mod highmem;
 mod objects;
 mod pages;
 mod percpu;

@@ -366,6 +366,7 @@ impl fmt::Display for There {
             There::NotMapped => f.write_str("nothing mapped"),
             There::Mapping { address, frame, cpu } => {
                 write!(f, "{frame:?} mapped at {address} on cpu {cpu}")
+            }
             There::Given { address, size, what, caller } => {
                 write!(f, "{size} bytes at dma {address:#x}, {what}, given at {caller}")
             }

@@ -42,7 +42,6 @@ pub(crate) mod atomic {
 pub use aside::Aside;
 pub use section::{CpuSection, Entered};
 pub use spin::{
-    CacheLevel, CarveoutLevel, KmapLevel, Level, PerCpuLevel, SpinGuard, SpinLock, VmapLevel,
-    ZoneLevel,
+    CacheLevel, CarveoutLevel, DmaLevel, KmapLevel, Level, PerCpuLevel, SpinGuard, SpinLock,
+    VmapLevel, ZoneLevel,
 };
-pub use spin::{CacheLevel, DmaLevel, Level, SpinGuard, SpinLock, VmapLevel, ZoneLevel};

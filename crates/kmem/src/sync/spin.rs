@@ -59,7 +59,7 @@ impl Level for PerCpuLevel {
 pub struct DmaLevel;
 
 impl Level for DmaLevel {
-    const NUMBER: u8 = 4;
+    const NUMBER: u8 = 7;
 }
 
 /// A value that one CPU at a time may reach.

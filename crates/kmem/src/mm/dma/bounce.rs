@@ -1,7 +1,5 @@
 //! Slots that stand in for memory that a device does not reach.
 
-use core::ptr::NonNull;
-
 use super::super::Mm;
 use crate::dma::{DmaDevice, DmaError, DmaMask, Pool, SLOT, Slots};
 use crate::page::Page;
@@ -113,7 +111,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         // Otherwise, or where it has no such block: a part of any zone.
         let touched = self.widest_zone(|zone| self.start_of(zone) <= mask.last());
-        let end = mask.last().checked_add(1).unwrap_or(u64::MAX);
+        let end = mask.last().saturating_add(1);
         let end = end.min(self.platform.limit().get());
         let within = PhysAddr::new(0)..PhysAddr::new(end);
         self.alloc_contig_pages(pages, Order::ZERO, within, gfp | touched.unwrap_or(Gfp::DMA))
@@ -169,8 +167,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let within = at as usize & (page - 1);
             let count = (page - within).min(size - done);
             let slot = VirtAddr::new(pool.get() + slot * SLOT + offset + done).as_ptr::<u8>();
-            self.with_frame(PhysAddr::new(at), |start| {
-                let memory = start.as_ptr().wrapping_add(within);
+            self.with_page_at(PhysAddr::new(at), |start| {
+                let memory = start.wrapping_add(within);
                 // SAFETY: the caller's promise: so many bytes of the page, and of the slots.
                 unsafe {
                     match way {
@@ -184,21 +182,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Calls `work` with where the first byte of the frame of an address is seen.
-    fn with_frame(&self, at: PhysAddr, work: impl FnOnce(NonNull<u8>)) {
+    fn with_page_at(&self, at: PhysAddr, work: impl FnOnce(*mut u8)) {
         let Some(pfn) = at.frame(P::PAGE_SHIFT) else { return };
-        if let Some(address) = self.page_address(Page::of(pfn)) {
-            if let Some(address) = NonNull::new(address.as_ptr()) {
-                work(address);
-            }
-            return;
+        match (self.page_address(Page::of(pfn)), self.platform.temporary_map()) {
+            (Some(address), _) => work(address.as_ptr()),
+            (None, Some(map)) => self.with_frame(map, pfn, work),
+            // Boot refuses high memory without such mappings.
+            (None, None) => {}
         }
-        // Boot refuses high memory without such mappings.
-        let Some(map) = self.platform.temporary_map() else { return };
-        let address = map.map(pfn);
-        if let Some(address) = NonNull::new(address.as_ptr()) {
-            work(address);
-        }
-        // SAFETY: it was mapped above, and is not used any more.
-        unsafe { map.unmap(address) };
     }
 }

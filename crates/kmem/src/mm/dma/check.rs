@@ -41,7 +41,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Reports pages that are not in use.
-    pub(super) fn check_in_use(
+    pub(super) fn check_all_in_use(
         &self,
         start: PhysAddr,
         size: usize,

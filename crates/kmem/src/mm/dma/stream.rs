@@ -83,7 +83,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let start = self.page_to_phys(page).get().saturating_add(offset as u64);
         let start = PhysAddr::new(start);
-        self.check_in_use(start, size, site)?;
+        self.check_all_in_use(start, size, site)?;
         // SAFETY: the caller's promise; all of it is RAM in use.
         unsafe { self.map_phys(device, start, size, direction, site) }
     }

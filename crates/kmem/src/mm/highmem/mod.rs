@@ -91,22 +91,35 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Fills a page that the direct map does not reach with zeros. Any context.
-    ///
-    /// In a slot of the manager's own: clearing does not fail because others have theirs taken.
     pub(super) fn clear_frame(&self, map: &dyn TemporaryMap, frame: Pfn) {
-        let clear = |slot| {
+        self.with_frame(map, frame, |start| {
+            // SAFETY: the caller's frame.
+            unsafe { start.write_bytes(0, 1 << P::PAGE_SHIFT) };
+        });
+    }
+
+    /// Calls `work` with where the first byte of a frame is seen that the direct map does not reach. Any
+    /// context.
+    ///
+    /// In a slot of the manager's own: it does not fail because others have theirs taken. Interrupts are
+    /// masked meanwhile.
+    pub(super) fn with_frame(
+        &self,
+        map: &dyn TemporaryMap,
+        frame: Pfn,
+        work: impl FnOnce(*mut u8),
+    ) {
+        let work = |slot| {
             let address = map.map(frame, slot);
-            // SAFETY: the caller's frame, mapped until `unmap`; nobody else uses this slot.
-            unsafe {
-                address.as_ptr::<u8>().write_bytes(0, 1 << P::PAGE_SHIFT);
-                map.unmap(address, slot);
-            }
+            work(address.as_ptr());
+            // SAFETY: mapped above, and not used any more; nobody else uses this slot.
+            unsafe { map.unmap(address, slot) };
         };
         if self.platform.in_nmi() {
-            clear(OWN_SLOT_IN_NMI);
+            work(OWN_SLOT_IN_NMI);
         } else {
             let saved = self.platform.mask();
-            clear(OWN_SLOT);
+            work(OWN_SLOT);
             self.platform.restore(saved);
         }
     }

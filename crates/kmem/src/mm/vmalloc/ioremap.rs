@@ -131,7 +131,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let pages = (last.number() - first.number() + 1) as usize;
         let runs = Runs::one(first);
         let kind = AreaKind::Ioremap;
-        let mapping = Mapping { kind, is_going: false, next_going: 0, pages, runs, caller };
+        let mapping = Mapping { kind, is_going: false, next_going: None, pages, runs, caller };
         let address = self.place(map, mapping, caching)?;
         let offset = start.get() as usize & ((1 << P::PAGE_SHIFT) - 1);
         // SAFETY: the offset is within the first page that was mapped.
