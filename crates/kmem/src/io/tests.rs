@@ -30,7 +30,6 @@ fn each_width_is_read_and_written_little_endian() {
     io.writel(0x1122_3344, 12).unwrap();
     io.writeq_relaxed(0x8877_6655_4433_2211, 16).unwrap();
     assert_eq!((io.read32(12), io.write64(7, 24)), (Ok(0x1122_3344), Ok(())));
-    drop(io);
     assert_eq!(bytes.0[..8], [0, 0xaa, 2, 3, 4, 5, 0xcc, 0xbb]);
     assert_eq!(bytes.0[12..20], [0x44, 0x33, 0x22, 0x11, 0x11, 0x22, 0x33, 0x44]);
     assert_eq!(bytes.0[24..33], [7, 0, 0, 0, 0, 0, 0, 0, 32]);
@@ -56,7 +55,6 @@ fn accesses_outside_and_misaligned_ones_are_refused_and_do_nothing() {
     let mut out = [7; 41];
     assert!(io.memcpy_fromio(&mut out, 0).is_err());
     assert!(io.memset_io(40, 0, 0).is_ok());
-    drop(io);
     assert!(bytes.0 == [9; 64] && out == [7; 41]);
     let text = std::format!("{}", IoError::Outside { offset: 0x40, width: 4, size: 0x40 });
     assert_eq!(text, "4 bytes at offset 0x40 of registers that have 0x40");
@@ -79,7 +77,6 @@ fn copies_are_those_of_slices_wherever_they_begin_and_end() {
             assert_eq!(back, from);
             io.memset_io(start + length / 2, 0xee, length / 3).unwrap();
             model[3 + start + length / 2..][..length / 3].fill(0xee);
-            drop(io);
             assert_eq!(bytes.0, model, "{length} bytes at {start}");
         }
     }
