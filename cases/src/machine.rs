@@ -5,10 +5,7 @@ use core::ops::Range;
 
 use kmem::io::Registers;
 use kmem::platform::UserMap;
-use kmem::platform::UserMap;
-use kmem::{CpuId, KernelStack, Mm, NodeMask, Platform};
-use kmem::{CpuId, Mm, NodeMask, PhysAddr, Platform};
-use kmem::{CpuId, Mm, NodeMask, Platform};
+use kmem::{CpuId, KernelStack, Mm, NodeMask, PhysAddr, Platform};
 
 use crate::{Failure, FreeOnDemand};
 

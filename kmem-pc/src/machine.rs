@@ -9,12 +9,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use cases::{Facts, Failure, FreeOnDemand, Machine as _};
-use kmem::platform::UserMap;
-use kmem::{CpuId, KernelStack, Mm, NodeMask};
-use kmem::{CpuId, Mm, NodeMask};
 use kmem::io::Registers;
 use kmem::platform::UserMap;
-use kmem::{CpuId, Mm, NodeMask, PhysAddr};
+use kmem::{CpuId, KernelStack, Mm, NodeMask, PhysAddr};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::boot::{DMA32_LIMIT, Found};

@@ -149,7 +149,7 @@ fn as_many_mappings_as_a_process_may_have_are_refused_in_time() {
     let pages = most.max(1 << 14) as u64;
     let bytes = (pages * PAGE as u64 + (32 << 20)).next_multiple_of(4 << 20);
     description.set(&format!("mapping_area={}", 4 * bytes)).unwrap();
-    description.nodes[0].ram = vec![0..2 * bytes];
+    description.nodes[0].ram[0] = 0..2 * bytes;
     let machine = Machine::<12>::boot(&description).unwrap();
     machine.run_on(CpuId::BOOT, || {
         let mm = machine.mm();

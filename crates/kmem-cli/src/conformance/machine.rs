@@ -5,14 +5,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 
-use cases::{Facts, Failure, FreeOnDemand};
-use kmem::platform::{Cpus, UserMap};
-use kmem::{CpuId, KernelStack, Mm, NodeMask};
-use kmem::{CpuId, Mm, NodeMask};
 use cases::{Facts, Failure, FreeOnDemand, equal};
 use kmem::io::Registers;
 use kmem::platform::{Cpus, UserMap};
-use kmem::{CpuId, Mm, NodeMask, PhysAddr};
+use kmem::{CpuId, KernelStack, Mm, NodeMask, PhysAddr};
 use kmem_host::{Description, Host, HostError, Machine};
 
 /// A machine that has just booted.
