@@ -125,10 +125,9 @@ impl Found {
         MM.platform().set_limit(limit);
         HEAP.platform().set_limit(limit);
         let own = MemoryMap::new().ram(self.heap.clone(), NodeId::ZERO);
+        let setup = Setup::new().cpus(self.cpus()).stacks(stack::TASKS);
         // SAFETY: the heap's memory is kept out of the other manager's.
-        if let Err(error) =
-            unsafe { HEAP.boot(&own, &Setup::new().cpus(self.cpus()).stacks(stack::TASKS)) }
-        {
+        if let Err(error) = unsafe { HEAP.boot(&own, &setup) } {
             panic!("the heap's manager does not boot: {error}");
         }
         step("heap");
