@@ -1,7 +1,7 @@
-//! Memory by other addresses: areas, a user's, high memory.
+//! Memory by other addresses: areas, a user's, high memory; what guards them; and a device.
 
 use kmem_host::Description;
-use kmem_shell::Shell;
+use kmem_shell::{Shell, System};
 
 use super::guide::{Guide, say};
 use crate::console::{COMMAND, printable};
@@ -24,6 +24,33 @@ pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Resu
     guide.command("mmap /dev/scullv0")?;
     guide.held("the user sees what the device holds")?;
     guide.command("rmmod scullv")
+}
+
+/// What lies behind an area and below a stack, and what becomes of a task that goes there.
+pub fn guards<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+    let reports = guide.machine.misuses();
+    guide.remark(
+        "A task writes behind an area, where nothing is mapped: a real fault. The report says which area and \
+         whose.\nThe task is ended, and the machine goes on.",
+    )?;
+    guide.command("overflow area")?;
+    guide.check("the touch was reported", guide.machine.misuses() == reports + 1)?;
+    guide.remark(
+        "Another task calls itself until its kernel stack is used up. It meets the page below the stack, and \
+         not\nsomebody else's memory.",
+    )?;
+    guide.command("overflow stack")?;
+    guide.check("the overflow was reported", guide.machine.misuses() == reports + 2)
+}
+
+/// A device that uses memory by itself.
+pub fn device<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+    guide.remark(
+        "A device with 28 address lines copies memory by itself. It gets memory that it reaches, or a copy in \
+         it;\nwhat it could not find is refused, since it would silently go to other memory.",
+    )?;
+    guide.command("dma 3000")?;
+    guide.held("what the device copied is equal, and what it cannot use was refused")
 }
 
 /// High memory, on a machine that has some.

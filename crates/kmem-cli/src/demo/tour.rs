@@ -118,6 +118,8 @@ impl Tour<'_> {
 
         self.compare_devices(guide)?;
         mapped::areas(guide, &file)?;
+        mapped::guards(guide)?;
+        mapped::device(guide)?;
         mapped::high_memory(guide)?;
 
         guide.remark(

@@ -358,7 +358,8 @@ impl fmt::Display for There {
             There::AtomicContext => f.write_str("a context that must not sleep"),
             There::Area { start, pages, kind, is_going, caller } => {
                 let freed = if *is_going { "a freed" } else { "an" };
-                write!(f, "{freed} area of {pages} pages at {start}, {kind} at {caller}")
+                let of = if *pages == 1 { "page" } else { "pages" };
+                write!(f, "{freed} area of {pages} {of} at {start}, {kind} at {caller}")
             }
             There::Unused => f.write_str("memory that nobody has"),
             There::Pages { first, count } => write!(f, "a block of {count} pages at {first:?}"),

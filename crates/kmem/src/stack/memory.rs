@@ -49,6 +49,22 @@ pub(crate) struct Memory {
     record: RecordAt,
 }
 
+/// What the canary at a place is.
+fn canary_for(place: *mut usize) -> usize {
+    CANARY ^ place.addr()
+}
+
+/// Puts the canary of a mapped stack back that begins at `base`: an overflow that met the page below has been
+/// reported, and came by here.
+///
+/// # Safety
+///
+/// A mapped stack begins there, and stays meanwhile.
+pub(crate) unsafe fn restore_canary(base: *mut usize) {
+    // SAFETY: the caller's promise.
+    unsafe { base.write_volatile(canary_for(base)) };
+}
+
 impl Memory {
     /// # Safety
     ///
@@ -146,7 +162,7 @@ impl Memory {
     }
 
     fn canary(&self) -> usize {
-        CANARY ^ self.canary_at().addr()
+        canary_for(self.canary_at())
     }
 }
 

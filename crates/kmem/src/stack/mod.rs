@@ -56,4 +56,4 @@ mod memory;
 mod tests;
 
 pub(crate) use kept::CpuStacks;
-pub(crate) use memory::{Memory, RecordAt, owner_before};
+pub(crate) use memory::{Memory, RecordAt, owner_before, restore_canary};

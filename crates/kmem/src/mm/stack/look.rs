@@ -7,7 +7,8 @@ use super::super::{AreaInfo, Mm, Touch};
 use crate::boot::StackSetup;
 use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, StackOwner, There};
 use crate::reclaim::Reclaim;
-use crate::stack::{CpuStacks, owner_before};
+use crate::stack::{CpuStacks, owner_before, restore_canary};
+use crate::vmalloc::AreaKind;
 use crate::{CpuId, MAX_CPUS, Pfn, VirtAddr};
 
 /// The kernel stacks of a manager.
@@ -75,6 +76,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             Touch::Used(..) => return None,
         };
         self.report(&Misuse { kind, passed: Passed::Object(address), there, site });
+        if let Touch::StackOverflow(area, ..) = touch {
+            self.forgive_canary(area.start);
+        }
         Some(touch)
     }
 
@@ -92,6 +96,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let cpu = pinned.cpu();
         let at_lists = self.is_online(cpu) && self.area(cpu).section.is_entered();
         at_lists || self.is_at_magazines(tables, cpu)
+    }
+
+    /// An overflow that met the page below a mapped stack has been reported; that it overwrote the canary on
+    /// its way is not to be once more.
+    fn forgive_canary(&self, start: VirtAddr) {
+        let Some(areas) = self.look_at_areas(start) else { return };
+        let area = areas.find(start.get()).map(|area| &area.data);
+        // With the lock held, what is in use stays mapped.
+        if area.is_some_and(|area| area.kind == AreaKind::Stack && !area.is_going) {
+            // SAFETY: the stack is mapped, and the canary is no part of what its code may use.
+            unsafe { restore_canary(start.as_ptr()) };
+        }
     }
 
     pub(super) fn count_overflow(&self) {

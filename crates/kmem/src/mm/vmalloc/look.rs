@@ -198,7 +198,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// The areas, for whoever must not wait, if the address is one for mappings.
-    pub(super) fn look_at_areas(
+    pub(in super::super) fn look_at_areas(
         &self,
         address: VirtAddr,
     ) -> Option<SpinGuard<'_, VmapLevel, Space, P>> {
