@@ -21,7 +21,8 @@ fn buddyinfo_counts_what_is_free() {
 
 #[test]
 fn every_proc_file_can_be_read() {
-    let out = tiny("insmod scullp; insmod scull; insmod scullc; ls /proc").well();
+    let load = "insmod scullp; insmod scull; insmod scullc; insmod scullv; echo 1 > /dev/scullv0";
+    let out = tiny(&format!("{load}; ls /proc")).well();
     assert_eq!(
         out.lines().collect::<Vec<_>>(),
         [
@@ -35,13 +36,14 @@ fn every_proc_file_can_be_read() {
             "scullcmem",
             "scullmem",
             "scullpmem",
+            "scullvmem",
             "slabinfo",
+            "vmallocinfo",
             "vmstat",
             "zoneinfo"
         ]
     );
     for name in out.lines() {
-        let load = "insmod scullp; insmod scull; insmod scullc";
         let text = tiny(&format!("{load}; cat /proc/{name}")).well();
         assert!(!text.is_empty(), "{name}");
     }

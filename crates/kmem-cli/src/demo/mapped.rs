@@ -11,14 +11,18 @@ use crate::hosted::{self, Hosted, Visit};
 /// scullv, its areas, and a user that sees them.
 pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Result<(), Exit> {
     guide.remark(
-        "scullv has its pieces from vmalloc: 16 pages in a row each, whose frames may lie anywhere. Behind \
-         each\nlies a page that nothing is mapped at.",
+        "The driver scullv has its pieces from vmalloc: 16 pages in a row each, whose frames may \
+         lie\nanywhere. Behind each lies a page that nothing is mapped at.",
     )?;
     guide.command("insmod scullv")?;
     guide.command(&format!("cp {file} /dev/scullv0"))?;
     guide.command(&format!("cmp {file} /dev/scullv0"))?;
     guide.held("what is in scullv is what went in")?;
-    guide.command("head -3 /proc/vmallocinfo")?;
+    guide.remark(
+        "An area is made of as few blocks as there are: each is a run of frames. `cat /proc/vmallocinfo` \
+         shows all.",
+    )?;
+    guide.command("vmalloc 300000")?;
     guide
         .remark("A user maps the device's memory: the same frames, page by page, and no copies.")?;
     guide.command("mmap /dev/scullv0")?;
@@ -30,14 +34,14 @@ pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Resu
 pub fn guards<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
     let reports = guide.machine.misuses();
     guide.remark(
-        "A task writes behind an area, where nothing is mapped: a real fault. The report says which area and \
-         whose.\nThe task is ended, and the machine goes on.",
+        "A task writes behind an area, where nothing is mapped: a real fault. The report says which area \
+         and\nwhose. The task is ended, and the machine goes on.",
     )?;
     guide.command("overflow area")?;
     guide.check("the touch was reported", guide.machine.misuses() == reports + 1)?;
     guide.remark(
-        "Another task calls itself until its kernel stack is used up. It meets the page below the stack, and \
-         not\nsomebody else's memory.",
+        "Another task calls itself until its kernel stack is used up. It meets the page below the stack, \
+         and\nnot somebody else's memory.",
     )?;
     guide.command("overflow stack")?;
     guide.check("the overflow was reported", guide.machine.misuses() == reports + 2)
@@ -46,8 +50,8 @@ pub fn guards<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit
 /// A device that uses memory by itself.
 pub fn device<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
     guide.remark(
-        "A device with 28 address lines copies memory by itself. It gets memory that it reaches, or a copy in \
-         it;\nwhat it could not find is refused, since it would silently go to other memory.",
+        "A device with 28 address lines copies memory by itself. It gets memory that it reaches, or a copy \
+         in\nit; what it could not find is refused, since it would silently go to other memory.",
     )?;
     guide.command("dma 3000")?;
     guide.held("what the device copied is equal, and what it cannot use was refused")
@@ -57,8 +61,8 @@ pub fn device<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit
 pub fn high_memory<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
     const MACHINE: &str = "lkd-i386";
     guide.remark(
-        "Another machine: a 32-bit PC with 2 GiB, of which the kernel sees 896 MB at all times. A page of the \
-         rest\nhas no address until it is mapped.",
+        "Another machine: a 32-bit PC with 2 GiB, of which the kernel sees 896 MB at all times. A page of \
+         the\nrest has no address until it is mapped.",
     )?;
     say(format_args!("{COMMAND}$ kmem boot --machine {MACHINE} -c kmap{COMMAND:#}"))?;
     let description = Description::preset(MACHINE)

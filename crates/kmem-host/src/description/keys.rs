@@ -167,8 +167,7 @@ const MACHINE: &[Key<Description>] = &[
     },
     Key {
         name: "command_line",
-        about: "the kernel's command line: mem=126M leaves RAM above that alone, bigphysarea=512 \
-                sets so many pages aside",
+        about: "the kernel's command line: mem= and bigphysarea= set RAM aside",
         allowed: "words such as \"mem=126M bigphysarea=512\"",
         put: |d, v| {
             let line = text(v).filter(|line| CommandLine::parse(line).is_ok());

@@ -43,7 +43,7 @@
 //!
 //! # Locking
 //!
-//! Pure. `mm/vmalloc` keeps one [`Space`] behind a spin lock (`VmapLevel`).
+//! Pure. `mm/vmalloc` keeps one `Space` behind a spin lock (`VmapLevel`).
 //!
 //! # What differs from Linux
 //!
