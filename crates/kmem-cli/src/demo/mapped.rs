@@ -12,7 +12,7 @@ use crate::hosted::{self, Hosted, Visit};
 pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Result<(), Exit> {
     guide.remark(
         "The driver scullv has its pieces from vmalloc: 16 pages in a row each, whose frames may \
-         lie\nanywhere. Behind each lies a page that nothing is mapped at.",
+         lie\nanywhere. Behind each lies a page that nothing is mapped at. /proc/vmallocinfo lists them.",
     )?;
     guide.command("insmod scullv")?;
     guide.command(&format!("cp {file} /dev/scullv0"))?;
