@@ -20,6 +20,7 @@ impl Snapshot {
     /// else allocates or frees.
     pub fn take<M: Machine>(machine: &M) -> Snapshot {
         let mm = machine.mm();
+        mm.drain_stacks();
         mm.vm_unmap_aliases();
         // A slab that goes gives its record back, which may have been the last of another slab.
         while mm.shrink_caches() > 0 {}

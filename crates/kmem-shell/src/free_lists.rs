@@ -24,13 +24,15 @@ struct ZoneLists {
 }
 
 impl FreeLists {
-    /// Shrinks all caches, drains the per-CPU lists of all CPUs, and looks.
+    /// Has all stacks that are kept, and all areas that wait to be unmapped, given back; shrinks all caches,
+    /// drains the per-CPU lists of all CPUs, and looks.
     ///
     /// It means something only while nothing else allocates or frees, and where what kmalloc keeps for
     /// itself on each CPU is the same both times.
     pub fn take<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> Self {
-        // A slab that goes may give its record back to a cache that has been shrunk before.
+        mm.drain_stacks();
         mm.vm_unmap_aliases();
+        // A slab that goes may give its record back to a cache that has been shrunk before.
         while mm.shrink_caches() > 0 {}
         mm.drain_all_pages();
         let orders = || (0..=mm.largest_order().get()).filter_map(Order::new);

@@ -18,11 +18,6 @@ pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Resu
     guide.command(&format!("cp {file} /dev/scullv0"))?;
     guide.command(&format!("cmp {file} /dev/scullv0"))?;
     guide.held("what is in scullv is what went in")?;
-    guide.remark(
-        "An area is made of as few blocks as there are: each is a run of frames. `cat /proc/vmallocinfo` \
-         shows all.",
-    )?;
-    guide.command("vmalloc 300000")?;
     guide
         .remark("A user maps the device's memory: the same frames, page by page, and no copies.")?;
     guide.command("mmap /dev/scullv0")?;

@@ -132,7 +132,9 @@ pub(super) const fn drain<S: System>() -> Command<S> {
     Command {
         name: "drain",
         usage: "drain",
-        about: "give back what fill took, and empty the CPUs' lists of free pages",
+        about: "give back what fill took, and empty the CPUs' lists of free pages\n\
+                Areas of vmalloc that were freed and wait to be unmapped, and the stacks that CPUs keep,\n\
+                are given back as well.",
         example: "drain",
         run: run_drain,
     }
@@ -145,6 +147,8 @@ fn run_drain<S: System>(
 ) -> Result<(), Failure> {
     let [] = exactly(&drain::<S>(), arguments)?;
     let mm = shell.system.mm();
+    mm.drain_stacks();
+    mm.vm_unmap_aliases();
     // First, as some of what `fill` took goes to those lists when it is freed.
     let listed = drain_lists(mm);
     let filled = shell.fill.drain(mm)?;
