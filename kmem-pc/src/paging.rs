@@ -177,6 +177,8 @@ pub enum NotMapped {
     NoTable,
     /// A large page is to be where a table of ordinary ones is.
     Divided,
+    /// A page is mapped there.
+    Occupied,
 }
 
 /// Held while entries are read and written.
@@ -187,10 +189,6 @@ static ENTRIES: Lock<Retired> = Lock::new(Retired(0));
 /// # Errors
 ///
 /// See [`NotMapped`].
-///
-/// # Panics
-///
-/// Another page is mapped there.
 ///
 /// # Safety
 ///
@@ -227,19 +225,31 @@ pub unsafe fn map(
         if size == LARGE && found & (PRESENT | IS_LARGE) == PRESENT {
             return Err(NotMapped::Divided);
         }
-        assert!(found & PRESENT == 0, "something is mapped at {address:#x}");
+        if found & PRESENT != 0 {
+            return Err(NotMapped::Occupied);
+        }
         entry.write(physical | rights.0 | is_large);
     }
     Ok(())
 }
 
-/// The number of the frame that an address is mapped to.
-pub fn frame(address: usize) -> Option<u64> {
+/// Unmaps the ordinary page at an address; answers the number of its frame, to whoever was first. CPUs may
+/// still reach it until they [`forget`].
+///
+/// # Safety
+///
+/// Nobody uses the address any more.
+pub unsafe fn take(address: usize) -> Option<u64> {
     let _alone = ENTRIES.lock();
     let (entry, level) = find(address, 12);
-    // SAFETY: under the lock.
-    let start = unsafe { entry?.read() } & ADDRESS;
-    Some((start + (address & ((1 << level) - 1)) as u64) / PAGE)
+    let entry = entry.filter(|_| level == 12)?;
+    // SAFETY: under the lock; nobody uses the page.
+    let found = unsafe {
+        let found = entry.read();
+        entry.write(0);
+        found
+    };
+    Some((found & ADDRESS) / PAGE)
 }
 
 /// Unmaps the pages in a range, of either size, those that are mapped. Of a large one all is in the range.

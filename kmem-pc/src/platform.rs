@@ -184,7 +184,8 @@ unsafe impl PageMap for Pc {
                 // SAFETY: as above.
                 mapped = unsafe { paging::map(at, physical, size, rights) };
             }
-            if mapped.is_err() {
+            if let Err(error) = mapped {
+                assert!(!matches!(error, NotMapped::Occupied), "a page is mapped at {at:#x}");
                 // SAFETY: nobody knows of the mapping yet. Nothing has used it, so that no CPU has anything
                 // to forget.
                 unsafe { paging::unmap(address.get()..at) };

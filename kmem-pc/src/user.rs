@@ -8,7 +8,7 @@ use core::ops::Range;
 use kmem::platform::{PageMapError, UserMap};
 use kmem::{Pfn, VirtAddr};
 
-use crate::paging::{self, PAGE};
+use crate::paging::{self, NotMapped, PAGE};
 
 /// Where a user's memory is: 1 GiB of it.
 const RANGE: Range<usize> = 0x1000_0000_0000..0x1000_4000_0000;
@@ -28,21 +28,20 @@ unsafe impl UserMap for User {
         frame: Pfn,
         writable: bool,
     ) -> Result<(), PageMapError> {
-        if paging::frame(address.get()).is_some() {
-            return Err(PageMapError::Occupied);
-        }
         let rights = if writable { paging::USER_DATA } else { paging::USER_CONSTANTS };
-        // SAFETY: the caller has the frame, and nothing is mapped there.
+        // SAFETY: the caller has the frame; where something is mapped it is refused.
         let mapped = unsafe { paging::map(address.get(), frame.number() * PAGE, PAGE, rights) };
-        mapped.map_err(|_| PageMapError::NoTables)
+        mapped.map_err(|error| match error {
+            NotMapped::Occupied => PageMapError::Occupied,
+            NotMapped::NoTable | NotMapped::Divided => PageMapError::NoTables,
+        })
     }
 
     fn unmap(&self, address: VirtAddr) -> Option<Pfn> {
-        let frame = paging::frame(address.get())?;
-        let page = address.get()..address.get() + PAGE as usize;
-        // SAFETY: a user that touches the page meets a fault from now on, which is what is wanted.
-        unsafe { paging::unmap(page.clone()) };
-        paging::forget(page);
+        // A user that touches the page meets a fault from now on, which is what is wanted. SAFETY: so it is
+        // nobody's else.
+        let frame = unsafe { paging::take(address.get()) }?;
+        paging::forget(address.get()..address.get() + PAGE as usize);
         Pfn::new(frame)
     }
 }

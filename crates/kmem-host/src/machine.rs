@@ -228,6 +228,10 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// The work touched what is below the stack, or another page that is there to be met. It has been
     /// reported as misuse, and the work was ended by force: nothing of what it had on the stack was dropped.
     ///
+    /// # Panics
+    ///
+    /// Code runs on the stack already.
+    ///
     /// # Aborts
     ///
     /// The same in an interrupt handler, with interrupts masked, with pre-emption disabled, or in the middle

@@ -185,9 +185,11 @@ pub(crate) fn run<const SHIFT: u32, R: Reclaim, T>(
         // SAFETY: the stack is the caller's of `run`. The errand catches panics.
         unsafe { switch::call(top, errand::<F, T>, argument, save) }.then_some(wanted)
     }
+    assert!(stack.enter(), "code runs on the stack already: it would be overwritten");
     let before = task::State::save();
     let outer = local::saved_way_out();
     let gone = go(stack.top().get(), work, local::way_out());
+    stack.leave();
     local::set_way_out(outer);
     match gone.and_then(|errand| errand.done) {
         Some(Ok(answer)) => Ok(answer),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use kmem::Pfn;
 use kmem::platform::PageMapError;
@@ -19,6 +19,8 @@ const SIZE: u64 = 256 << 20;
 const FRAME: u32 = 1;
 /// Nothing is mapped there.
 const FREE: u32 = 0;
+/// Somebody maps or unmaps it at this moment. No frame has such a number.
+const BUSY: u32 = u32::MAX;
 
 /// A user's address space. Each page of it is a mapping of the host, of which a process has only so many.
 pub(crate) struct UserSpace {
@@ -58,7 +60,7 @@ impl UserSpace {
         let room = Room::take().ok_or(PageMapError::TooManyMappings)?;
         let number = frame.number() as u32 + FRAME;
         // Acquire pairs with the Release in `unmap`: what was there is gone.
-        if page.compare_exchange(FREE, number, Acquire, Relaxed).is_err() {
+        if page.compare_exchange(FREE, BUSY, Acquire, Relaxed).is_err() {
             return Err(PageMapError::Occupied);
         }
         let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
@@ -69,26 +71,33 @@ impl UserSpace {
             return Err(PageMapError::TooManyMappings);
         }
         room.keep();
+        // Release pairs with the Acquire in `unmap`: the page is mapped.
+        page.store(number, Release);
         Ok(())
     }
 
     /// See [`kmem::platform::UserMap::unmap`].
     pub(crate) fn unmap(&self, address: usize) -> Option<Pfn> {
         let page = self.page(address)?;
-        let number = page.load(Acquire).checked_sub(FRAME)?;
-        let size = 1 << self.page_shift;
+        let number = page.load(Relaxed);
+        // Of two that unmap one page the first one answers its frame. Acquire pairs with the Release in
+        // `map`.
+        let is_own = number != FREE
+            && number != BUSY
+            && page.compare_exchange(number, BUSY, Acquire, Relaxed).is_ok();
+        if !is_own {
+            return None;
+        }
         // SAFETY: the range is this value's reservation; a user that touches the page meets a fault from
         // now on, which is what is wanted.
-        if let Err(error) = unsafe { unmap(address, size) } {
+        if let Err(error) = unsafe { unmap(address, 1 << self.page_shift) } {
             // A mapping is replaced: that takes no more of them than there were.
             panic!("cannot unmap a user's page at {address:#x}: {error}");
         }
-        // Of two that unmap one page the first one answers its frame.
-        let gone = page.compare_exchange(number + FRAME, FREE, AcqRel, Relaxed);
-        gone.ok().and_then(|_| {
-            Room::give_back();
-            Pfn::new(number.into())
-        })
+        Room::give_back();
+        // Release pairs with the Acquire in `map`: nothing is mapped there.
+        page.store(FREE, Release);
+        Pfn::new(u64::from(number - FRAME))
     }
 }
 

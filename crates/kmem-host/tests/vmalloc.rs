@@ -273,6 +273,60 @@ fn the_area_that_was_freed_last_is_used_again_as_it_is() {
 }
 
 #[test]
+// A072, A222
+fn what_others_still_have_of_an_area_is_not_handed_out_again() {
+    on("tiny", |machine| {
+        let mm = machine.mm();
+        let users = kmem::platform::UserMap::range(machine.host()).start;
+        let shown = mm.vmalloc(2 * PAGE).unwrap();
+        // SAFETY: the test is its own user.
+        unsafe { mm.remap_vmalloc_range(machine.host(), users, shown.as_ptr(), true) }.unwrap();
+        free(machine, shown);
+        let next = mm.vzalloc(2 * PAGE).unwrap();
+        // SAFETY: the user has it mapped still.
+        unsafe { users.as_ptr::<u64>().write(99) };
+        // SAFETY: the area is this test's.
+        assert_eq!(unsafe { next.cast::<u64>().read() }, 0);
+        assert_eq!(mm.vm_remove_pages(machine.host(), users, 2), 2);
+        // A state of a page is somebody's, too.
+        let page = mm.vmalloc_to_page(next.as_ptr()).unwrap();
+        mm.set_page_private(page, Some(7));
+        free(machine, next);
+        let last = mm.vmalloc(2 * PAGE).unwrap();
+        assert_ne!(last, next);
+        free(machine, last);
+        // A middle of an area, and pages of others, are no area to be shown.
+        let area = mm.vmalloc(2 * PAGE).unwrap();
+        for wrong in [area.as_ptr().wrapping_add(PAGE), area.as_ptr().wrapping_add(1)] {
+            // SAFETY: nothing is mapped.
+            let refused = unsafe { mm.remap_vmalloc_range(machine.host(), users, wrong, true) };
+            assert_eq!(refused, Err(AllocError::NotAllocated));
+        }
+        free(machine, area);
+    });
+}
+
+#[test]
+// A261
+fn a_stack_that_was_freed_is_no_area() {
+    on("tiny", |machine| {
+        let mm = machine.mm();
+        let setup = kmem::boot::StackSetup::MODERN;
+        let owner = kmem::platform::StackOwner::new(1, "test");
+        let stacks: Vec<_> = (0..6).map(|_| mm.alloc_stack_of(setup, owner).unwrap()).collect();
+        let pages = stacks[0].pages();
+        drop(stacks);
+        let areas: Vec<_> = (0..6).map(|_| mm.vzalloc(pages * PAGE).unwrap()).collect();
+        areas.iter().for_each(|memory| write(*memory, pages));
+        assert!(areas.iter().all(|memory| is_intact(*memory, pages)));
+        areas.into_iter().for_each(|memory| free(machine, memory));
+        let stack = mm.alloc_stack_of(setup, owner).unwrap();
+        assert!(stack.is_guarded() && stack.check());
+        assert_eq!(machine.misuse_count(), 0);
+    });
+}
+
+#[test]
 // A062, A222
 fn wrong_frees_of_areas_are_reported_and_change_nothing() {
     on("tiny", |machine| {

@@ -76,8 +76,8 @@ impl<'s, 'm, S: Source, P: Platform, R: Reclaim> Mapped<'s, 'm, S, P, R> {
         let store = self.device.store.lock(self.mm.platform());
         let page = store.page(there).ok_or(ScullError::NothingThere { position: there })?;
         let at = VirtAddr::new(self.addresses.start.get() + position as usize);
-        // SAFETY: quanta were cleared and hold what was written to the device since, and are copied from and
-        // to as bytes that may change at any time.
+        // SAFETY: quanta were cleared and hold what was written to the device since; they are copied from and
+        // to by pointer, and nobody has a reference to their bytes.
         match unsafe { self.mm.vm_insert_page(self.user, at, page, true) } {
             Err(kmem::AllocError::Occupied) => Ok(()),
             done => Ok(done?),

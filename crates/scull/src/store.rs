@@ -2,7 +2,6 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::slice;
 
 use kmem::{AllocError, Mm, Page, Platform, Reclaim};
 
@@ -84,8 +83,11 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
             .and_then(|item| item.set.as_ref())
             .and_then(|set| set[place.slot].as_ref());
         match quantum {
-            Some(quantum) => out[..count]
-                .copy_from_slice(&self.bytes(quantum)[place.offset..place.offset + count]),
+            // SAFETY: a quantum of this store, which is borrowed, has `quantum_bytes` bytes, which were
+            // cleared; by pointer, since a user who has it mapped may write to it at any time.
+            Some(quantum) => unsafe {
+                out.as_mut_ptr().copy_from(quantum.0.as_ptr().add(place.offset), count);
+            },
             None => out[..count].fill(0),
         }
         count
@@ -122,10 +124,8 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
         let count = data.len().min(self.quantum_bytes() - place.offset);
         let end = position.checked_add(count as u64).ok_or(ScullError::TooFar { position })?;
         let quantum = self.find_or_allocate(&place)?;
-        // SAFETY: a quantum of this store, which is borrowed mutably, has `quantum_bytes` bytes;
-        // they were cleared.
-        let bytes = unsafe { slice::from_raw_parts_mut(quantum.as_ptr(), self.quantum_bytes()) };
-        bytes[place.offset..place.offset + count].copy_from_slice(&data[..count]);
+        // SAFETY: as in `read`, and this store is borrowed mutably.
+        unsafe { quantum.as_ptr().add(place.offset).copy_from(data.as_ptr(), count) };
         self.size = self.size.max(end);
         Ok(count)
     }
@@ -186,12 +186,6 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
             link = &item.next;
             Some(item)
         })
-    }
-
-    fn bytes(&self, quantum: &Quantum) -> &[u8] {
-        // SAFETY: a quantum of this store, which is borrowed, has `quantum_bytes` bytes; they were
-        // cleared.
-        unsafe { slice::from_raw_parts(quantum.0.as_ptr(), self.quantum_bytes()) }
     }
 
     fn find_or_allocate(&mut self, place: &Place) -> Result<NonNull<u8>, ScullError> {

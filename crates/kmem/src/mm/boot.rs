@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use super::tables::Tables;
 use super::{BOOTING, Mm, NEW, READY};
@@ -236,6 +236,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             zone.give_range(&self.platform, &tables.memmap, frames);
         }
     }
+}
+
+/// A number for a manager that boots: none that there is or was has it. From 3 on, as smaller ones mean
+/// something else where it is kept.
+fn new_identity() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(3);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Which zone each frame belongs to.
@@ -483,6 +490,7 @@ fn build<P: Platform>(
             kmalloc_caches: (1 + u32::from(setup.dma.is_some())) * class_count as u32,
             pagesets: setup.pagesets,
             several_nodes: nodes.bits().count_ones() > 1,
+            identity: new_identity(),
             cache_count: setup.caches,
             slab_debug: setup.slab_debug,
             cache_name_limit: setup.cache_name_limit.min(CacheName::LONGEST),

@@ -46,6 +46,8 @@ pub(super) struct Tables {
     pub(super) kmalloc_caches: u32,
     pub(super) pagesets: bool,
     pub(super) several_nodes: bool,
+    /// A number that no other manager has, nor has had: larger than 2.
+    pub(super) identity: usize,
     pub(super) cache_count: u32,
     pub(super) caches: NonNull<Cache>,
     pub(super) highmem: Option<(NonNull<HighMem>, NonNull<CpuSlots>)>,

@@ -9,6 +9,7 @@ use super::Mm;
 use crate::page::{Page, PageFlags};
 use crate::platform::{MisuseKind, PageMapError, Passed, Platform, UserMap};
 use crate::reclaim::Reclaim;
+use crate::vmalloc::AreaKind;
 use crate::{AllocError, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -16,7 +17,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// (A072, A312). The user has a reference of its own; [`Mm::vm_remove_pages`] takes it back.
     ///
     /// Any page in use will do: of `alloc_pages` and of `vmalloc`
-    /// ([`Mm::vmalloc_to_page`]). A page of a larger block that is not compound has no references of its
+    /// ([`Mm::vmalloc_to_page`]). A page inside a larger block that is not compound has no references of its
     /// own and is refused, and so is one of kmalloc's or a cache's: what lies beside an object is not the
     /// user's.
     ///
@@ -32,7 +33,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// # Safety
     ///
-    /// What the page holds may be seen by the user, who gets zeros or what is meant for them; and, where it
+    /// The page is the caller's. What it holds may be seen by the user, who gets zeros or what is meant for them; and, where it
     /// is writable, it changes at any time: nobody has a Rust reference to its bytes.
     #[track_caller]
     pub unsafe fn vm_insert_page(
@@ -105,6 +106,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         memory: *const u8,
         writable: bool,
     ) -> Result<usize, AllocError> {
+        let starts_here = self.vm_area_from(VirtAddr::from_ptr(memory)).is_some_and(|area| {
+            area.start == VirtAddr::from_ptr(memory)
+                && area.kind == AreaKind::Vmalloc
+                && !area.is_going
+        });
+        if !starts_here {
+            return Err(AllocError::NotAllocated);
+        }
         let pages = (0..).map_while(|index: usize| {
             self.vmalloc_to_page(memory.wrapping_add(index << P::PAGE_SHIFT))
         });

@@ -343,6 +343,11 @@ impl Descriptor {
         self.has(PageFlags::Objects) || self.has(PageFlags::Large) || self.has(PageFlags::PerCpu)
     }
 
+    /// Whether the block that begins here is an area of vmalloc's and no page of it has any other state.
+    pub(crate) fn is_plain_vmalloc(&self) -> bool {
+        self.flags.load(Acquire) == PageFlags::Vmalloc.bit()
+    }
+
     /// Takes all states and mappings away, for a frame that nobody uses any more.
     #[inline]
     pub(crate) fn reset(&self) {

@@ -1,7 +1,7 @@
 //! The stacks that a CPU has: those that it keeps at hand, and that of its interrupt handlers.
 
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 /// How many stacks a CPU keeps: a task that starts while another ends is the usual case, and one more.
 pub(crate) const AT_HAND: usize = 2;
@@ -14,6 +14,8 @@ pub(crate) const AT_HAND: usize = 2;
 pub(crate) struct CpuStacks {
     kept: [AtomicPtr<u8>; AT_HAND],
     interrupt: AtomicPtr<u8>,
+    /// How many calls are at something on this CPU that must be finished.
+    unfinished: AtomicU32,
 }
 
 impl CpuStacks {
@@ -22,7 +24,24 @@ impl CpuStacks {
         CpuStacks {
             kept: [const { AtomicPtr::new(ptr::null_mut()) }; AT_HAND],
             interrupt: AtomicPtr::new(ptr::null_mut()),
+            unfinished: AtomicU32::new(0),
         }
+    }
+
+    /// Counts the calls that are at something on this CPU that must be finished. Relaxed, here and below:
+    /// who asks has interrupted the code that counts, on the same CPU.
+    pub(crate) fn begin(&self) {
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of them is done.
+    pub(crate) fn finish(&self) {
+        self.unfinished.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed) != 0
     }
 
     /// Puts a stack by. It comes back where all places are taken. Any context.

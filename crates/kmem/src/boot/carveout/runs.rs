@@ -84,7 +84,7 @@ impl<'t> Runs<'t> {
     pub(super) fn alloc(&mut self, pages: u32, align: u64, base: u64) -> Option<u32> {
         let (run, at) = self.iter().filter(|run| !run.used).find_map(|run| {
             let start = (base + u64::from(run.start)).checked_next_multiple_of(align)? - base;
-            let fits = start + u64::from(pages) <= u64::from(run.end());
+            let fits = start.checked_add(pages.into())? <= u64::from(run.end());
             // Where it fits, it is a page of the table.
             fits.then_some((run, start as u32))
         })?;

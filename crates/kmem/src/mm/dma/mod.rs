@@ -58,8 +58,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     pub fn dma_detach(&self, device: &DmaDevice) -> Result<(), StillGiven> {
         let left = {
             let mut state = device.state.lock(&self.platform);
+            let slots = state.pool.as_ref().map_or(0, |pool| pool.slots.taken());
             match state.records.any() {
-                Some(record) => Err((record, state.records.len())),
+                Some(record) => Err((Some(record), state.records.len())),
+                // A transfer that begins or ends at this moment.
+                None if slots > 0 => Err((None, 1)),
                 None => Ok(state.pool.take()),
             }
         };
@@ -70,7 +73,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 }
                 Ok(())
             }
-            Err((record, count)) => {
+            Err((None, count)) => Err(StillGiven { count, caller: Location::caller() }),
+            Err((Some(record), count)) => {
                 let passed = Passed::Dma { address: record.address, size: record.size };
                 self.report_given(MisuseKind::StillGiven, passed, Some(record), Location::caller());
                 Err(StillGiven { count, caller: record.caller })

@@ -126,6 +126,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         loop {
             // Before the look: what is freed after it changes the number.
             let freed = high.freed.load(Relaxed);
+            // A flush is begun by the look.
+            let unfinished = self.unfinished();
             let mut acquired = high.maps.lock(&self.platform).acquire(pfn);
             if let Acquired::Fresh(slot) = acquired {
                 acquired = self.fill(high, map, slot, pfn)?;
@@ -134,7 +136,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 Acquired::Mapped(slot) => return Ok(address_of::<P>(high, slot)),
                 Acquired::TooMany => return Err(KmapError::TooManyUsers(pfn)),
                 Acquired::Flush => self.flush_idle(high, map),
-                Acquired::Wait => self.wait_for_slot(high, freed),
+                Acquired::Wait => {
+                    drop(unfinished);
+                    self.wait_for_slot(high, freed);
+                }
                 // `fill` has answered another.
                 Acquired::Fresh(_) => {}
             }

@@ -200,7 +200,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Which manager this is, in the words of [`Copies`](crate::percpu::Copies): where its tables are.
     #[inline]
     pub(super) fn percpu_owner(&self) -> usize {
-        self.tables.load(core::sync::atomic::Ordering::Relaxed).addr()
+        self.tables().map_or(0, |tables| tables.identity)
     }
 }
 

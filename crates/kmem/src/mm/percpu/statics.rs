@@ -50,38 +50,40 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// # Context
     ///
-    /// May sleep.
+    /// May sleep. Some hundred bytes of stack for each variable of the list.
     #[track_caller]
     pub fn setup_per_cpu(
         &self,
         variables: &[&'static dyn PerCpuStatic],
     ) -> Result<(), SetupPerCpuError> {
-        for (index, variable) in variables.iter().enumerate() {
-            if let Err(error) = self.setup_one(index, *variable) {
-                // SAFETY: they were just set up; who found them meanwhile was told of no error yet, and
-                // was early: see below.
-                unsafe { self.remove_per_cpu(&variables[..index]) };
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.setup_from(0, variables)
     }
 
-    #[track_caller]
-    fn setup_one(
+    /// Sets all variables up, the first of which is so far down the list. A variable's copies are there for
+    /// all to use only when all that can fail has been done for all: what somebody uses is not taken back.
+    fn setup_from(
         &self,
         index: usize,
-        variable: &'static dyn PerCpuStatic,
+        variables: &[&'static dyn PerCpuStatic],
     ) -> Result<(), SetupPerCpuError> {
+        let Some((variable, others)) = variables.split_first() else { return Ok(()) };
         let claim = variable.claim().ok_or(SetupPerCpuError::Again(index))?;
         // A variable without bytes has a place all the same.
         let layout = variable.layout();
         match self.allocate_percpu(layout.size().max(1), layout.align(), GFP_KERNEL) {
-            Ok(room) => {
-                // SAFETY: just allocated, for this alone.
-                unsafe { variable.install(claim, room.owner, room.cpus, room.memory) };
-                Ok(())
-            }
+            Ok(room) => match self.setup_from(index + 1, others) {
+                Ok(()) => {
+                    // SAFETY: just allocated, for this alone.
+                    unsafe { variable.install(claim, room.owner, room.cpus, room.memory) };
+                    Ok(())
+                }
+                Err(error) => {
+                    // SAFETY: just allocated, and nobody knows of it.
+                    unsafe { self.free_percpu(room.memory.copy(crate::CpuId::BOOT).as_ptr()) };
+                    variable.abandon(claim);
+                    Err(error)
+                }
+            },
             Err(error) => {
                 variable.abandon(claim);
                 Err(error.into())

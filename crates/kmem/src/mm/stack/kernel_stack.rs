@@ -31,6 +31,8 @@ pub struct KernelStack<'m, P: Platform, R: Reclaim = crate::NoReclaim> {
     setup: StackSetup,
     owner: StackOwner,
     pub(super) managed: Cell<*mut Managed>,
+    /// Whether code runs on it.
+    is_entered: Cell<bool>,
     /// What is managed is written without a lock.
     not_sync: PhantomData<*mut ()>,
 }
@@ -49,11 +51,24 @@ impl<'m, P: Platform, R: Reclaim> KernelStack<'m, P, R> {
         owner: StackOwner,
     ) -> Self {
         let managed = Cell::new(ptr::null_mut());
-        KernelStack { mm, memory, setup, owner, managed, not_sync: PhantomData }
+        let is_entered = Cell::new(false);
+        KernelStack { mm, memory, setup, owner, managed, is_entered, not_sync: PhantomData }
     }
 
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Says that code runs on it from now on, until [`KernelStack::leave`]. `false`, and nothing, where some
+    /// does already: what began at its top again would overwrite that. For whoever switches stacks.
+    #[must_use]
+    pub fn enter(&self) -> bool {
+        !self.is_entered.replace(true)
+    }
+
+    /// The code that ran on it has ended.
+    pub fn leave(&self) {
+        self.is_entered.set(false);
     }
 
     /// The manager that it is of.

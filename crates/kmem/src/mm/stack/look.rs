@@ -30,6 +30,17 @@ pub struct StackInfo {
     pub overflows: u64,
 }
 
+/// Something is under way that must be finished, until this is dropped: on the CPU on which it was begun.
+pub(in super::super) struct Unfinished<'t>(Option<&'t CpuStacks>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(stacks) = self.0 {
+            stacks.finish();
+        }
+    }
+}
+
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// The kernel stacks. Any context; a look at each CPU's.
     pub fn stack_info(&self) -> StackInfo {
@@ -82,8 +93,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         Some(touch)
     }
 
-    /// Whether the running CPU is inside what it has of the manager's for itself: its page lists or its
-    /// magazines. Code that is there must not be left where it is. For handlers of faults on a platform
+    /// Whether the running CPU is inside what it has of the manager's for itself, its page lists or its
+    /// magazines, or at something that must be finished, as the unmapping of areas. Code that is there must not be left where it is. For handlers of faults on a platform
     /// whose [`Cpus::pin`](crate::platform::Cpus::pin) leaves no trace; the manager's locks are taken with
     /// interrupts masked, which shows.
     ///
@@ -95,7 +106,19 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let pinned = Pinned::new(&self.platform);
         let cpu = pinned.cpu();
         let at_lists = self.is_online(cpu) && self.area(cpu).section.is_entered();
-        at_lists || self.is_at_magazines(tables, cpu)
+        let unfinished = self.cpu_stacks(cpu).is_some_and(CpuStacks::is_unfinished);
+        at_lists || unfinished || self.is_at_magazines(tables, cpu)
+    }
+
+    /// Says that what the running code does from here on must be finished, though interrupts are let in:
+    /// somebody would wait for it for ever, or memory be lost. A task that strays meanwhile is not ended.
+    pub(in super::super) fn unfinished(&self) -> Unfinished<'_> {
+        let pinned = Pinned::new(&self.platform);
+        let stacks = self.cpu_stacks(pinned.cpu());
+        if let Some(stacks) = stacks {
+            stacks.begin();
+        }
+        Unfinished(stacks)
     }
 
     /// An overflow that met the page below a mapped stack has been reported; that it overwrote the canary on

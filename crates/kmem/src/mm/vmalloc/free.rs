@@ -1,7 +1,7 @@
 //! Giving areas back.
 
 use core::panic::Location;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::super::Mm;
 use crate::platform::{PageMap, Platform, Unflushed};
@@ -51,25 +51,26 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let mut space = self.vmalloc.space.lock(&self.platform);
             let area = space.check(start, |mapping| mapping.kind == kind);
             let pages = area.map(|area| area.data.pages);
-            if pages.is_ok() {
+            if let Ok(pages) = pages {
                 space.retire(start);
+                // With the lock held: whoever takes the area again counts it down.
+                self.vmalloc.used.fetch_sub(pages, Relaxed);
+                self.vmalloc.waiting.fetch_add(pages, Relaxed);
             }
             pages
         };
         match retired {
-            Ok(pages) => {
-                self.vmalloc.used.fetch_sub(pages, Relaxed);
-                let waiting = self.vmalloc.waiting.fetch_add(pages, Relaxed) + pages;
-                if waiting > self.vmalloc.bound.load(Relaxed) {
-                    self.vm_unmap_aliases();
+            Ok(_) => {
+                if self.vmalloc.waiting.load(Relaxed) > self.vmalloc.bound.load(Relaxed) {
+                    self.purge();
                 }
             }
             Err(wrong) => self.report_area(start, wrong, site),
         }
     }
 
-    /// Unmaps all areas that have been given back, has all CPUs forget them, and frees their pages. Answers
-    /// how many pages.
+    /// Unmaps all areas that have been given back, has all CPUs forget them, and frees their pages; what
+    /// another CPU is about to unmap is waited for. Answers how many pages this call freed.
     ///
     /// It happens by itself where too many wait or something runs out: call it to have the memory back at
     /// once, or before a device is told to use frames by their physical addresses.
@@ -79,16 +80,49 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// May sleep; where it must not it does nothing and answers 0. Cost: the platform's unmapping, once
     /// for areas that lie side by side, and one flush.
     pub fn vm_unmap_aliases(&self) -> u64 {
+        let freed = self.purge();
+        // A purge takes microseconds: after so long something else is wrong, and not for this to mend.
+        const WAITS: u32 = 1000;
+        const PAUSE_NANOSECONDS: u64 = 100_000;
+        for _ in 0..WAITS {
+            if self.vmalloc.purges.load(Acquire) == 0 || self.platform.in_atomic() {
+                break;
+            }
+            match self.platform.sleep() {
+                Some(sleep) => {
+                    let key = core::ptr::from_ref(&self.vmalloc.purges).addr();
+                    let none = || self.vmalloc.purges.load(Acquire) == 0;
+                    sleep.wait(key, &none, PAUSE_NANOSECONDS);
+                }
+                None => self.platform.relax(),
+            }
+        }
+        freed
+    }
+
+    /// The same, but does not wait: a purge may call this itself.
+    fn purge(&self) -> u64 {
         let Some(map) = self.platform.page_map().filter(|_| !self.platform.in_atomic()) else {
             return 0;
         };
         let mut freed = 0;
         loop {
-            let first = self.vmalloc.space.lock(&self.platform).take_going();
+            let first = {
+                let mut space = self.vmalloc.space.lock(&self.platform);
+                let first = space.take_going();
+                // With the lock held: who finds the list empty sees that it is being seen to.
+                if first.is_some() {
+                    self.vmalloc.purges.fetch_add(1, Relaxed);
+                }
+                first
+            };
             let Some(Going { start: first, .. }) = first else { return freed };
+            let _unfinished = self.unfinished();
             self.unmap_going(map, first);
             // What the runs of these were kept in may be an area itself, which is given back by this.
             freed += self.remove_going(first);
+            // Release pairs with the Acquire of those who wait: the frames are free.
+            self.vmalloc.purges.fetch_sub(1, Release);
         }
     }
 
@@ -184,6 +218,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 return None;
             }
         };
+        let _unfinished = self.unfinished();
         // SAFETY: the caller has done with the area, which nobody else takes apart.
         map.flush(unsafe { map.unmap(VirtAddr::new(start), pages) });
         let (mapping, node) = self.vmalloc.space.lock(&self.platform).remove(start)?;

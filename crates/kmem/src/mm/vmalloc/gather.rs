@@ -7,7 +7,7 @@ use crate::page::{Block, Memmap, Page, PageFlags};
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
 use crate::vmalloc::{FEW, Run, Runs};
-use crate::{AllocError, GFP_KERNEL, Gfp, NodeId, Order, Pfn};
+use crate::{AllocError, GFP_KERNEL, GFP_NOFS, GFP_NOIO, Gfp, NodeId, Order, Pfn};
 
 /// Which frames an area is to have.
 #[derive(Clone, Copy)]
@@ -38,6 +38,20 @@ impl Chain {
                 _ => None,
             }
         })
+    }
+}
+
+impl Frames {
+    /// With which flags an area of these is kept note of: those of the frames, as far as they say what may be
+    /// done to have memory.
+    pub(super) fn for_notes(&self) -> Gfp {
+        if self.gfp.may_fs() {
+            GFP_KERNEL
+        } else if self.gfp.may_io() {
+            GFP_NOFS
+        } else {
+            GFP_NOIO
+        }
     }
 }
 
@@ -100,7 +114,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Gathered frames as the runs of an area: a block is one.
-    pub(super) fn runs_of(&self, chain: &Chain) -> Result<Runs, AllocError> {
+    pub(super) fn runs_of(&self, chain: &Chain, gfp: Gfp) -> Result<Runs, AllocError> {
         let tables = self.tables().ok_or(AllocError::NotBooted)?;
         let mut at = 0;
         let runs = chain.iter(&tables.memmap).map(|(first, order)| {
@@ -108,7 +122,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             at += order.pages() as u32;
             run
         });
-        self.collect(runs, chain.blocks)
+        self.collect(runs, chain.blocks, gfp)
     }
 
     /// So many runs, of which there is one at least.
@@ -116,6 +130,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         &self,
         mut runs: impl Iterator<Item = Run>,
         count: usize,
+        gfp: Gfp,
     ) -> Result<Runs, AllocError> {
         if count <= FEW {
             let nothing = Run { first: Pfn::from_raw(0), at: 0 };
@@ -123,7 +138,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Ok(Runs::Few(few, count as u8));
         }
         let bytes = count.checked_mul(size_of::<Run>()).ok_or(AllocError::ZeroSize)?;
-        let place: NonNull<Run> = self.kvmalloc(bytes, GFP_KERNEL)?.cast();
+        let place: NonNull<Run> = self.kvmalloc(bytes, gfp)?.cast();
         for (index, run) in runs.take(count).enumerate() {
             // SAFETY: the memory is for `count` of them.
             unsafe { place.add(index).write(run) };

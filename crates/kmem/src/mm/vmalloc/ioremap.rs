@@ -10,7 +10,7 @@ use crate::page::Block;
 use crate::platform::{Caching, Platform};
 use crate::reclaim::{NoReclaim, Reclaim};
 use crate::vmalloc::{AreaKind, Mapping, Runs};
-use crate::{Pfn, PhysAddr};
+use crate::{GFP_KERNEL, Pfn, PhysAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Has the `size` bytes of a device at a physical address seen, as registers, and answers where
@@ -132,7 +132,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let runs = Runs::one(first);
         let kind = AreaKind::Ioremap;
         let mapping = Mapping { kind, is_going: false, next_going: None, pages, runs, caller };
-        let address = self.place(map, mapping, caching)?;
+        let address = self.place(map, mapping, caching, GFP_KERNEL)?;
         let offset = start.get() as usize & ((1 << P::PAGE_SHIFT) - 1);
         // SAFETY: the offset is within the first page that was mapped.
         Ok(IoPtr::new(unsafe { address.add(offset) }))

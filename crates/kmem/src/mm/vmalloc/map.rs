@@ -6,10 +6,9 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::super::Mm;
 use super::gather::Frames;
-use crate::page::Page;
 use crate::platform::{Caching, Level, PageMap, PageMapError, Platform};
 use crate::reclaim::Reclaim;
-use crate::vmalloc::{AreaKind, AreaNode, Mapping, Place, Runs};
+use crate::vmalloc::{AreaKind, AreaNode, Mapping, Place, Run, Runs};
 use crate::{AllocError, GFP_KERNEL, Gfp, NodeId, VirtAddr, ZoneKind};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
@@ -182,7 +181,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if pages as u64 > ram {
             return Err(AllocError::MoreThanRam { pages, ram });
         }
-        if let Some(start) = self.revive(pages, frames, site) {
+        frames.gfp.check()?;
+        if kind == AreaKind::Vmalloc
+            && let Some(start) = self.revive(pages, frames, site)
+        {
             return Ok(start);
         }
         let chain = match self.gather(pages, frames) {
@@ -199,10 +201,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 return Err(error);
             }
         };
-        let made = self.runs_of(&chain).and_then(|runs| {
+        let made = self.runs_of(&chain, frames.for_notes()).and_then(|runs| {
             let mapping =
                 Mapping { kind, is_going: false, next_going: None, pages, runs, caller: site };
-            self.place(map, mapping, Caching::Cached)
+            self.place(map, mapping, Caching::Cached, frames.for_notes())
         });
         match made {
             Ok(start) => {
@@ -228,18 +230,26 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return None;
         }
         let tables = self.tables()?;
-        let is_near = |mapping: &Mapping| {
-            if !tables.several_nodes {
-                return true;
-            }
-            let node = frames.node.unwrap_or_else(|| self.local_node(tables));
-            let first = mapping.runs.frame(0).and_then(|first| self.page_zone(Page::of(first)));
-            let is_one_block = mapping.runs.as_slice().len() == 1;
-            is_one_block && first.is_some_and(|zone| zone.node() == node)
+        let node = frames.node.unwrap_or_else(|| self.local_node(tables));
+        let is_wanted = |mapping: &Mapping| {
+            // Few runs, so that the lock is not held for long; and nothing of a block may be left of those
+            // who had it: a user that has it mapped, somebody who refers to it, a state of a page.
+            let is_as_new = |run: &Run| {
+                let first = tables.memmap.at(run.first);
+                let is_near = !tables.several_nodes || tables.zone(first.zone()).node() == node;
+                is_near && first.count() == 1 && first.is_plain_vmalloc()
+            };
+            mapping.kind == AreaKind::Vmalloc
+                && matches!(mapping.runs, Runs::Few(..))
+                && mapping.runs.as_slice().iter().all(is_as_new)
         };
-        let start = self.vmalloc.space.lock(&self.platform).revive(pages, is_near, site)?;
-        self.vmalloc.waiting.fetch_sub(pages, Relaxed);
-        self.vmalloc.used.fetch_add(pages, Relaxed);
+        let start = {
+            let mut space = self.vmalloc.space.lock(&self.platform);
+            let start = space.revive(pages, is_wanted, site)?;
+            self.vmalloc.waiting.fetch_sub(pages, Relaxed);
+            self.vmalloc.used.fetch_add(pages, Relaxed);
+            start
+        };
         NonNull::new(VirtAddr::new(start).as_ptr())
     }
 
@@ -250,8 +260,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         map: &dyn PageMap,
         mapping: Mapping,
         caching: Caching,
+        gfp: Gfp,
     ) -> Result<NonNull<u8>, AllocError> {
-        let node = match self.kmalloc(size_of::<AreaNode>(), GFP_KERNEL) {
+        let node = match self.kmalloc(size_of::<AreaNode>(), gfp) {
             Ok(node) => node.cast::<AreaNode>(),
             Err(error) => {
                 self.free_runs(mapping.runs);
@@ -272,6 +283,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         node: Place<Mapping>,
     ) -> Result<NonNull<u8>, AllocError> {
         let Mapping { kind, pages, runs, .. } = mapping;
+        let _unfinished = self.unfinished();
         let align = self.alignment(map, &runs, pages);
         let start = match self.reserve(mapping, align, node) {
             Ok(start) => start,

@@ -56,6 +56,8 @@ pub(super) struct Vmalloc {
     used: AtomicUsize,
     /// Pages of areas that wait to be unmapped.
     waiting: AtomicUsize,
+    /// How many lists of such areas are being unmapped.
+    purges: AtomicUsize,
     /// How many may wait.
     bound: AtomicUsize,
 }
@@ -74,6 +76,7 @@ impl Vmalloc {
             end: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            purges: AtomicUsize::new(0),
             bound: AtomicUsize::new(0),
         }
     }

@@ -8,7 +8,7 @@ use crate::page::Page;
 use crate::platform::{Caching, Platform};
 use crate::reclaim::Reclaim;
 use crate::vmalloc::{AreaKind, Mapping, Run};
-use crate::{AllocError, VirtAddr};
+use crate::{AllocError, GFP_KERNEL, VirtAddr};
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Maps pages one behind the other, whatever frames they are, and answers the first address. Undone
@@ -85,10 +85,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             return Err(AllocError::NotAllocated);
         }
         let runs = || runs(pages);
-        let runs = self.collect(runs(), runs().count())?;
+        let runs = self.collect(runs(), runs().count(), GFP_KERNEL)?;
         let mapping =
             Mapping { kind, is_going: false, next_going: None, pages: pages.len(), runs, caller };
-        self.place(map, mapping, Caching::Cached)
+        self.place(map, mapping, Caching::Cached, GFP_KERNEL)
     }
 
     fn unmap_pages(
