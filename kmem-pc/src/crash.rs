@@ -58,9 +58,12 @@ pub fn fault(frame: &mut Frame) {
     if frame.vector != PAGE_FAULT || !is_touch_of_guard(address) {
         end_by_fault(frame, address);
     }
-    // Code that holds a lock has interrupts masked, and code in a section of its CPU's is pinned. Neither
-    // can be left where it is.
-    let is_free = frame.flags & INTERRUPTS != 0 && !Cpu::current().is_pinned();
+    // Code that holds a lock has interrupts masked, code in a section of its CPU's is pinned, and a manager
+    // says what must be finished. Such code cannot be left where it is.
+    let is_free = frame.flags & INTERRUPTS != 0
+        && !Cpu::current().is_pinned()
+        && !MM.is_inside()
+        && !HEAP.is_inside();
     if !is_free || REPORTER.load(Ordering::Acquire) != NOBODY {
         end_by_fault(frame, address);
     }

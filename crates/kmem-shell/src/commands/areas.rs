@@ -77,6 +77,10 @@ fn run_vfree<S: System>(
 ) -> Result<(), Failure> {
     let [at] = exactly(&vfree::<S>(), arguments)?;
     let at = address(at)?;
+    if at == 0 {
+        // As the call has it: null is no area.
+        return Ok(());
+    }
     let mm = shell.system.mm();
     if shell.areas.0.remove(&at) {
         // SAFETY: the area is the user's alone, and it is off the list.
@@ -100,12 +104,16 @@ pub(super) const fn mmap<S: System>() -> Command<S> {
         name: "mmap",
         usage: "mmap DEVICE",
         about: "map a device's memory into a user's address space, and compare both sides\n\
+                The first 4096 pages of it, where there are more: each is a mapping of the machine's.\n\
                 The user sees the device's own pages, one by one: scullp with order=0 and scullv have\n\
                 some. What the user writes there is then what the device holds.",
         example: "mmap /dev/scullv0",
         run: run_mmap,
     }
 }
+
+/// How many pages are mapped at most: a hosted machine may have some ten thousand mappings.
+const MOST_MAPPED: u64 = 4096;
 
 fn run_mmap<S: System>(
     shell: &mut Shell<'_, S>,
@@ -125,7 +133,7 @@ fn run_mmap<S: System>(
             count => held += count as u64,
         }
     }
-    let pages = held.div_ceil(page as u64) as usize;
+    let pages = held.div_ceil(page as u64).min(MOST_MAPPED) as usize;
     if pages == 0 {
         return Err(Failure::Failed(format!("{path} holds nothing: write to it first")));
     }
