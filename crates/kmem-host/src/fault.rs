@@ -153,9 +153,15 @@ unsafe fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c
     let Some(before) = before.and_then(|(_, before)| before.get()) else { return };
     match before.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
-            // The same fault is met again, and has its usual end.
-            // SAFETY: the action was the process's.
-            unsafe { libc::sigaction(signal, before, ptr::null_mut()) };
+            // The same fault is met again, and has its usual end. What another process sent, as `kill` does,
+            // is not met again: it is sent once more.
+            // SAFETY: the action was the process's; the host passes what is said about the signal.
+            unsafe {
+                libc::sigaction(signal, before, ptr::null_mut());
+                if (*info).si_code <= 0 {
+                    libc::raise(signal);
+                }
+            }
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: it was installed as such a one.

@@ -94,7 +94,11 @@ impl fmt::Display for AllocError {
                 write!(f, "{pages} pages were asked for, and the machine has {ram}")
             }
             AllocError::NoAddresses { pages } => {
-                write!(f, "no {pages} addresses of pages in a row are left for mappings")
+                write!(
+                    f,
+                    "no {pages} pages of addresses in a row, and one behind them, are left for \
+                     mappings: free some, or keep more addresses for them"
+                )
             }
             AllocError::NoPageTables => f.write_str("no memory for page tables"),
             AllocError::TooManyMappings => f.write_str(

@@ -16,7 +16,8 @@ pub(super) const fn overflow<S: System>() -> Command<S> {
         name: "overflow",
         usage: "overflow stack|area|freed",
         about: "have a task touch what is not mapped, and see it ended: the machine goes on\n\
-                stack  a function that calls itself until its kernel stack of 4 pages is used up\n\
+                stack  a function that calls itself until its kernel stack is used up; as many pages as\n\
+                       the machine's have\n\
                 area   the byte behind an area of vmalloc\n\
                 freed  a byte of one that was given back",
         example: "overflow stack",
@@ -36,7 +37,8 @@ fn run<S: System>(
     let system = shell.system;
     let mm = system.mm();
     let failed = |error| format!("{error}");
-    let setup = StackSetup::new(StackSetup::MODERN.order(), StackBacking::Mapped);
+    // A stack as the machine's are, with a page below it in any case: without one nothing stops it.
+    let setup = StackSetup::new(mm.stack_info().setup.order(), StackBacking::Mapped);
     let stack = mm.alloc_stack_of(setup, StackOwner::new(1, "overflow")).map_err(failed)?;
     let reports = system.misuses();
     let _on_purpose = OnPurpose::new(system);
