@@ -115,19 +115,13 @@ fn is_ended(address: VirtAddr, context: *mut libc::c_void) -> bool {
     let Some(manager) = manager else { return false };
     // Looked at before anything here masks or enters.
     let way_out =
-        if local::in_atomic() || manager.is_inside() { 0 } else { local::saved_way_out() };
+        if local::in_atomic() || manager.is_inside() { ptr::null() } else { local::way_out() };
     let Some(touched) = manager.report_touch(address) else { return false };
-    if way_out == 0 {
+    // SAFETY: the thread runs work on another stack that has not ended, and what it does there can be left: it
+    // holds nothing of the manager's.
+    if way_out.is_null() || !unsafe { crate::stack::leave(context, way_out) } {
         stop(&touched);
     }
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the thread made a call on another stack that has not returned, and what it does there can be
-    // left: it holds nothing of the manager's.
-    unsafe {
-        crate::stack::leave(context, way_out);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = context;
     true
 }
 

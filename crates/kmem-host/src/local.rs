@@ -11,13 +11,15 @@
 
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
-};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64};
 
+use corosensei::trap::CoroutineTrapHandler;
 use kmem::NodeMask;
 
 use crate::cpu::{Cpus, VirtualCpu};
+
+/// How work on a kernel stack is left by force. `true` is what it answers at its own end.
+pub(crate) type WayOut = CoroutineTrapHandler<bool>;
 
 /// Interrupts are masked.
 const MASKED: u32 = 1 << 0;
@@ -50,8 +52,8 @@ pub(crate) struct Local {
     forbidden_nodes: AtomicU16,
     /// How many calls deep the task frees memory for others.
     memalloc: AtomicU32,
-    /// Where the thread's stack is while it runs on a kernel stack; 0 while it does not.
-    way_out: AtomicUsize,
+    /// How the thread leaves the kernel stack that it runs on; null while it runs on none.
+    way_out: AtomicPtr<WayOut>,
 }
 
 thread_local! {
@@ -67,7 +69,7 @@ thread_local! {
             relaxed: AtomicU32::new(0),
             forbidden_nodes: AtomicU16::new(0),
             memalloc: AtomicU32::new(0),
-            way_out: AtomicUsize::new(0),
+            way_out: AtomicPtr::new(null_mut()),
         }
     };
 }
@@ -331,18 +333,13 @@ pub(crate) fn set_memalloc_depth(depth: u32) {
     LOCAL.with(|local| local.memalloc.store(depth, Relaxed));
 }
 
-/// Where the thread's stack is while it runs on a kernel stack; 0 while it does not.
-pub(crate) fn saved_way_out() -> usize {
+/// How the thread leaves the kernel stack that it runs on; null while it runs on none.
+pub(crate) fn way_out() -> *const WayOut {
     LOCAL.with(|local| local.way_out.load(Relaxed))
 }
 
-/// Sets [`saved_way_out`].
-pub(crate) fn set_way_out(way_out: usize) {
-    LOCAL.with(|local| local.way_out.store(way_out, Relaxed));
+/// Sets [`way_out`].
+pub(crate) fn set_way_out(way_out: *const WayOut) {
+    LOCAL.with(|local| local.way_out.store(way_out.cast_mut(), Relaxed));
     fence();
-}
-
-/// The word of [`saved_way_out`]. It is this thread's, and stays where it is as long as the thread.
-pub(crate) fn way_out() -> *mut usize {
-    LOCAL.with(|local| local.way_out.as_ptr())
 }

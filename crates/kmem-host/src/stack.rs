@@ -6,12 +6,14 @@
 //! ```text
 //!   the thread's stack                       a kernel stack
 //!
-//!     run ── call_on_stack ────────────────► work
-//!      ▲          │                            │ ends
-//!      │◄─────────┴────────────────────────────┤
+//!     run ── resume ───────────────────────► work
+//!      ▲                                       │ ends
+//!      │◄──────────────────────────────────────┤
 //!      │                                       │ touches the guard page
-//!      └◄── leave_stack ◄── on_fault ◄── SIGSEGV, on the alternate stack
+//!      └◄── leave ◄── on_fault ◄── SIGSEGV, on the alternate stack
 //! ```
+//!
+//! How registers and stacks are changed is corosensei's, which knows nine kinds of processors.
 //!
 //! A task that touches a page which nothing is mapped at, below its stack or behind an area of `vmalloc`, is
 //! *ended by force*: the fault's handler has the thread go on where it called. Nothing of what it had on the
@@ -20,17 +22,18 @@
 //! what it changed of the thread: its CPU, its nodes, its reserves.
 //!
 //! That is done only where the code was in nothing of the manager's: interrupts were unmasked, it ran in no
-//! handler, pre-emption was enabled, and its CPU's sections were empty. Elsewhere there is no way on: the
-//! process says so and aborts.
+//! handler, pre-emption was enabled, and its CPU's sections were empty. Elsewhere, and on processors other than
+//! x86-64, there is no way on: the process says so and aborts.
 
-use std::any::Any;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use kmem::{AllocError, KernelStack, Reclaim};
+use corosensei::{CoroutineResult, ScopedCoroutine, Yielder};
+use kmem::{AllocError, KernelStack, Reclaim, VirtAddr};
 
 use crate::host::Host;
-use crate::local;
+use crate::local::{self, WayOut};
 use crate::task;
 
 /// A task touched memory that is nobody's, and was ended by force. What it touched has been reported as
@@ -66,106 +69,23 @@ impl fmt::Display for NotRun {
 
 impl std::error::Error for NotRun {}
 
-#[cfg(target_arch = "x86_64")]
-mod switch {
-    std::arch::global_asm!(
-        r#"
-    .text
-    .globl kmem_host_call_on_stack
-    .hidden kmem_host_call_on_stack
-    .type kmem_host_call_on_stack, @function
-    /* Calls rsi with rdx on the stack that ends at rdi; saves at rcx where this one is. Answers 0. */
-kmem_host_call_on_stack:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rcx)
-    movq %rsp, %rbx
-    movq %rdi, %rsp
-    movq %rdx, %rdi
-    xorl %ebp, %ebp
-    call *%rsi
-    movq %rbx, %rsp
-    xorl %eax, %eax
-    jmp 1f
-    .globl kmem_host_leave_stack
-    .hidden kmem_host_leave_stack
-    .type kmem_host_leave_stack, @function
-    /* Goes on where the call that saved rdi returns, which answers 1. */
-kmem_host_leave_stack:
-    movq %rdi, %rsp
-    movl $1, %eax
-1:
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-"#,
-        options(att_syntax)
-    );
-
-    unsafe extern "C" {
-        fn kmem_host_call_on_stack(
-            top: usize,
-            function: unsafe extern "C" fn(*mut ()),
-            argument: *mut (),
-            save: *mut usize,
-        ) -> usize;
-        fn kmem_host_leave_stack();
-    }
-
-    /// Calls a function on the stack that ends at `top`, and answers whether it returned. Where the calling
-    /// stack is, is at `save` before the function begins.
-    ///
-    /// # Safety
-    ///
-    /// The stack has room, and nobody else is on it. The function does not unwind.
-    pub(super) unsafe fn call(
-        top: usize,
-        function: unsafe extern "C" fn(*mut ()),
-        argument: *mut (),
-        save: *mut usize,
-    ) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { kmem_host_call_on_stack(top, function, argument, save) == 0 }
-    }
-
-    /// Has an interrupted thread leave the stack that it is on: `saved` is what the call saved.
-    ///
-    /// # Safety
-    ///
-    /// The context is the thread's, which goes on with it. The call has not returned.
-    pub(crate) unsafe fn leave(context: *mut libc::c_void, saved: usize) {
-        // SAFETY: the caller's promise.
-        let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-        registers[libc::REG_RIP as usize] = kmem_host_leave_stack as *const () as i64;
-        registers[libc::REG_RSP as usize] = saved as i64;
-        registers[libc::REG_RDI as usize] = saved as i64;
-    }
+/// A kernel stack as the library that changes stacks takes it.
+struct Area {
+    base: NonZeroUsize,
+    top: NonZeroUsize,
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use switch::leave;
+// SAFETY: the addresses are those of a kernel stack, which stays where it is while it is entered. The library
+// asks for a page of room and for a guard below. A stack of one page lacks the few words of its owner's record,
+// which whoever runs work of unknown depth on it has to mind anyway; a stack of a block has a canary in place
+// of the guard, as the texts' stacks do: what comes to its top is the library's frame of some hundred bytes.
+unsafe impl corosensei::stack::Stack for Area {
+    fn base(&self) -> NonZeroUsize {
+        self.top
+    }
 
-/// The work, and what becomes of it.
-struct Errand<F, T> {
-    work: Option<F>,
-    done: Option<Result<T, Box<dyn Any + Send>>>,
-}
-
-#[cfg(target_arch = "x86_64")]
-unsafe extern "C" fn errand<F: FnOnce() -> T, T>(errand: *mut ()) {
-    // SAFETY: `run` waits, and does not touch it meanwhile.
-    let errand = unsafe { &mut *errand.cast::<Errand<F, T>>() };
-    if let Some(work) = errand.work.take() {
-        // A panic cannot unwind from one stack to the other: it is carried over.
-        errand.done = Some(catch_unwind(AssertUnwindSafe(work)));
+    fn limit(&self) -> NonZeroUsize {
+        self.base
     }
 }
 
@@ -174,40 +94,70 @@ unsafe extern "C" fn errand<F: FnOnce() -> T, T>(errand: *mut ()) {
 /// # Errors
 ///
 /// It was ended by force.
-#[cfg(target_arch = "x86_64")]
+///
+/// # Panics
+///
+/// As `work` does. Code runs on the stack already.
 pub(crate) fn run<const SHIFT: u32, R: Reclaim, T>(
     stack: &KernelStack<'_, Host<SHIFT>, R>,
     work: impl FnOnce() -> T,
 ) -> Result<T, Broken> {
-    fn go<F: FnOnce() -> T, T>(top: usize, work: F, save: *mut usize) -> Option<Errand<F, T>> {
-        let mut wanted = Errand { work: Some(work), done: None };
-        let argument = (&raw mut wanted).cast();
-        // SAFETY: the stack is the caller's of `run`. The errand catches panics.
-        unsafe { switch::call(top, errand::<F, T>, argument, save) }.then_some(wanted)
-    }
     assert!(stack.enter(), "code runs on the stack already: it would be overwritten");
     let before = task::State::save();
-    let outer = local::saved_way_out();
-    let gone = go(stack.top().get(), work, local::way_out());
+    let area = Area { base: nonzero(stack.base()), top: nonzero(stack.top()) };
+    // What the work takes and answers lies here, not on the small stack.
+    let (mut work, mut answer) = (Some(work), None);
+    let errand = ScopedCoroutine::with_stack(area, |_: &Yielder<(), ()>, ()| {
+        answer = work.take().map(|work| work());
+        true
+    });
+    let outer = local::way_out();
+    let ended = errand.scope(|mut errand| {
+        let way_out = errand.trap_handler();
+        local::set_way_out(&raw const way_out);
+        // A panic is carried over, and goes on here.
+        catch_unwind(AssertUnwindSafe(|| errand.resume(())))
+    });
     stack.leave();
     local::set_way_out(outer);
-    match gone.and_then(|errand| errand.done) {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(payload)) => resume_unwind(payload),
-        None => {
+    match ended {
+        Ok(CoroutineResult::Return(true)) => answer.ok_or(Broken),
+        Ok(_) => {
             before.put_back();
             Err(Broken)
         }
+        Err(payload) => resume_unwind(payload),
     }
 }
 
-/// # Panics
+/// The address of a stack, which is never 0.
+fn nonzero(address: VirtAddr) -> NonZeroUsize {
+    NonZeroUsize::new(address.get()).unwrap_or(NonZeroUsize::MAX)
+}
+
+/// Has an interrupted thread leave the kernel stack that it is on, when the handler returns. Answers whether
+/// that is possible here: which registers a context has is the processor's matter.
 ///
-/// Always: how stacks are changed is written for x86-64 alone.
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn run<const SHIFT: u32, R: Reclaim, T>(
-    _: &KernelStack<'_, Host<SHIFT>, R>,
-    _: impl FnOnce() -> T,
-) -> Result<T, Broken> {
-    unimplemented!("work on kernel stacks needs a processor of the x86-64 kind")
+/// # Safety
+///
+/// The context is the thread's, whose work on the stack has not ended, and which holds nothing that must not be
+/// left as it is. `way_out` is the work's.
+pub(crate) unsafe fn leave(context: *mut libc::c_void, way_out: *const WayOut) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        let wanted = (*way_out).setup_trap_handler(|| false);
+        let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        registers[libc::REG_RIP as usize] = wanted.rip as i64;
+        registers[libc::REG_RSP as usize] = wanted.rsp as i64;
+        registers[libc::REG_RBP as usize] = wanted.rbp as i64;
+        registers[libc::REG_RDI as usize] = wanted.rdi as i64;
+        registers[libc::REG_RSI as usize] = wanted.rsi as i64;
+        true
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (context, way_out);
+        false
+    }
 }
