@@ -38,7 +38,7 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
             .objects(),
             Case::new(
                 "an area is had where no two free pages are neighbours",
-                &["A221", "A229"],
+                &["A221", "A229", "A167"],
                 small,
                 splintered,
             )
@@ -214,7 +214,7 @@ fn larger_than_a_block<M: Machine>(machine: &M) -> Result<(), Failure> {
 }
 
 /// Enough pages to take them one by one.
-fn small(facts: &Facts) -> Result<(), &'static str> {
+pub(crate) fn small(facts: &Facts) -> Result<(), &'static str> {
     if facts.ram >> facts.page_shift <= 1 << 16 { Ok(()) } else { Err("at most 65536 pages") }
 }
 
@@ -237,6 +237,9 @@ fn splintered<M: Machine>(machine: &M) -> Result<(), Failure> {
     let _held = splinter(machine)?;
     let refused = mm.alloc_pages(GFP_KERNEL | Gfp::NORETRY | Gfp::NOWARN, 1);
     no_memory(refused, 1, "no two free pages are neighbours")?;
+    let bytes = 2 * machine.facts().page_bytes() as usize;
+    let refused = mm.kmalloc(bytes, GFP_KERNEL | Gfp::NORETRY | Gfp::NOWARN);
+    no_memory(refused, 1, "which kmalloc needs")?;
     let pages = 200.min(mm.free_page_count() as usize / 4);
     let area = Area::new(machine, pages)?;
     area.write();

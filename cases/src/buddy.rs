@@ -2,8 +2,9 @@
 
 use kmem::{GFP_KERNEL, Gfp, Order};
 
+use crate::areas::small;
 use crate::failure::{at_least, at_most, check, equal, some};
-use crate::hold::Block;
+use crate::hold::{Block, Hoard};
 use crate::pages::anywhere;
 use crate::{Case, Failure, Machine, Snapshot};
 
@@ -34,6 +35,12 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
                 anywhere,
                 random_work,
             ),
+            Case::new(
+                "free memory is ever more scattered with use, and the report tells how much",
+                &["A081"],
+                small,
+                ageing,
+            ),
         ]
     }
 }
@@ -60,7 +67,7 @@ fn splitting<M: Machine>(machine: &M) -> Result<(), Failure> {
     // The smallest order that no CPU keeps lists of: each request goes to the zone.
     const ORDER: u32 = 4;
     let largest = mm.largest_order().get();
-    let mut held = crate::hold::Hoard::new(machine);
+    let mut held = Hoard::new(machine);
     let mut splits = 0;
     for _ in 0..3 << (largest - ORDER) {
         let before = Snapshot::take(machine);
@@ -174,4 +181,62 @@ fn random_work<M: Machine>(machine: &M) -> Result<(), Failure> {
 /// The largest order only at every eighth step.
 fn random_limit(largest: u64, step: usize) -> u64 {
     if step.is_multiple_of(8) { largest + 1 } else { 4 }
+}
+
+/// Has all pages in use, a quarter of which is freed and allocated anew time and again. What is freed first was
+/// allocated together, and lies together; later it has the places that others left.
+fn ageing<M: Machine>(machine: &M) -> Result<(), Failure> {
+    const OWNERS: usize = 16;
+    const ROUNDS: usize = 24;
+    const FEW: usize = 3;
+    const PAIR: Order = match Order::new(1) {
+        Some(order) => order,
+        None => Order::ZERO,
+    };
+    let mm = machine.mm();
+    let mut random = Random::new();
+    let mut owners = [const { None }; OWNERS].map(|_: Option<()>| Hoard::new(machine));
+    let page = || {
+        let page = mm.alloc_page(GFP_KERNEL | Gfp::NORETRY | Gfp::NOWARN).ok()?;
+        // SAFETY: just allocated.
+        Some(unsafe { Block::own(machine, page, 0) })
+    };
+    let share = mm.free_page_count() / OWNERS as u64;
+    for owner in &mut owners {
+        while let Some(block) = (owner.blocks() < share).then(page).flatten() {
+            owner.push(block);
+        }
+    }
+    // The sums of some rounds after the first, and of the last ones.
+    let (mut early, mut late) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut freed = 0;
+        let first = random.below(OWNERS as u64) as usize;
+        for index in 0..OWNERS / 4 {
+            let owner = &mut owners[(first + 5 * index) % OWNERS];
+            freed += owner.blocks();
+            owner.clear();
+        }
+        mm.drain_all_pages();
+        let zones = || mm.zones().iter().map(|zone| mm.free_area_counts(zone));
+        let (free, singles) = zones().fold((0, 0), |(free, singles), zone| {
+            (free + zone.pages(), singles + zone.blocks(Order::ZERO))
+        });
+        let scattered = singles * 1000 / free.max(1);
+        let told =
+            zones().map(|zone| zone.unusable(PAIR) * zone.pages()).sum::<u64>() / free.max(1);
+        check(scattered.abs_diff(told) <= 1, "the report tells the share of single pages")?;
+        match round {
+            0 => at_most(scattered, 100, "at first nearly all that is free has neighbours")?,
+            1..=FEW => early += scattered,
+            _ if round >= ROUNDS - FEW => late += scattered,
+            _ => {}
+        }
+        while let Some(block) = (freed > 0).then(page).flatten() {
+            owners[random.below(OWNERS as u64) as usize].push(block);
+            freed -= 1;
+        }
+    }
+    at_least(late, early + 100 * FEW as u64, "with use there are fewer")?;
+    at_least(late, 500 * FEW as u64, "until most that is free has none")
 }

@@ -19,6 +19,15 @@ fn buddyinfo_counts_what_is_free() {
     assert!((2_050_000..2_097_152).contains(&pages), "{pages} pages");
 }
 
+/// A081
+#[test]
+fn the_unusable_index_of_a_new_machine_is_small() {
+    let out = tiny("ls /sys/kernel/debug; cat /sys/kernel/debug/extfrag/unusable_index").well();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "extfrag");
+    assert!(lines[1].starts_with("Node 0, zone   Normal 0.000 0.0"), "{out}");
+}
+
 #[test]
 fn every_proc_file_can_be_read() {
     let load = "insmod scullp; insmod scull; insmod scullc; insmod scullv; echo 1 > /dev/scullv0";

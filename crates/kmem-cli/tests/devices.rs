@@ -127,7 +127,7 @@ fn parameters_are_read_in_sys_and_some_are_written() {
          /sys/module/scull/parameters/quota; ls /sys/module/scull/parameters/qset",
     )
     .well();
-    let wanted = "module\nscull\nparameters\ndevices\nquantum\nqset\nquota\n2\n4000\n1000\n9000000\n\
+    let wanted = "kernel\nmodule\nscull\nparameters\ndevices\nquantum\nqset\nquota\n2\n4000\n1000\n9000000\n\
                   /sys/module/scull/parameters/qset\n";
     assert_eq!(out, wanted);
     // A device takes a new quantum over when it is emptied.

@@ -85,7 +85,7 @@ pub(crate) fn open<'m, S: System>(
     match file(path)? {
         Place::Device(name) => device::open::<S>(&shell.modules, &name),
         Place::Proc(name) => proc::open(shell, &name),
-        Place::Sys(path) => sys::open(&shell.modules, &path),
+        Place::Sys(path) => sys::open(shell, &path),
         Place::Host => shell.system.open(path).map(|source| source as Box<dyn Source>),
     }
 }

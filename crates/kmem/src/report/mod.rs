@@ -27,6 +27,8 @@
 //!   a line, and the memory that an area's own list of pages takes is an area like others.
 //! * [`iomem`] has RAM and what the boot loader's map says of it. Devices are their drivers' to say.
 //! * [`bigphysarea`] is a file of the patch of that name; Linux itself has none.
+//! * [`unusable_index`] is complete. It is no file of `/proc`, but of the directory in which Linux has what is for
+//!   looking into it.
 //! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of.
 //!
 //! # Which pages are free
@@ -43,7 +45,7 @@
 //!
 //! # Context
 //!
-//! Any but NMI. `buddyinfo`, `pagetypeinfo` and `zoneinfo` take each zone's lock for a moment: the
+//! Any but NMI. `buddyinfo`, `pagetypeinfo`, `unusable_index` and `zoneinfo` take each zone's lock for a moment: the
 //! numbers of one zone are of one moment, those of different zones are not. Nothing is locked while the
 //! writer is called. Before boot the files are empty.
 
@@ -57,6 +59,7 @@ mod meminfo;
 mod pagemap;
 mod pagetypeinfo;
 mod slabinfo;
+mod unusable_index;
 mod vmallocinfo;
 mod vmstat;
 mod zoneinfo;
@@ -72,6 +75,7 @@ pub use meminfo::meminfo;
 pub use pagemap::pagemap_text;
 pub use pagetypeinfo::pagetypeinfo;
 pub use slabinfo::slabinfo;
+pub use unusable_index::unusable_index;
 pub use vmallocinfo::vmallocinfo;
 pub use vmstat::vmstat;
 pub use zoneinfo::zoneinfo;

@@ -67,6 +67,14 @@ impl FreeAreaCounts {
         let orders = (0..Order::COUNT as u32).filter_map(Order::new);
         orders.map(|order| self.blocks(order) << order.get()).sum()
     }
+
+    /// How much of the free memory no block of an order can be had of, in thousandths: the share of the pages
+    /// in smaller blocks (A081). 0 where nothing is free.
+    pub fn unusable(&self, order: Order) -> u64 {
+        let smaller = (0..order.get()).filter_map(Order::new);
+        let apart: u64 = smaller.map(|order| self.blocks(order) << order.get()).sum();
+        (apart * 1000).checked_div(self.pages()).unwrap_or(0)
+    }
 }
 
 type Locked<'a, P> = SpinGuard<'a, ZoneLevel, FreeAreas, P>;

@@ -146,3 +146,33 @@ fn pagetypeinfo_says_the_machines_page_block() {
     let line = text.lines().rfind(|line| line.starts_with("Node 0, zone  Movable")).unwrap();
     assert_eq!(numbers(line), [0, 0, 128, 0]);
 }
+
+// A081: against the shares that buddyinfo's own numbers make.
+#[test]
+fn unusable_index_is_the_share_of_free_memory_in_smaller_blocks() {
+    let mut ram = ram(64 * MIB);
+    let mm = pc::<12>(&mut ram);
+    let held = work(&mm);
+    let (blocks, shares) = (text!(buddyinfo, &mm), text!(unusable_index, &mm));
+    assert_eq!(blocks.lines().count(), shares.lines().count());
+    let mut between = 0;
+    for (blocks, shares) in blocks.lines().zip(shares.lines()) {
+        let head = "Node 0, zone   Normal ".len();
+        assert_eq!(blocks[..head], shares[..head]);
+        let blocks = numbers(&blocks[head..]);
+        let pages = |blocks: &[u64]| -> u64 {
+            blocks.iter().enumerate().map(|(order, count)| count << order).sum()
+        };
+        let wanted: String = (0..blocks.len())
+            .map(|order| pages(&blocks[..order]) * 1000 / pages(&blocks))
+            .inspect(|share| between += u32::from((1..1000).contains(share)))
+            .map(|share| format!("{}.{:03} ", share / 1000, share % 1000))
+            .collect();
+        assert_eq!(shares[head..], wanted);
+    }
+    assert!(between > 2, "{shares}");
+    for (page, order) in held {
+        // SAFETY: `work` allocated it.
+        unsafe { mm.__free_pages(page, order) };
+    }
+}
