@@ -36,9 +36,9 @@ struct Variant {
     settings: &'static [&'static str],
 }
 
-/// Besides the presets themselves: the other page sizes (A002), and zones that no preset has, one
-/// Movable and one that ends inside a block of the largest order.
-const VARIANTS: [Variant; 4] = [
+/// Besides the presets themselves: the other page sizes (A002), zones that no preset has, one Movable and one
+/// that ends inside a block of the largest order, and memory that the command line takes out (A256, A257).
+const VARIANTS: [Variant; 5] = [
     Variant { name: "default/8k", preset: "default", settings: &["page_shift=13"] },
     Variant { name: "default/16k", preset: "default", settings: &["page_shift=14"] },
     Variant { name: "default/64k", preset: "default", settings: &["page_shift=16"] },
@@ -46,6 +46,11 @@ const VARIANTS: [Variant; 4] = [
         name: "default/zones",
         preset: "default",
         settings: &["node.0.movable=256M", "dma_limit=18M"],
+    },
+    Variant {
+        name: "default/mem",
+        preset: "default",
+        settings: &["dma_limit=256M", "command_line=mem=1000M bigphysarea=2000"],
     },
 ];
 
