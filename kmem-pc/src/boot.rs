@@ -18,7 +18,7 @@ use crate::{MM, clock, cpu, paging, stack};
 const DMA_LIMIT: u64 = 16 << 20;
 
 /// What devices with 32 address lines reach.
-pub const DMA32_LIMIT: u64 = 4 << 30;
+const DMA32_LIMIT: u64 = 4 << 30;
 
 /// What the manager boots from.
 static BOOT_MEM: BootMem = BootMem::new();
@@ -41,6 +41,11 @@ pub struct Found {
     above: Range<u64>,
     /// Where zone DMA ends.
     pub dma_limit: u64,
+    /// Where zone DMA32 ends. A machine with high memory has none, as a processor of 32 bits: what lies
+    /// between DMA and the end of the direct map is Normal.
+    pub dma32_limit: Option<u64>,
+    /// Where the direct map ends, if RAM may lie above.
+    pub direct_limit: Option<u64>,
     acpi: Option<Acpi>,
 }
 
@@ -77,9 +82,18 @@ impl Found {
             return Err("mem= leaves the kernel itself no room");
         }
         let dma_limit = options.dma.unwrap_or(DMA_LIMIT);
-        let mut found = Found { ram, heap: 0..0, memory, above, dma_limit, acpi };
+        let direct_limit = options.highmem;
+        let high = direct_limit.unwrap_or(u64::MAX)..u64::MAX;
+        if high.start < image.end || high.start <= dma_limit {
+            return Err("highmem= leaves the kernel itself or zone DMA no room");
+        }
+        let dma32_limit = direct_limit.is_none().then_some(DMA32_LIMIT);
+        let heap = 0..0;
+        let mut found =
+            Found { ram, heap, memory, above, dma_limit, dma32_limit, direct_limit, acpi };
         let free = found.ram.iter().flat_map(|region| region.without(&image));
         let free = free.flat_map(|region| region.without(&found.above));
+        let free = free.flat_map(|region| region.without(&high));
         let free = free.flat_map(|region| region.without(&LOADER));
         found.heap =
             heap::place(free, found.cpus()).ok_or("there is too little RAM in one piece")?;
@@ -118,10 +132,11 @@ impl Found {
     ///
     /// # Safety
     ///
-    /// Once; the direct map has all of the RAM, and nobody uses it but for what the loader left and the
+    /// Once; the direct map has all of the RAM up to its end, and nobody uses it but for what the loader left and the
     /// image.
     pub unsafe fn boot(&self) {
-        let limit = self.ram.iter().map(|region| region.end).max().unwrap_or(0);
+        let end = self.ram.iter().map(|region| region.end).max().unwrap_or(0);
+        let limit = self.direct_limit.map_or(end, |limit| limit.min(end));
         MM.platform().set_limit(limit);
         HEAP.platform().set_limit(limit);
         let own = MemoryMap::new().ram(self.heap.clone(), NodeId::ZERO);
@@ -168,10 +183,10 @@ impl Found {
     }
 
     fn setup(&self) -> Setup {
-        let mut setup = Setup::new()
-            .dma_limit(PhysAddr::new(self.dma_limit))
-            .dma32_limit(PhysAddr::new(DMA32_LIMIT))
-            .cpus(self.cpus());
+        let mut setup = Setup::new().dma_limit(PhysAddr::new(self.dma_limit)).cpus(self.cpus());
+        if let Some(limit) = self.dma32_limit {
+            setup = setup.dma32_limit(PhysAddr::new(limit));
+        }
         for cpu in (0..self.cpus()).filter_map(CpuId::new) {
             setup = setup.cpu_node(cpu, self.node_of(cpu));
         }

@@ -14,7 +14,7 @@ use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NodeMask, PhysAddr};
 use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
-use crate::boot::{DMA32_LIMIT, Found};
+use crate::boot::Found;
 use crate::cpu::Cpu;
 use crate::options::Options;
 use crate::pci::Device;
@@ -189,22 +189,23 @@ impl cases::Machine for Machine {
 
     fn facts(&self) -> Facts {
         // The shell and the cases see the RAM that the manager has.
-        let ram = self.inner.found.managed();
+        let found = self.found();
+        let ram = found.managed();
         Facts {
             name: self.inner.name,
             cpus: smp::online().count() as u32,
-            nodes: self.inner.found.nodes(),
+            nodes: found.nodes(),
             ram: ram.clone().map(|region| region.end - region.start).sum(),
             end: ram.clone().map(|region| region.end).max().unwrap_or(0),
             dma_ram: Facts::dma_ram_of(
                 ram.map(|region| region.start..region.end),
-                Some(self.inner.found.dma_limit),
-                Some(DMA32_LIMIT),
+                Some(found.dma_limit),
+                found.dma32_limit,
             ),
             page_shift: 12,
-            dma_limit: Some(self.inner.found.dma_limit),
-            dma32_limit: Some(DMA32_LIMIT),
-            direct_limit: None,
+            dma_limit: Some(found.dma_limit),
+            dma32_limit: found.dma32_limit,
+            direct_limit: found.direct_limit,
             movable: false,
             largest_order: 10,
             pagesets: true,

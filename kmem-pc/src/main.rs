@@ -7,7 +7,7 @@
 //! | `entry.rs`, `trampoline.rs`, `memory.rs` | from the loader to Rust, and what Rust's code calls |
 //! | `start_info.rs`, `acpi.rs` | what the loader and the firmware say of the machine |
 //! | `options.rs`, `boot.rs`, `heap.rs` | from that to a manager that works, and to the machine's own heap |
-//! | `direct.rs`, `paging.rs`, `stack.rs`, `user.rs` | where memory is seen |
+//! | `direct.rs`, `paging.rs`, `temporary.rs`, `stack.rs`, `user.rs` | where memory is seen |
 //! | `pci.rs` | the device that uses memory by itself |
 //! | `interrupt.rs`, `trap.rs`, `hook.rs`, `probe.rs`, `apic.rs`, `port.rs` | how the processor enters the kernel, and what then |
 //! | `cpu.rs`, `smp.rs` | what each CPU has, and how the others are started and called |
@@ -54,6 +54,7 @@ mod smp;
 mod stack;
 mod start_info;
 mod task;
+mod temporary;
 mod trampoline;
 mod trap;
 mod user;
@@ -76,7 +77,7 @@ use start_info::StartInfo;
 
 /// The memory manager.
 pub static MM: Mm<Pc, FreeOnDemand> =
-    Mm::with_reclaim(Pc::new(paging::MAPPINGS), FreeOnDemand::new());
+    Mm::with_reclaim(Pc::new(paging::MAPPINGS).with_slots(), FreeOnDemand::new());
 
 static BOOT_CPU: cpu::Cpu = cpu::Cpu::new();
 static BOOT_ENTRY: interrupt::Entry = interrupt::Entry::new();
@@ -90,20 +91,21 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
     unsafe { BOOT_ENTRY.use_stacks(interrupt::early_tops()) };
     BOOT_ENTRY.begin();
     let info = StartInfo::new(start_info);
+    // The loader left it in the first GiB, which the first tables have.
+    let options = match info.command_line().ok_or("it is too long").map(Options::parse) {
+        Ok(Ok(options)) => options,
+        Ok(Err(word)) => refuse(format_args!("the option '{word}' is not understood")),
+        Err(why) => refuse(format_args!("the command line cannot be read: {why}")),
+    };
     // SAFETY: once, before other CPUs are started.
     unsafe {
-        paging::begin(info.regions());
+        paging::begin(info.regions(), options.highmem.unwrap_or(u64::MAX));
         apic::map();
     }
     apic::begin();
     boot::step("tables");
     clock::begin();
     boot::step("clock");
-    let options = match info.command_line().ok_or("it is too long").map(Options::parse) {
-        Ok(Ok(options)) => options,
-        Ok(Err(word)) => refuse(format_args!("the option '{word}' is not understood")),
-        Err(why) => refuse(format_args!("the command line cannot be read: {why}")),
-    };
     let found = match Found::new(info, info.acpi_root().map(Acpi::new), &options) {
         Ok(found) => found,
         Err(why) => refuse(format_args!("{why}")),

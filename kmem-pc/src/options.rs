@@ -7,6 +7,8 @@ use core::ops::{Range, RangeInclusive};
 
 use kmem::boot::CommandLine;
 
+use crate::paging::LARGE;
+
 /// What was asked for at boot.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -18,6 +20,8 @@ pub struct Options {
     pub holes: Vec<Range<u64>>,
     /// `dma=BYTES`: where zone DMA ends.
     pub dma: Option<u64>,
+    /// `highmem=BYTES`: where the direct map ends. RAM from there on is high memory.
+    pub highmem: Option<u64>,
     /// `ticks=NUMBER`: how many of the timers' interrupts the check of them waits for.
     pub ticks: Option<u64>,
     /// `hz=NUMBER`: how often they come in a second.
@@ -46,6 +50,10 @@ impl Options {
                 Some(("dma", text)) => {
                     let limit = bytes(text).filter(|limit| DMA_LIMITS.contains(limit));
                     parsed.dma = Some(limit.ok_or(word)?);
+                }
+                Some(("highmem", text)) => {
+                    let limit = bytes(text).filter(|limit| limit.is_multiple_of(LARGE));
+                    parsed.highmem = Some(limit.ok_or(word)?);
                 }
                 Some(("ticks", text)) => {
                     parsed.ticks = Some(number(text, 1..=u64::MAX).ok_or(word)?)

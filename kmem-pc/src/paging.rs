@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   0x0000_1000_0000_0000   what a user sees, in pages of 4 KiB
-//!   0xffff_8000_0000_0000   the direct map: all memory, in pages of 2 MiB
+//!   0xffff_8000_0000_0000   the direct map: memory, in pages of 2 MiB. Where it ends before memory does,
+//!                           what the firmware left above its end, in pages of 4 KiB as well
 //!   0xffff_c000_0000_0000   registers of devices: not cached, in pages of 4 KiB
 //!   0xffff_d000_0000_0000   what the heap's manager maps: stacks, with nothing below each
+//!   0xffff_d800_0000_0000   what CPUs see for a time: high memory, in pages of 4 KiB
 //!   0xffff_e000_0000_0000   what the manager maps, in pages of 4 KiB and 2 MiB
 //!   0xffff_ffff_8000_0000   the image: code, constants and data apart, in pages of 4 KiB
 //! ```
@@ -26,7 +28,7 @@ use kmem::{GFP_ATOMIC, Gfp, VirtAddr};
 use crate::heap::HEAP;
 use crate::lock::Lock;
 use crate::start_info::Region;
-use crate::{direct, smp};
+use crate::{direct, smp, temporary};
 
 /// Where the registers of devices are seen, above their physical addresses.
 pub const DEVICES: usize = 0xffff_c000_0000_0000;
@@ -76,8 +78,8 @@ struct Table(UnsafeCell<[u64; 512]>);
 // SAFETY: reached by way of the direct map, under the lock of the tables.
 unsafe impl Sync for Table {}
 
-/// The tables that are needed before there is a heap: the root's three branches, those of the image and
-/// of devices, and one for each GiB of memory.
+/// The tables that are needed before there is a heap: the root's four branches, those of the image, of
+/// devices and of what is seen for a time, and one for each GiB of memory.
 const TABLES: usize = 96;
 
 static POOL: [Table; TABLES] = [const { Table(UnsafeCell::new([0; 512])) }; TABLES];
@@ -113,7 +115,8 @@ pub fn part_of_image(address: usize) -> Option<&'static str> {
 }
 
 /// Makes the kernel's tables and switches the running CPU to them: the direct map has all of `regions`
-/// that is memory.
+/// that is memory and lies below `limit`, a multiple of [`LARGE`]. Of what lies above it has only what the
+/// firmware left: RAM there is reached by mapping it.
 ///
 /// # Panics
 ///
@@ -122,20 +125,29 @@ pub fn part_of_image(address: usize) -> Option<&'static str> {
 /// # Safety
 ///
 /// By the boot CPU, once, before others are started.
-pub unsafe fn begin(regions: impl Iterator<Item = Region> + Clone) {
+pub unsafe fn begin(regions: impl Iterator<Item = Region> + Clone, limit: u64) {
     let memory = |chunk: &Range<u64>| {
         let mut regions = regions.clone().filter(Region::is_memory);
         regions.any(|region| region.start < chunk.end && chunk.start < region.end)
     };
     let map = |address, physical, size, rights| {
-        // SAFETY: nothing is there yet, and these are the addresses that the kernel is to have.
-        let mapped = unsafe { map(address, physical, size, rights) };
-        mapped.unwrap_or_else(|_| panic!("there are tables for 64 GiB of memory and no more"));
+        // SAFETY: these are the addresses that the kernel is to have, and each is of one page.
+        match unsafe { map(address, physical, size, rights) } {
+            // Two regions may meet in a page.
+            Ok(()) | Err(NotMapped::Occupied) => {}
+            Err(_) => panic!("there are tables for 64 GiB of memory and no more"),
+        }
     };
     let end = regions.clone().filter(Region::is_memory).map(|region| region.end).max();
-    for start in (0..end.unwrap_or(0)).step_by(LARGE as usize) {
+    for start in (0..end.unwrap_or(0).min(limit)).step_by(LARGE as usize) {
         if memory(&(start..start + LARGE)) {
             map(direct::BASE + start as usize, start, LARGE, DATA);
+        }
+    }
+    for region in regions.filter(|region| region.is_memory() && !region.is_ram()) {
+        let start = region.start.max(limit) / PAGE * PAGE;
+        for page in (start..region.end).step_by(PAGE as usize) {
+            map(direct::BASE + page as usize, page, PAGE, DATA);
         }
     }
     for ((_, part), rights) in parts_of_image().into_iter().zip([CODE, CONSTANTS, DATA]) {
@@ -143,6 +155,7 @@ pub unsafe fn begin(regions: impl Iterator<Item = Region> + Clone) {
             map(address, (address - direct::IMAGE) as u64, PAGE, rights);
         }
     }
+    temporary::begin();
     // SAFETY: the tables map the running code, its stack, and all that it will use.
     unsafe { asm!("mov cr3, {}", in(reg) root(), options(nostack)) };
 }
@@ -200,26 +213,10 @@ pub unsafe fn map(
     rights: Rights,
 ) -> Result<(), NotMapped> {
     let _alone = ENTRIES.lock();
-    let (above, last): (&[u32], _) =
-        if size == LARGE { (&[39, 30], 21) } else { (&[39, 30, 21], 12) };
-    let mut table = root();
-    for level in above {
-        let entry = entry(table, address, *level);
-        // SAFETY: under the lock.
-        let found = unsafe { entry.read() };
-        if found & PRESENT == 0 {
-            table = new_table()?;
-            // The last entry says what a user may do, where all above it let users in.
-            let users = rights.0 & USER;
-            // SAFETY: as above; the new table is empty.
-            unsafe { entry.write(table | PRESENT | WRITE | users) };
-        } else {
-            assert!(found & IS_LARGE == 0, "{address:#x} is in a large page");
-            table = found & ADDRESS;
-        }
-    }
-    let (entry, is_large) = (entry(table, address, last), if size == LARGE { IS_LARGE } else { 0 });
-    // SAFETY: as above.
+    let (last, is_large) = if size == LARGE { (21, IS_LARGE) } else { (12, 0) };
+    // The last entry says what a user may do, where all above it let users in.
+    let entry = entry(table_of(last, address, rights.0 & USER)?, address, last);
+    // SAFETY: under the lock.
     unsafe {
         let found = entry.read();
         if size == LARGE && found & (PRESENT | IS_LARGE) == PRESENT {
@@ -231,6 +228,54 @@ pub unsafe fn map(
         entry.write(physical | rights.0 | is_large);
     }
     Ok(())
+}
+
+/// The table whose entries at a level an address has one of: it is made where there is none. Under the
+/// lock.
+fn table_of(last: u32, address: usize, users: u64) -> Result<u64, NotMapped> {
+    let mut table = root();
+    for level in [39, 30, 21].into_iter().take_while(|level| *level > last) {
+        let entry = entry(table, address, level);
+        // SAFETY: under the lock.
+        let found = unsafe { entry.read() };
+        if found & PRESENT == 0 {
+            table = new_table()?;
+            // SAFETY: as above; the new table is empty.
+            unsafe { entry.write(table | PRESENT | WRITE | users) };
+        } else {
+            assert!(found & IS_LARGE == 0, "{address:#x} is in a large page");
+            table = found & ADDRESS;
+        }
+    }
+    Ok(table)
+}
+
+/// Has the entries of a table, at a physical address, say what is in the [`LARGE`] bytes from an address on.
+/// It is never freed.
+///
+/// # Errors
+///
+/// See [`NotMapped`].
+///
+/// # Safety
+///
+/// Nobody uses the addresses for anything else; what the table's entries lead to may be used so.
+pub unsafe fn use_table(address: usize, table: u64) -> Result<(), NotMapped> {
+    let _alone = ENTRIES.lock();
+    let entry = entry(table_of(21, address, 0)?, address, 21);
+    // SAFETY: under the lock; the caller's promise.
+    unsafe {
+        if entry.read() & PRESENT != 0 {
+            return Err(NotMapped::Occupied);
+        }
+        entry.write(table | PRESENT | WRITE);
+    }
+    Ok(())
+}
+
+/// An entry that leads to a frame.
+pub fn entry_of(physical: u64, rights: Rights) -> u64 {
+    physical | rights.0
 }
 
 /// Unmaps the ordinary page at an address; answers the number of its frame, to whoever was first. CPUs may
@@ -332,10 +377,13 @@ fn forget_here(pages: Range<usize>) {
         }
         return;
     }
-    for address in pages.step_by(PAGE as usize) {
-        // SAFETY: as above.
-        unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
-    }
+    pages.step_by(PAGE as usize).for_each(forget_page);
+}
+
+/// Has the running CPU forget what it knows of a page.
+pub fn forget_page(address: usize) {
+    // SAFETY: a page that is forgotten is looked up when it is used.
+    unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) };
 }
 
 /// The entry of an address that says of what is at it, down to a level, if there is one that is present;

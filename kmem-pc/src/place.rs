@@ -4,11 +4,11 @@ use core::fmt;
 
 use kmem::page::Block;
 use kmem::platform::Platform;
-use kmem::{Mm, Owner, Page, Reclaim, VirtAddr};
+use kmem::{Mm, Owner, Page, Pfn, Reclaim, VirtAddr};
 use kmem_shell::Count;
 
 use crate::heap::HEAP;
-use crate::{MM, direct, paging, stack};
+use crate::{MM, direct, paging, stack, temporary};
 
 /// An address, to be written as what lies there. Takes no lock and allocates nothing: any context.
 pub struct Place(pub usize);
@@ -41,8 +41,19 @@ impl fmt::Display for Place {
             address if paging::MAPPINGS.contains(&address) => {
                 f.write_str("where the manager maps, and where nothing is mapped")
             }
+            address if temporary::WINDOW.contains(&address) => {
+                f.write_str("in a slot where a CPU sees high memory for a time")
+            }
             direct::BASE..paging::DEVICES => {
-                write!(f, "in the direct map, physical {:#x}: no RAM", address - direct::BASE)
+                let physical = address - direct::BASE;
+                // The managers' descriptors of what the direct map has were looked at above.
+                match Pfn::new((physical / PAGE) as u64).and_then(|pfn| MM.pfn_to_page(pfn)) {
+                    Some(page) => {
+                        f.write_str("behind the end of the direct map, where it would have ")?;
+                        describe(f, &MM, page)
+                    }
+                    None => write!(f, "in the direct map, physical {physical:#x}: no RAM"),
+                }
             }
             _ => f.write_str("in no part of the address space that the kernel uses"),
         }

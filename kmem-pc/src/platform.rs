@@ -6,14 +6,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kmem::platform::{
     Caching, Clock, Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind,
-    NotCalled, PageMap, PageMapError, Sleep, Unflushed, WakeReason,
+    NotCalled, PageMap, PageMapError, Sleep, TemporaryMap, Unflushed, WakeReason,
 };
 use kmem::{CpuId, NodeMask, Order, Pfn, PhysAddr, VirtAddr};
 
 use crate::cpu::{self, Cpu};
 use crate::log::Log;
 use crate::paging::{self, LARGE, NotMapped, PAGE};
-use crate::{clock, crash, direct, smp, task};
+use crate::{clock, crash, direct, smp, task, temporary};
 
 /// A PC.
 pub struct Pc {
@@ -21,6 +21,8 @@ pub struct Pc {
     mappings: Range<usize>,
     /// Where the direct map ends.
     limit: AtomicU64,
+    /// Whether its manager has the CPUs' slots for what is seen for a time. One manager at most does.
+    has_slots: bool,
     /// The manager's messages.
     pub log: Log,
     /// Its reports of misuse.
@@ -35,10 +37,17 @@ impl Pc {
         Pc {
             mappings,
             limit: AtomicU64::new(0),
+            has_slots: false,
             log: Log::new(),
             misuses: Log::new(),
             expecting: AtomicU32::new(0),
         }
+    }
+
+    /// The PC of the manager that may have high memory.
+    pub const fn with_slots(mut self) -> Pc {
+        self.has_slots = true;
+        self
     }
 
     /// Says where the direct map ends. Once, before the manager boots.
@@ -144,8 +153,25 @@ unsafe impl DirectMap for Pc {
         PhysAddr::new(self.limit.load(Relaxed))
     }
 
+    fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
+        self.has_slots.then_some(self as &dyn TemporaryMap)
+    }
+
     fn page_map(&self) -> Option<&dyn PageMap> {
         Some(self)
+    }
+}
+
+// SAFETY: each CPU has a page of addresses for each slot, and only code that is pinned there uses it.
+unsafe impl TemporaryMap for Pc {
+    fn map(&self, frame: Pfn, slot: usize) -> VirtAddr {
+        Cpu::pin();
+        temporary::map(frame, slot)
+    }
+
+    unsafe fn unmap(&self, _: VirtAddr, slot: usize) {
+        temporary::unmap(slot);
+        Cpu::unpin();
     }
 }
 

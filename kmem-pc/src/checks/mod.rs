@@ -1,11 +1,12 @@
 //! What is shown on this machine beyond the cases that every machine runs: interrupts, single steps and
-//! NMIs that allocate, CPUs that come and go under load, collections, page tables, and that every frame
-//! of the loader's map is accounted for.
+//! NMIs that allocate and map, CPUs that come and go under load, collections, page tables, high memory that
+//! is out of reach, and that every frame of the loader's map is accounted for.
 
 mod collections;
 mod contract;
 mod cpus;
 mod frames;
+mod highmem;
 mod nmis;
 mod ring;
 mod steps;
@@ -35,6 +36,22 @@ pub static ALL: &[Case<Machine>] = &[
         prepare: nothing,
         needs: anywhere,
         run: contract::seen_by_all,
+    },
+    Case {
+        name: "high memory is out of reach where the direct map would have it, and where it was mapped",
+        ids: &["A010", "A272"],
+        reports: 0,
+        prepare: nothing,
+        needs: highmem::there_is_some,
+        run: highmem::out_of_reach,
+    },
+    Case {
+        name: "an interrupt or NMI at every instruction of a mapping of high memory can map",
+        ids: &["A269", "A273", "A275"],
+        reports: 0,
+        prepare: nothing,
+        needs: highmem::there_is_some,
+        run: highmem::at_every_instruction,
     },
     Case {
         name: "every frame of the loader's map is accounted for",

@@ -40,9 +40,9 @@ fn stepped(flags: u64) {
     }
 }
 
-/// Runs something with a trap after each instruction.
-fn step<T>(work: impl FnOnce() -> T) -> T {
-    ON_STEP.set(stepped);
+/// Runs something with a trap after each instruction, which a handler is told with the flags.
+pub(super) fn step<T>(handler: fn(u64), work: impl FnOnce() -> T) -> T {
+    ON_STEP.set(handler);
     // SAFETY: the handler of single steps knows of it. The flags are changed by way of the stack.
     unsafe { asm!("pushfq", "or qword ptr [rsp], {trap}", "popfq", trap = const TRAP) };
     let done = work();
@@ -155,7 +155,7 @@ pub(super) fn at_every_instruction(_: &Machine) -> Result<(), Failure> {
             let before = OPEN.load(Relaxed) + MASKED.load(Relaxed);
             // The first time much is cold, and the second time nothing is.
             for _ in 0..2 {
-                step(|| work(cache))?;
+                step(stepped, || work(cache))?;
             }
             let steps = OPEN.load(Relaxed) + MASKED.load(Relaxed) - before;
             note(format_args!("{steps} instructions: {name}"));
@@ -185,7 +185,7 @@ fn without_memory() -> Result<(), Failure> {
             held.push((page, order));
         }
     }
-    let (page, memory) = step(|| (MM.alloc_pages(gfp, 0), MM.kmalloc(64 << 10, gfp)));
+    let (page, memory) = step(stepped, || (MM.alloc_pages(gfp, 0), MM.kmalloc(64 << 10, gfp)));
     for (page, order) in held {
         // SAFETY: it was allocated so.
         unsafe { MM.__free_pages(page, order) };

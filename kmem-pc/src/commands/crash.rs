@@ -6,17 +6,17 @@ use core::arch::asm;
 use core::hint::black_box;
 
 use cases::Machine as _;
-use kmem::{CpuId, GFP_ATOMIC, GFP_KERNEL};
+use kmem::{CpuId, GFP_ATOMIC, GFP_HIGHUSER, GFP_KERNEL};
 use kmem_shell::{Command, Failure, Shell, Sink};
 
 use super::usage;
 use crate::cpu::{self, Cpu};
 use crate::machine::Machine;
-use crate::{MM, interrupt, paging, smp, task};
+use crate::{MM, direct, interrupt, paging, smp, task};
 
 pub(super) const COMMAND: Command<Machine> = Command {
     name: "crash",
-    usage: "crash panic|page-fault|null|write-text|execute|stack|broken-stack|double-fault|divide|\
+    usage: "crash panic|page-fault|null|write-text|execute|stack|broken-stack|high-memory|double-fault|divide|\
             invalid|wrong-free|hang [CPU|all|interrupt]",
     about: "break the kernel on purpose, and end with a report\n\
             It is done on this CPU, another, all at once, or in an interrupt handler of this one.\n\
@@ -26,6 +26,7 @@ pub(super) const COMMAND: Command<Machine> = Command {
             execute       a call of a page of the manager's\n\
             stack         a function that calls itself without end, pinned: its task cannot be ended\n\
             broken-stack  an invalid instruction, with frames that lead nowhere\n\
+            high-memory   a read of high memory where the direct map would have it\n\
             double-fault  a page fault without a handler\n\
             wrong-free    a page freed twice\n\
             hang          a loop with interrupts masked; only a time limit ends it",
@@ -42,6 +43,7 @@ const KINDS: &[(&str, fn())] = &[
     ("execute", call_page),
     ("stack", overflow),
     ("broken-stack", lose_frames),
+    ("high-memory", read_high_memory),
     ("double-fault", fault_without_handler),
     ("divide", divide),
     ("invalid", invalid),
@@ -132,6 +134,17 @@ fn fault_without_handler() {
     // SAFETY: what is to be raised is the double fault, the last that has a gate.
     unsafe { interrupt::use_gates(9) };
     write_to_device();
+}
+
+fn read_high_memory() {
+    let Ok(page) = MM.alloc_page(GFP_HIGHUSER) else { return };
+    let address = direct::BASE + MM.page_to_phys(page).get() as usize;
+    if MM.page_address(page).is_none() {
+        // SAFETY: none: nothing is mapped there, and the fault is what is wanted.
+        unsafe { core::ptr::with_exposed_provenance::<u64>(address).read_volatile() };
+    }
+    // SAFETY: it was just allocated.
+    unsafe { MM.__free_page(page) };
 }
 
 fn divide() {

@@ -44,7 +44,8 @@ pub struct Pc {
     #[arg(long = "hole", value_name = "START-END")]
     pub holes: Vec<String>,
     /// What else the kernel is told, a word each: `name=NAME`, `dma=BYTES` (the end of
-    /// zone DMA), `ticks=NUMBER`, `hz=NUMBER`.
+    /// zone DMA), `highmem=BYTES` (the end of the direct map: RAM above it is high memory),
+    /// `mem=BYTES`, `bigphysarea=PAGES`, `ticks=NUMBER`, `hz=NUMBER`.
     #[arg(long = "option", value_name = "KEY=VALUE")]
     pub options: Vec<String>,
     /// Have the machine's time pass with its instructions and not with the host's time.

@@ -94,6 +94,20 @@ const RUNS: &[Run] = &[
         "CPU 0",
         "the address",
     ]),
+    run(
+        "high_memory_is_not_where_the_direct_map_would_have_it",
+        &["--option", "highmem=64M", "-c", "crash high-memory"],
+        5,
+    )
+    .says(&[
+        "page fault: a read of 0xffff8",
+        "where nothing is mapped",
+        "kmem_pc::commands::crash::read_high_memory",
+        "behind the end of the direct map",
+        "of zone HighMem",
+    ]),
+    run("no_room_for_zone_dma_ends_with_2", &["--option", "highmem=16M", "-c", "cpu"], 2)
+        .says(&["highmem= leaves"]),
     run("a_write_to_code_ends_with_5", &["-c", "crash write-text"], 5).says(&["read-only"]),
     run("an_invalid_instruction_ends_with_5", &["-c", "crash invalid interrupt"], 5)
         .says(&["invalid instruction", "interrupt"]),
