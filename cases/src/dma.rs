@@ -91,7 +91,8 @@ fn a_device_that_does_not_reach_all(facts: &Facts) -> Result<(), &'static str> {
 
 fn high_memory(facts: &Facts) -> Result<(), &'static str> {
     a_device(facts)?;
-    if facts.has_highmem() { Ok(()) } else { Err("high memory") }
+    let beyond = facts.direct_limit.is_some_and(|limit| limit >= BEYOND);
+    if facts.has_highmem() && beyond { Ok(()) } else { Err("high memory, behind 28 address lines") }
 }
 
 impl From<DmaError> for Failure {

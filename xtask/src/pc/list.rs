@@ -1,7 +1,8 @@
 //! The PCs that the acceptance cases run on.
 //!
 //! Four things are varied: CPUs, nodes, where the memory lies, and whether there is a hole in it. Not
-//! each combination is tried, but each pair of values is.
+//! each combination is tried, but each pair of values is. Some more PCs are told where zones end, and what
+//! the manager is to leave alone.
 
 use super::Pc;
 
@@ -42,6 +43,47 @@ const ROWS: [Row; 9] = [
     row(4, 2, Memory::Apart, false),
 ];
 
+/// A PC that is told something of its memory.
+struct Told {
+    /// What is special about it, for its name.
+    name: &'static str,
+    row: Row,
+    /// How much memory it has, in MiB, if not as much as others.
+    memory: Option<u64>,
+    options: &'static [&'static str],
+}
+
+const TOLD: [Told; 4] = [
+    // All that the mask of QEMU's device edu has, 28 bits.
+    Told {
+        name: "dma28",
+        row: row(2, 1, Memory::Low, false),
+        memory: None,
+        options: &["dma=256M"],
+    },
+    // Both nodes have RAM below the limit, and bigphysarea= is on one of them.
+    Told {
+        name: "mem",
+        row: row(2, 2, Memory::Low, false),
+        memory: None,
+        options: &["mem=440M", "bigphysarea=2000"],
+    },
+    // The zones of a 32-bit PC.
+    Told {
+        name: "highmem",
+        row: row(2, 1, Memory::Low, false),
+        memory: Some(1280),
+        options: &["highmem=896M"],
+    },
+    // Behind what `edu` reaches.
+    Told {
+        name: "highmem",
+        row: row(4, 1, Memory::Low, true),
+        memory: None,
+        options: &["highmem=320M"],
+    },
+];
+
 /// The seconds after which a machine is given up. On a quiet host the slowest takes less than a minute.
 const SECONDS: u64 = 300;
 
@@ -77,6 +119,17 @@ impl Row {
     }
 }
 
+impl Told {
+    fn pc(&self) -> Pc {
+        let mut pc = self.row.pc();
+        pc.memory = self.memory.unwrap_or(pc.memory);
+        let named = format!("name={}-{}", self.row.name(), self.name);
+        let told = self.options.iter().map(|option| (*option).into());
+        pc.options = [named].into_iter().chain(told).collect();
+        pc
+    }
+}
+
 /// Whether a machine runs all cases there are.
 pub fn runs_all(pc: &Pc) -> bool {
     pc.commands.as_deref() == Some(ALL)
@@ -95,7 +148,7 @@ pub fn machines() -> Vec<Pc> {
         instruction_clock: true,
         ..ticking.pc()
     };
-    ROWS.iter().map(Row::pc).chain([ticking]).collect()
+    ROWS.iter().map(Row::pc).chain(TOLD.iter().map(Told::pc)).chain([ticking]).collect()
 }
 
 #[cfg(test)]
