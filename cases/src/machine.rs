@@ -42,6 +42,8 @@ pub struct Facts {
     pub pagesets: bool,
     /// Whether an atomic request may take even the last free page (A140).
     pub whole_reserve_for_atomic: bool,
+    /// Whether interrupt handlers run on the stacks that the manager has for them.
+    pub interrupt_stacks: bool,
     /// Whether it has a device, the `edu` of QEMU or a model of it.
     pub has_device: bool,
 }

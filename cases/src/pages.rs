@@ -2,6 +2,7 @@
 
 use core::mem::size_of;
 
+use kmem::boot::StackBacking;
 use kmem::page::{Block as Part, Descriptor, PageFlags};
 use kmem::platform::DirectMap;
 use kmem::{GFP_HIGHUSER, GFP_KERNEL, Gfp, Owner, Page, Pfn, VirtAddr};
@@ -339,6 +340,7 @@ fn owners<M: Machine>(machine: &M) -> Result<(), Failure> {
     check(mm.owner(inside) == Owner::Kernel, "a frame inside a block has the block's owner")?;
 
     let (mut free, mut kernel, mut image, mut metadata, mut others, mut holes) = (0, 0, 0, 0, 0, 0);
+    let (mut slabs, mut areas) = (0, 0);
     for extent in memmap.extents() {
         for pfn in extent.range().filter_map(Pfn::new) {
             match mm.owner(pfn) {
@@ -348,13 +350,24 @@ fn owners<M: Machine>(machine: &M) -> Result<(), Failure> {
                 Owner::Metadata => metadata += 1,
                 Owner::Reserved | Owner::Late => others += 1,
                 Owner::Hole => holes += 1,
+                Owner::Slab => slabs += 1,
+                Owner::Vmalloc => areas += 1,
                 _ => return Err(Failure::new("nobody else has a frame after boot")),
             }
         }
     }
     let described: u64 = memmap.extents().iter().map(|extent| extent.frames()).sum();
     equal(free, mm.free_page_count(), "frames that are free")?;
-    equal(kernel, 8, "frames that the case holds")?;
+    // A machine whose handlers run on the manager's interrupt stacks has them since boot.
+    let stacks = mm.stack_info();
+    let (in_blocks, mapped) = match stacks.interrupts.backing() {
+        StackBacking::Pages => (stacks.pages as u64, 0),
+        StackBacking::Mapped => (0, stacks.pages as u64),
+    };
+    equal(kernel, 8 + in_blocks, "frames that the case holds")?;
+    equal(areas, mapped, "frames of mapped stacks")?;
+    let counters = mm.counters();
+    equal(slabs, counters.slab_reclaimable + counters.slab_unreclaimable, "frames of slabs")?;
     equal(metadata * page_bytes, mm.metadata_bytes(), "frames of the manager's tables")?;
     equal(holes, described - frames.ram_pages(), "frames that are no RAM")?;
     let class = |wanted: kmem::boot::map::ReservedClass| -> u64 {
@@ -363,7 +376,7 @@ fn owners<M: Machine>(machine: &M) -> Result<(), Failure> {
     };
     equal(image, class(kmem::boot::map::ReservedClass::Kernel), "frames of the kernel image")?;
     equal(
-        free + kernel + image + metadata + others,
+        free + kernel + image + metadata + slabs + areas + others,
         frames.ram_pages(),
         "every frame of RAM has an owner",
     )

@@ -7,12 +7,14 @@ use kmem::boot::{StackBacking, StackSetup};
 use kmem::platform::StackOwner;
 use kmem::{AllocError, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, KernelStack, Order, VirtAddr};
 
-use crate::failure::{at_least, check, equal, some};
+use crate::elsewhere::{in_interrupt, on_cpu};
+use crate::failure::{at_least, at_most, check, equal, some};
 use crate::hold::Hoard;
+use crate::nested::Ram;
 use crate::pages::anywhere;
 use crate::pressure::EVERYTHING;
 use crate::text::Text;
-use crate::{Case, Failure, FreeOnDemand, Machine};
+use crate::{Case, Facts, Failure, FreeOnDemand, Machine};
 
 pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
     const {
@@ -25,12 +27,17 @@ pub(crate) const fn cases<M: Machine>() -> &'static [Case<M>] {
             )
             .objects(),
             Case::new(
-                "each CPU's interrupt stack costs one page",
+                "where stacks have one page each CPU's interrupt stack costs one page more",
                 &["A263"],
                 anywhere,
                 interrupt_stacks,
-            )
-            .objects(),
+            ),
+            Case::new(
+                "an interrupt handler runs on the interrupt stack of its CPU, which no other has",
+                &["A263"],
+                stacks_of_interrupts,
+                on_interrupt_stacks,
+            ),
             Case::new(
                 "without a guard page a stack's overflow destroys thread_info, and a look finds it",
                 &["A266"],
@@ -135,14 +142,27 @@ fn sizes<M: Machine>(machine: &M) -> Result<(), Failure> {
     Ok(())
 }
 
+fn stacks_of_interrupts(facts: &Facts) -> Result<(), &'static str> {
+    if facts.interrupt_stacks { Ok(()) } else { Err("handlers on the manager's interrupt stacks") }
+}
+
+/// In a machine that has just booted: the one around it has had its interrupt stacks since then.
 fn interrupt_stacks<M: Machine>(machine: &M) -> Result<(), Failure> {
-    let mm = machine.mm();
+    let (ram, page_bytes) = (Ram::take(machine)?, machine.facts().page_bytes());
+    let mut inside = ram.machine();
+    inside.setup = inside.setup.cpus(machine.facts().cpus).stacks(StackSetup::SMALL);
+    inside.open("")?;
+    inside.boot()?;
+    let mm = &inside.mm;
     let cpus = || (0..machine.facts().cpus).filter_map(CpuId::new);
-    let before = mm.stack_info().pages;
+    let (before, free) = (mm.stack_info().pages, mm.free_page_count());
+    equal(before as u64, 0, "nobody has a stack at boot")?;
     let mut made: u64 = 0;
     for cpu in cpus() {
         let stack = mm.interrupt_stack(cpu)?;
         made += 1;
+        equal(free - mm.free_page_count(), made, "a page that was free goes to each CPU's")?;
+        at_most((stack.end.get() - stack.start.get()) as u64, page_bytes, "and is all of it")?;
         equal((mm.stack_info().pages - before) as u64, made, "a CPU's costs one page")?;
         let same = mm.interrupt_stack(cpu)?;
         check(stack == same, "which it keeps")?;
@@ -153,12 +173,41 @@ fn interrupt_stacks<M: Machine>(machine: &M) -> Result<(), Failure> {
     }
     equal(made, machine.facts().cpus.into(), "that is one page for each CPU")?;
     for cpu in cpus() {
-        // SAFETY: no handler runs on it: the machine has stacks of its own for them.
+        // SAFETY: no handler runs on it: they run on the stacks of the machine around this one.
         unsafe { mm.free_interrupt_stack(cpu) };
     }
     equal(mm.stack_info().pages as u64, before as u64, "they are given back")?;
-    settle(machine);
-    Ok(())
+    equal(mm.free_page_count(), free, "and their pages are free")?;
+    equal(inside.platform().misuses().0, 0, "nothing of this is a mistake")
+}
+
+fn on_interrupt_stacks<M: Machine>(machine: &M) -> Result<(), Failure> {
+    let mm = machine.mm();
+    let cpus = || (0..machine.facts().cpus).filter_map(CpuId::new);
+    let (before, pages) = (mm.stack_info(), mm.stack_info().interrupts.order().pages());
+    at_least(before.pages as u64, u64::from(machine.facts().cpus) * pages, "they are counted")?;
+    // Where a variable of the running code lies.
+    let here = || {
+        let variable = black_box(0_u64);
+        Ok(core::ptr::from_ref(black_box(&variable)).addr())
+    };
+    for cpu in cpus() {
+        let stack = mm.interrupt_stack(cpu)?;
+        let bytes = (stack.end.get() - stack.start.get()) as u64;
+        at_most(bytes, pages * machine.facts().page_bytes(), "it has as many pages as it is to")?;
+        for _ in 0..10 {
+            let handlers = VirtAddr::new(in_interrupt(machine, cpu, here)?);
+            check(stack.contains(&handlers), "a handler has its variables on it")?;
+            let tasks = VirtAddr::new(on_cpu(machine, cpu, here)?);
+            check(!stack.contains(&tasks), "and a task has not")?;
+        }
+        check(mm.interrupt_stack(cpu)? == stack, "it stays the CPU's")?;
+        for other in cpus().filter(|other| other.get() < cpu.get()) {
+            let other = mm.interrupt_stack(other)?;
+            check(stack.end <= other.start || other.end <= stack.start, "which has it alone")?;
+        }
+    }
+    equal(mm.stack_info().made, before.made, "none was made for this: they were there")
 }
 
 fn silent_overflow<M: Machine>(machine: &M) -> Result<(), Failure> {

@@ -163,7 +163,6 @@ impl Found {
         if let Err(error) = unsafe { MM.boot_from(&BOOT_MEM, &setup) } {
             panic!("the memory manager does not boot: {error}");
         }
-        FREE.store(MM.free_page_count(), Relaxed);
         step("manager");
     }
 
@@ -183,7 +182,10 @@ impl Found {
     }
 
     fn setup(&self) -> Setup {
-        let mut setup = Setup::new().dma_limit(PhysAddr::new(self.dma_limit)).cpus(self.cpus());
+        let mut setup = Setup::new()
+            .dma_limit(PhysAddr::new(self.dma_limit))
+            .cpus(self.cpus())
+            .interrupt_stacks(stack::OF_HANDLERS);
         if let Some(limit) = self.dma32_limit {
             setup = setup.dma32_limit(PhysAddr::new(limit));
         }
@@ -230,10 +232,15 @@ fn node(domain: u32) -> NodeId {
     NodeId::new(domain).unwrap_or(NodeId::ZERO)
 }
 
-/// How many pages were free when the manager had booted.
+/// How many pages were free when the machine had booted.
 static FREE: AtomicU64 = AtomicU64::new(0);
 
-/// How many pages were free when the manager had booted.
+/// Notes how many pages are free: the machine has booted, and has what it keeps.
+pub fn note_free_pages() {
+    FREE.store(MM.free_page_count(), Relaxed);
+}
+
+/// How many pages were free when the machine had booted.
 pub fn free_pages() -> u64 {
     FREE.load(Relaxed)
 }

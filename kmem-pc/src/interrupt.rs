@@ -10,7 +10,7 @@
 //!
 //! | stack | vectors |
 //! | --- | --- |
-//! | 1 | interrupts: the timer, calls from other CPUs |
+//! | 1 | interrupts: the timer, calls from other CPUs. It is the manager's interrupt stack of the CPU |
 //! | 2 | faults |
 //! | 3 | double fault |
 //! | 4 | NMI |

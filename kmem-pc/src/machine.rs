@@ -210,6 +210,7 @@ impl cases::Machine for Machine {
             largest_order: 10,
             pagesets: true,
             whole_reserve_for_atomic: false,
+            interrupt_stacks: true,
             has_device: self.inner.device.is_some(),
         }
     }

@@ -66,13 +66,13 @@ use boot::Found;
 use cases::FreeOnDemand;
 use console::Console;
 use exit::Status;
-use kmem::Mm;
+use kmem::{CpuId, Mm};
 use kmem_shell::{Count, Failure, Shell};
 use machine::Machine;
 use options::Options;
 use platform::Pc;
 use serial::Serial;
-use stack::Stack;
+use stack::{Handlers, Stack};
 use start_info::StartInfo;
 
 /// The memory manager.
@@ -118,6 +118,7 @@ extern "C" fn kernel_main(start_info: u32) -> ! {
         panic!("not all CPUs could be started: {error}");
     }
     boot::step("CPUs");
+    note_free_pages();
     apic::start_timer(apic::TICKS_A_SECOND);
     if let Err(error) = task::spawn(0, move || run(found, options)) {
         panic!("the first task: {error}");
@@ -134,16 +135,16 @@ fn refuse(why: core::fmt::Arguments<'_>) -> ! {
 /// Gives the boot CPU's handlers stacks that have nothing below them; answers one for its idle loop.
 fn guard_stacks() -> Stack {
     let stacks =
-        smp::interrupt_stacks(0).and_then(|stacks| Ok((stacks, stack::of_task(0, "idle")?)));
-    let (interrupts, idle) = match stacks {
+        Handlers::new(CpuId::BOOT).and_then(|handlers| Ok((handlers, stack::of_task(0, "idle")?)));
+    let (handlers, idle) = match stacks {
         Ok(stacks) => stacks,
         Err(error) => panic!("the boot CPU's stacks: {error}"),
     };
     let were = cpu::mask();
     // SAFETY: they are this CPU's, which runs no handler, and they stay.
-    unsafe { BOOT_ENTRY.use_stacks(interrupts.each_ref().map(|stack| stack.top().get())) };
+    unsafe { BOOT_ENTRY.use_stacks(handlers.tops()) };
     cpu::restore(were);
-    core::mem::forget(interrupts);
+    core::mem::forget(handlers);
     idle
 }
 
@@ -197,15 +198,31 @@ fn say(error: &kmem_shell::Error) {
     let _ = writeln!(Serial, "kmem: {error}");
 }
 
-/// Whether all memory is free again that was free at boot, once CPUs and caches keep nothing.
-fn lost() -> Result<(), alloc::string::String> {
+/// Has the manager give back what CPUs and caches keep at hand.
+fn give_back(cpus: impl Iterator<Item = CpuId>) {
     MM.drain_stacks();
     MM.vm_unmap_aliases();
-    for cpu in smp::online() {
+    for cpu in cpus {
         // SAFETY: the others have no task, and no handler allocates.
         let _ = unsafe { MM.cpu_offline(cpu) };
     }
     while MM.shrink_caches() > 0 {}
+}
+
+/// Notes how many pages are free: the machine has booted, and has what it keeps. The other CPUs have had
+/// nothing of the manager's yet.
+fn note_free_pages() {
+    give_back([CpuId::BOOT].into_iter());
+    boot::note_free_pages();
+    if let Err(error) = MM.cpu_online(CpuId::BOOT) {
+        panic!("the boot CPU gets no lists: {error}");
+    }
+}
+
+/// Whether all memory is free again that was free when the machine had booted, once CPUs and caches keep
+/// nothing.
+fn lost() -> Result<(), alloc::string::String> {
+    give_back(smp::online());
     let (before, now) = (boot::free_pages(), MM.free_page_count());
     if let Err(corruption) = MM.verify() {
         return Err(alloc::format!("memory is corrupted: {corruption}"));

@@ -9,8 +9,8 @@ use kmem::{AllocError, CpuError, CpuId};
 
 use crate::cpu::{self, CPUS, Cpu};
 use crate::heap::HEAP;
-use crate::interrupt::{Entry, STACKS};
-use crate::stack::{self, Stack};
+use crate::interrupt::Entry;
+use crate::stack::{self, Handlers, Stack};
 use crate::{MM, apic, clock, direct, paging, task};
 
 /// Where a CPU begins, in real mode: a page below 1 MiB.
@@ -52,7 +52,7 @@ struct Other {
     number: u32,
     /// That of its idle loop.
     stack: Stack,
-    interrupts: [Stack; STACKS],
+    handlers: Handlers,
     cpu: Cpu,
     entry: Entry,
 }
@@ -121,27 +121,14 @@ pub fn start(controllers: impl Iterator<Item = u32>) -> Result<(), AllocError> {
     }
     for (number, controller) in (1..CPUS as u32).zip(controllers.filter(|other| *other != own)) {
         CONTROLLERS[number as usize].store(controller, Ordering::Release);
-        let (stack, interrupts) = (stack::of_task(number, "idle")?, interrupt_stacks(number)?);
-        let (cpu, entry) = (Cpu::new(), Entry::new());
-        let other = Box::new(Other { number, stack, interrupts, cpu, entry });
+        // There are no more CPUs than the manager has numbers for.
+        let handlers = Handlers::new(CpuId::new(number).unwrap_or(CpuId::BOOT))?;
+        let (stack, cpu, entry) = (stack::of_task(number, "idle")?, Cpu::new(), Entry::new());
+        let other = Box::new(Other { number, stack, handlers, cpu, entry });
         OTHERS[number as usize].store(Box::into_raw(other), Ordering::Release);
         begin(number);
     }
     Ok(())
-}
-
-/// Stacks for a CPU's handlers.
-///
-/// # Errors
-///
-/// There is no memory for them.
-pub fn interrupt_stacks(cpu: u32) -> Result<[Stack; STACKS], AllocError> {
-    let mut stacks = [const { None }; STACKS];
-    for stack in &mut stacks {
-        *stack = Some(stack::of_handlers(cpu)?);
-    }
-    // All are there.
-    Ok(stacks.map(|stack| stack.unwrap_or_else(|| unreachable!())))
 }
 
 /// Starts a CPU that has what it needs and does not run.
@@ -168,7 +155,7 @@ extern "C" fn cpu_main() -> ! {
     let own: &'static Other = unsafe { &*NEXT.load(Ordering::Acquire) };
     own.cpu.begin(own.number);
     // SAFETY: they are this CPU's, which has not let interrupts in.
-    unsafe { own.entry.use_stacks(own.interrupts.each_ref().map(|stack| stack.top().get())) };
+    unsafe { own.entry.use_stacks(own.handlers.tops()) };
     own.entry.begin();
     apic::begin();
     apic::start_timer(apic::TICKS_A_SECOND);

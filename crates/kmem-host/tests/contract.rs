@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kmem::platform::conformance;
+use kmem::platform::{PageMap, conformance};
 use kmem::{CpuId, GFP_KERNEL, PhysAddr};
 use kmem_host::{Description, Machine};
 
@@ -38,7 +38,7 @@ fn keeps_the_contract<const SHIFT: u32>(name: &str) {
         // SAFETY: the scratch pages are the test's.
         unsafe { conformance::check(host, scratch.clone()) }?;
         conformance::check_clock(host)?;
-        conformance::check_page_map(host, scratch)
+        conformance::check_page_map(host, scratch, host.range().start)
     });
 }
 

@@ -160,6 +160,39 @@ fn a_cpu_has_one_interrupt_stack_of_a_page() {
     assert_eq!(mm.platform().take_reports(), []);
 }
 
+// A263
+#[test]
+fn an_interrupt_stack_has_as_many_pages_as_the_setup_says() {
+    let booted = |order| {
+        let mm = Mm::new(Rig::new(4 << 20));
+        let map = MemoryMap::new().ram(0..4 * MIB, NodeId::ZERO).reserved(0..4096, "firmware");
+        let order = Order::new(order).unwrap();
+        let setup = Setup::new().stacks(StackSetup::SMALL).interrupt_stacks(order);
+        // SAFETY: the RAM is this test's, for this manager alone.
+        let result = unsafe { mm.boot(&map, &setup) };
+        result.map(|()| mm)
+    };
+    for order in 0..=6 {
+        let mm = booted(order).unwrap();
+        assert_eq!((mm.stack_info().setup.order().get(), mm.stack_info().pages), (0, 0));
+        assert_eq!(mm.stack_info().interrupts, of(order));
+        let before = settled(&mm);
+        let stack = mm.interrupt_stack(CpuId::BOOT).unwrap();
+        let bytes = stack.end.get() - stack.start.get();
+        assert!(bytes <= PAGE << order && bytes >= (PAGE << order) - 64, "{bytes}");
+        assert_eq!(mm.stack_info().pages, 1 << order);
+        // SAFETY: the test's own, from end to end; then nobody uses it.
+        unsafe {
+            stack.start.as_ptr::<u8>().add(64).write_bytes(0x33, bytes - 64);
+            mm.free_interrupt_stack(CpuId::BOOT);
+        }
+        assert_eq!(settled(&mm), before);
+        assert_eq!(mm.platform().take_reports(), []);
+    }
+    let refused = booted(7).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("kernel stacks of order 7"), "{refused}");
+}
+
 #[test]
 fn what_a_task_has_goes_with_it_unless_it_gave_it_back() {
     let mm = machine();

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use cases::{Failure, Machine as _, check, equal};
 use kmem::platform::conformance::{self, Violation};
 use kmem::platform::{Caching, PageMap};
-use kmem::{GFP_KERNEL, PhysAddr};
+use kmem::{GFP_KERNEL, PhysAddr, VirtAddr};
 
 use super::note;
 use crate::apic::ON_NUDGE;
@@ -61,7 +61,13 @@ fn check_here() -> Result<(), Violation> {
     unsafe { conformance::check(platform, scratch.clone()) }?;
     conformance::check_clock(platform)?;
     conformance::check_interrupts(platform, &raise)?;
-    conformance::check_page_map(platform, scratch)
+    conformance::check_page_map(platform, scratch, unused())
+}
+
+/// Where the manager maps nothing: it takes the lowest addresses, and for `kmap` the highest.
+fn unused() -> VirtAddr {
+    let range = MM.platform().range();
+    VirtAddr::new(range.start.get() + (range.end.get() - range.start.get()) / 2)
 }
 
 /// How many pages are mapped.
@@ -71,10 +77,10 @@ const PAGES: usize = 20;
 pub(super) fn seen_by_all(machine: &Machine) -> Result<(), Failure> {
     let platform = MM.platform();
     let pages: Vec<_> = (0..PAGES).map(|_| MM.pages(GFP_KERNEL, 0)).collect::<Result<_, _>>()?;
-    let first = platform.range().start;
+    let first = unused();
     let address = |index: usize| first.get() + index * PAGE as usize;
     for (index, page) in pages.iter().enumerate() {
-        let at = kmem::VirtAddr::new(address(index));
+        let at = VirtAddr::new(address(index));
         // SAFETY: the page is this function's, which maps it once.
         let mapped = unsafe { platform.map(at, page.page().pfn(), 1, Caching::Cached) };
         check(mapped.is_ok(), "a page can be mapped")?;

@@ -138,7 +138,7 @@ const RUNS: &[Run] = &[
     run("a_stack_overflow_of_a_handler_ends_with_7", &["-c", "crash stack interrupt"], 7).says(&[
         "stack overflow",
         "an interrupt handler",
-        "bytes below the kernel stack of task 0 (handlers)",
+        "bytes below the kernel stack of task 0 (interrupts)",
     ]),
     run("a_double_fault_ends_with_8", &["-c", "crash double-fault"], 8).says(&["double fault"]),
     run("what_hangs_ends_with_9", &["--", "--seconds", "5", "-c", "crash hang"], TIMED_OUT)

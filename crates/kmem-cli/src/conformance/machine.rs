@@ -65,6 +65,7 @@ pub fn facts(name: &'static str, description: &Description) -> Facts {
         largest_order: description.largest_order,
         pagesets: description.pagesets,
         whole_reserve_for_atomic: description.whole_reserve_for_atomic,
+        interrupt_stacks: false,
         has_device: true,
     }
 }

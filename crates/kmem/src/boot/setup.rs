@@ -46,6 +46,7 @@ pub struct Setup {
     pub(crate) keep_boot_memory: bool,
     pub(crate) kmap_slots: u32,
     pub(crate) stacks: StackSetup,
+    pub(crate) interrupt_stacks: Order,
 }
 
 impl Setup {
@@ -74,6 +75,7 @@ impl Setup {
             keep_boot_memory: false,
             kmap_slots: 1024,
             stacks: StackSetup::MODERN,
+            interrupt_stacks: Order::from_raw(0),
         }
     }
 
@@ -204,6 +206,15 @@ impl Setup {
         self
     }
 
+    /// How many pages the stacks of [`Mm::interrupt_stack`](crate::Mm::interrupt_stack) have, by their order:
+    /// one unless this is called (A263). In all else they are as the machine's other stacks. A kernel whose
+    /// handlers were not written for a page wants more: what they need is what they use at most, and what the
+    /// entry code saves.
+    pub const fn interrupt_stacks(mut self, order: Order) -> Setup {
+        self.interrupt_stacks = order;
+        self
+    }
+
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         if self.cpus == 0 || self.cpus as usize > MAX_CPUS {
@@ -225,8 +236,9 @@ impl Setup {
         if self.kmap_slots > MAX_KMAP_SLOTS {
             return Err(SetupError::KmapSlots(self.kmap_slots));
         }
-        if self.stacks.order.get() > LARGEST_STACK {
-            return Err(SetupError::StackOrder(self.stacks.order));
+        let orders = [self.stacks.order, self.interrupt_stacks];
+        if let Some(order) = orders.into_iter().find(|order| order.get() > LARGEST_STACK) {
+            return Err(SetupError::StackOrder(order));
         }
         Ok(())
     }

@@ -483,6 +483,7 @@ fn build<P: Platform>(
             areas,
             stacks,
             stack_setup: setup.stacks,
+            interrupt_stack_order: setup.interrupt_stacks,
             zone_at,
             metadata_bytes,
             classes,

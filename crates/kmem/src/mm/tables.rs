@@ -37,6 +37,7 @@ pub(super) struct Tables {
     pub(super) areas: NonNull<CpuArea>,
     pub(super) stacks: NonNull<CpuStacks>,
     pub(super) stack_setup: StackSetup,
+    pub(super) interrupt_stack_order: Order,
     pub(super) zone_at: [[Option<u8>; ZoneKind::COUNT]; MAX_NODES],
     pub(super) metadata_bytes: u64,
     pub(super) classes: Classes,

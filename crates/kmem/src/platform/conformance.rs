@@ -302,19 +302,26 @@ pub fn check_interrupts<C: Context + super::Cpus>(
     expect(false, of, "an interrupt that came while they were masked was lost")
 }
 
-/// Checks page mapping on a few pages at the start of its range.
+/// Checks page mapping on two pages from `at` on, which lie in its range: nothing is mapped there, and the
+/// manager maps nothing there meanwhile. It takes the lowest addresses, and for `kmap` the highest.
 ///
 /// `scratch` is RAM that the direct map reaches and that may be overwritten: at least four pages.
 ///
 /// # Errors
 ///
 /// The first promise that is not kept.
-pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysAddr>) -> Outcome {
+pub fn check_page_map<M: PageMap + DirectMap>(
+    platform: &M,
+    scratch: Range<PhysAddr>,
+    at: VirtAddr,
+) -> Outcome {
     let of = "PageMap";
     let page = 1usize << M::PAGE_SHIFT;
     let range = platform.range();
     let room = range.end.get().saturating_sub(range.start.get());
     expect(room >= 4 * page, of, "range() has fewer than four pages")?;
+    let end = VirtAddr::new(at.get().wrapping_add(2 * page));
+    expect(range.start <= at && end <= range.end, of, "range() has not the pages to be used")?;
     let first = scratch.start.frame(M::PAGE_SHIFT);
     let first = first.ok_or(Violation { of, what: "the scratch RAM has no frames" })?;
     // The same place for different frames in turn: a translation that is not forgotten shows.
@@ -322,10 +329,10 @@ pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysA
         let frame = first.checked_add(round % 2);
         let frame = frame.ok_or(Violation { of, what: "the scratch RAM has no frames" })?;
         // SAFETY: the frames are lent by the caller, and the pages are not mapped.
-        let mapped = unsafe { platform.map(range.start, frame, 2, Caching::Cached) };
+        let mapped = unsafe { platform.map(at, frame, 2, Caching::Cached) };
         expect(mapped.is_ok(), of, "map() of two pages failed")?;
         for index in 0..2u64 {
-            let virt = VirtAddr::new(range.start.get() + index as usize * page);
+            let virt = VirtAddr::new(at.get() + index as usize * page);
             let phys = PhysAddr::new((frame.number() + index) << M::PAGE_SHIFT);
             let value = mark(1000 + round * 10 + index);
             // SAFETY: just mapped to a frame that the caller lends.
@@ -337,9 +344,8 @@ pub fn check_page_map<M: PageMap + DirectMap>(platform: &M, scratch: Range<PhysA
             expect(seen == value, of, "a mapped page is not the frame it was mapped to")?;
         }
         // SAFETY: mapped above, and not used any more.
-        let gone = unsafe { platform.unmap(range.start, 2) };
-        let end = VirtAddr::new(range.start.get() + 2 * page);
-        expect(gone.pages() == (range.start..end), of, "unmap() answers other pages")?;
+        let gone = unsafe { platform.unmap(at, 2) };
+        expect(gone.pages() == (at..end), of, "unmap() answers other pages")?;
         platform.flush(gone);
     }
     Ok(())

@@ -16,6 +16,8 @@ use crate::{CpuId, MAX_CPUS, Pfn, VirtAddr};
 pub struct StackInfo {
     /// What they are like where it is not said for one.
     pub setup: StackSetup,
+    /// What those of interrupt handlers are like.
+    pub interrupts: StackSetup,
     /// How many are in use, with those of interrupts.
     pub used: usize,
     /// How many pages these have: `KernelStack` in `/proc/meminfo`.
@@ -47,6 +49,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let cpus = (0..MAX_CPUS as u32).filter_map(CpuId::new);
         StackInfo {
             setup: self.stack_setup(),
+            interrupts: self.interrupt_setup(),
             used: self.stacks.used.load(Relaxed),
             pages: self.stacks.pages.load(Relaxed),
             kept: cpus.filter_map(|cpu| self.cpu_stacks(cpu)).map(CpuStacks::count).sum(),

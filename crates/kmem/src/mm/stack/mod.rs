@@ -40,7 +40,7 @@ use crate::boot::{LARGEST_STACK, StackBacking, StackSetup};
 use crate::platform::{Pinned, Platform, StackOwner};
 use crate::reclaim::Reclaim;
 use crate::stack::{CpuStacks, Memory, RecordAt};
-use crate::{AllocError, CpuId, GFP_KERNEL, MAX_CPUS, VirtAddr};
+use crate::{AllocError, CpuId, GFP_KERNEL, MAX_CPUS, Order, VirtAddr};
 
 pub use kernel_stack::KernelStack;
 pub use look::StackInfo;
@@ -131,7 +131,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ) -> Result<KernelStack<'_, P, R>, AllocError> {
         let order = setup.order.get();
         if order > LARGEST_STACK {
-            let largest = crate::Order::from_raw(LARGEST_STACK as u8);
+            let largest = Order::from_raw(LARGEST_STACK as u8);
             return Err(AllocError::OrderTooLarge { order, largest });
         }
         let bytes = self.stack_bytes(setup);
@@ -274,8 +274,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         pages
     }
 
-    /// A stack of one page for the interrupt handlers of a CPU: its first address, and the first behind what
-    /// they may use. It is made at the first call: a page for each CPU that has one.
+    /// A stack for the interrupt handlers of a CPU: its first address, and the first behind what they may use.
+    /// It is made at the first call and is the CPU's until [`Mm::free_interrupt_stack`]: a page for each CPU
+    /// that has one, or as many as [`Setup::interrupt_stacks`](crate::Setup::interrupt_stacks) says.
     ///
     /// A kernel whose tasks have more than one page can do without, and have handlers share the stack that
     /// they interrupt; a task's only page has no room for both (A263).
@@ -325,9 +326,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
-    /// What interrupt stacks are like: a page, as guarded as the machine's others.
+    /// What interrupt stacks are like: of their own size, as guarded as the machine's others.
     fn interrupt_setup(&self) -> StackSetup {
-        StackSetup { order: crate::Order::ZERO, ..self.stack_setup() }
+        let order = self.tables().map_or(Order::ZERO, |tables| tables.interrupt_stack_order);
+        StackSetup { order, ..self.stack_setup() }
     }
 
     fn interrupt_memory(&self, base: NonNull<u8>) -> Memory {
