@@ -4,8 +4,10 @@ use core::slice;
 
 use edu::{Edu, EduError, Way};
 use kmem::dma::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask};
+use kmem::io::Registers;
 use kmem::mm::Coherent;
-use kmem::platform::DirectMap;
+use kmem::platform::{DirectMap, Platform};
+use kmem::reclaim::Reclaim;
 use kmem::{AllocError, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, Mm, Order, Page, PhysAddr, VirtAddr};
 
 use crate::elsewhere::{in_interrupt, last_cpu};
@@ -176,7 +178,8 @@ fn not_for_devices<M: Machine>(machine: &M) -> Result<(), Failure> {
     let device = DmaDevice::new("case", DmaMask::ALL);
     let area = mm.vmalloc(3 * page)?;
     let window = some(machine.device_window(), "a device")?;
-    let registers = mm.iomem(window.start, 0x100)?;
+    // SAFETY: the window is a device's, to which nothing is written.
+    let registers = unsafe { mm.iomem(window.start, 0x100) }?;
     let freed = mm.pages(GFP_KERNEL, 0)?.address().as_ptr::<u8>();
     let stack = [0u8; 64];
     let below = mm.platform().base().get().wrapping_sub(page);
@@ -221,9 +224,32 @@ fn not_for_devices<M: Machine>(machine: &M) -> Result<(), Failure> {
     // What kmalloc and the page allocator give is for devices.
     let mut object = Memory::new(machine, 100, GFP_KERNEL)?;
     let phys = mm.platform().virt_to_phys(VirtAddr::new(object.address()));
-    let told = mm.dma_mapped(&device, object.bytes(), Direction::ToDevice)?.address();
+    // SAFETY: no device is told of it.
+    let told = unsafe { mm.dma_mapped(&device, object.bytes(), Direction::ToDevice) }?.address();
     equal(told.get(), some(phys, "a frame")?.get(), "a device is told the physical address")?;
     check(mm.dma_detach(&device).is_ok(), "and has nothing in the end")
+}
+
+/// Has the device copy a buffer into its own.
+fn write<P: Platform, R: Reclaim>(
+    edu: &Edu<'_, dyn Registers + '_>,
+    mm: &Mm<P, R>,
+    from: &mut [u8],
+    offset: usize,
+) -> Result<(), EduError> {
+    // SAFETY: the machines' devices end what they begin.
+    unsafe { edu.write(mm, from, offset) }
+}
+
+/// Has the device copy out of its buffer.
+fn read<P: Platform, R: Reclaim>(
+    edu: &Edu<'_, dyn Registers + '_>,
+    mm: &Mm<P, R>,
+    into: &mut [u8],
+    offset: usize,
+) -> Result<(), EduError> {
+    // SAFETY: the machines' devices end what they begin.
+    unsafe { edu.read(mm, into, offset) }
 }
 
 fn through_the_device<M: Machine>(machine: &M) -> Result<(), Failure> {
@@ -236,8 +262,8 @@ fn through_the_device<M: Machine>(machine: &M) -> Result<(), Failure> {
         for (size, offset) in [(edu::BUFFER_SIZE, 0), (1000, 3000)] {
             stamp(from.bytes(), size as u32);
             into.bytes().fill(0);
-            edu.write(mm, &mut from.bytes()[..size], offset)?;
-            edu.read(mm, &mut into.bytes()[..size], offset)?;
+            write(&edu, mm, &mut from.bytes()[..size], offset)?;
+            read(&edu, mm, &mut into.bytes()[..size], offset)?;
             let same = from.bytes()[..size] == into.bytes()[..size];
             check(same, "what left one place of RAM is in the other")?;
             check(into.bytes()[size..].iter().all(|byte| *byte == 0), "and nowhere else")?;
@@ -245,7 +271,8 @@ fn through_the_device<M: Machine>(machine: &M) -> Result<(), Failure> {
         let (taken, _) = mm.dma_slots_taken(edu.dma());
         equal(taken as u64, 0, "nothing stood in between")?;
         // The device sees what is written to coherent memory, and the CPU what the device writes.
-        let ring = mm.dma_box(edu.dma(), 256, GFP_KERNEL)?;
+        // SAFETY: the device has forgotten it after each transfer.
+        let ring = unsafe { mm.dma_box(edu.dma(), 256, GFP_KERNEL) }?;
         ring.writeq(0x0123_4567_89ab_cdef, 8)?;
         // SAFETY: the memory is the device's as well, and nobody else's.
         unsafe {
@@ -255,7 +282,8 @@ fn through_the_device<M: Machine>(machine: &M) -> Result<(), Failure> {
         }
         equal(ring.readq(8)?, 0x0123_4567_89ab_cdef, "coherent memory is shared")?;
         drop(ring);
-        let more = edu.write(mm, &mut from.bytes()[..8], edu::BUFFER_SIZE - 7);
+        // SAFETY: it is refused.
+        let more = unsafe { edu.write(mm, &mut from.bytes()[..8], edu::BUFFER_SIZE - 7) };
         check(matches!(more, Err(EduError::Buffer { .. })), "its buffer has an end")?;
         check(mm.dma_detach(edu.dma()).is_ok(), "the device has nothing in the end")
     })
@@ -275,9 +303,10 @@ fn bounced<M: Machine>(machine: &M) -> Result<(), Failure> {
         check(matches!(refused, Err(EduError::BeyondMask { .. })), "a driver looks at the mask")?;
         stamp(from.bytes(), 7);
         into.bytes().fill(0xee);
-        edu.write(mm, from.bytes(), 0)?;
+        write(&edu, mm, from.bytes(), 0)?;
         // Less than was mapped is written: the rest is as it was.
-        let mapped = mm.dma_mapped(edu.dma(), into.bytes(), Direction::FromDevice)?;
+        // SAFETY: the device has done with it after the transfer.
+        let mapped = unsafe { mm.dma_mapped(edu.dma(), into.bytes(), Direction::FromDevice) }?;
         let told = mapped.address();
         check(edu.dma().mask().reaches(told.get(), SIZE as u64), "the device reaches the slots")?;
         let (taken, slot) = mm.dma_slots_taken(edu.dma());
@@ -290,8 +319,10 @@ fn bounced<M: Machine>(machine: &M) -> Result<(), Failure> {
         check(rest.iter().all(|byte| *byte == 0xee), "and what it did not write is as it was")?;
         // For a while with the CPU, and then again with the device.
         stamp(from.bytes(), 8);
-        edu.write(mm, from.bytes(), 0)?;
-        let mut mapped = mm.dma_mapped(edu.dma(), into.bytes(), Direction::Bidirectional)?;
+        write(&edu, mm, from.bytes(), 0)?;
+        // SAFETY: the device has done with it after each transfer.
+        let mut mapped =
+            unsafe { mm.dma_mapped(edu.dma(), into.bytes(), Direction::Bidirectional) }?;
         // SAFETY: the device has the memory.
         unsafe { edu.transfer(Way::IntoMemory, mapped.address(), SIZE, 0)? };
         let seen = mapped.with_cpu(|bytes| {
@@ -303,16 +334,20 @@ fn bounced<M: Machine>(machine: &M) -> Result<(), Failure> {
         unsafe { edu.transfer(Way::IntoDevice, mapped.address(), SIZE, 0)? };
         drop(mapped);
         check(seen, "the CPU sees what the device wrote, while it is mapped")?;
-        edu.read(mm, from.bytes(), 0)?;
+        read(&edu, mm, from.bytes(), 0)?;
         check(from.bytes().iter().all(|byte| *byte == 0x11), "and the device what the CPU wrote")?;
         // Slots are not for everything.
         let whole = edu.dma().slot_bytes();
         let mut large = Run::above(machine, BEYOND, whole + 1)?;
-        let refused = mm.dma_mapped(edu.dma(), large.bytes(), Direction::ToDevice);
+        // SAFETY: here and below the device is not told.
+        let refused = unsafe { mm.dma_mapped(edu.dma(), large.bytes(), Direction::ToDevice) };
         check(matches!(refused, Err(DmaError::TooLarge { .. })), "more than all slots is refused")?;
         drop(refused);
-        let held = mm.dma_mapped(edu.dma(), &mut large.bytes()[..whole], Direction::ToDevice)?;
-        let refused = mm.dma_mapped(edu.dma(), from.bytes(), Direction::ToDevice);
+        let large = &mut large.bytes()[..whole];
+        // SAFETY: as above.
+        let held = unsafe { mm.dma_mapped(edu.dma(), large, Direction::ToDevice) }?;
+        // SAFETY: as above.
+        let refused = unsafe { mm.dma_mapped(edu.dma(), from.bytes(), Direction::ToDevice) };
         check(matches!(refused, Err(DmaError::NoSlots { .. })), "and what is left is nothing")?;
         drop((refused, held));
         equal(mm.dma_slots_taken(edu.dma()).0 as u64, 0, "all slots are free in the end")?;
@@ -336,7 +371,7 @@ fn high_pages<M: Machine>(machine: &M) -> Result<(), Failure> {
         let mut from = Memory::new(machine, SIZE, GFP_KERNEL | Gfp::DMA)?;
         let mut into = Memory::new(machine, SIZE, GFP_KERNEL | Gfp::DMA)?;
         stamp(from.bytes(), 3);
-        edu.write(mm, &mut from.bytes()[..SIZE], 0)?;
+        write(&edu, mm, &mut from.bytes()[..SIZE], 0)?;
         let map = |way| {
             // SAFETY: the page is this case's, and is used by nobody but the device.
             unsafe { mm.dma_map_page(edu.dma(), high, OFFSET, SIZE, way) }
@@ -352,13 +387,13 @@ fn high_pages<M: Machine>(machine: &M) -> Result<(), Failure> {
         let moved = unsafe { edu.transfer(Way::IntoMemory, told, SIZE, 0) };
         unmap(told, Direction::FromDevice);
         moved?;
-        edu.write(mm, &mut into.bytes()[..SIZE], 0)?;
+        write(&edu, mm, &mut into.bytes()[..SIZE], 0)?;
         let told = map(Direction::ToDevice)?;
         // SAFETY: as above.
         let moved = unsafe { edu.transfer(Way::IntoDevice, told, SIZE, 0) };
         unmap(told, Direction::ToDevice);
         moved?;
-        edu.read(mm, &mut into.bytes()[..SIZE], 0)?;
+        read(&edu, mm, &mut into.bytes()[..SIZE], 0)?;
         let same = from.bytes()[..SIZE] == into.bytes()[..SIZE];
         check(same, "what went through high memory is as it was")?;
         check(mm.dma_detach(edu.dma()).is_ok(), "the device has nothing in the end")

@@ -117,7 +117,8 @@ fn no_pages<M: Machine>(machine: &M) -> Result<(), Failure> {
     let before = mm.free_page_count();
     let mut held = [const { None }; TIMES];
     for place in &mut held {
-        *place = Some(mm.iomem(window.start, size)?);
+        // SAFETY: the window is a device's, to which nothing is written.
+        *place = Some(unsafe { mm.iomem(window.start, size) }?);
     }
     let mapped = (TIMES * size) as u64 / page;
     let taken = before.saturating_sub(mm.free_page_count());
@@ -160,7 +161,8 @@ fn whole_pages<M: Machine>(machine: &M) -> Result<(), Failure> {
         equal(info.physical.get(), at(offset).get() / page * page, "which the address is in")?;
     }
     // The register behind the identification, by a mapping that begins there.
-    let (whole, part) = (mm.iomem(at(0), 8)?, mm.iomem(at(4), 4)?);
+    // SAFETY: the window is a device's, to which nothing is written.
+    let (whole, part) = unsafe { (mm.iomem(at(0), 8)?, mm.iomem(at(4), 4)?) };
     equal(part.readl(0)?.into(), whole.readl(4)?.into(), "both lead to the same register")?;
     check(part.readl(4).is_err(), "and the smaller one ends before the next")?;
     // The rules of 2.0.
@@ -176,7 +178,8 @@ fn whole_pages<M: Machine>(machine: &M) -> Result<(), Failure> {
 fn accessors<M: Machine>(machine: &M) -> Result<(), Failure> {
     const ID: usize = 0;
     let window = window(machine)?;
-    let io = machine.mm().iomem(window.start, 0x100)?;
+    // SAFETY: the window is a device's, and what is written tells it of no memory.
+    let io = unsafe { machine.mm().iomem(window.start, 0x100) }?;
     equal((io.readl(ID)? & 0xffff).into(), 0xed, "the device's identification is read")?;
     equal(io.readl_relaxed(ID)?.into(), io.readl(ID)?.into(), "also without order")?;
     check(io.readl(0x100).is_err() && io.readl(0xfe).is_err(), "what is outside is refused")?;
@@ -270,7 +273,9 @@ fn one_to_one<M: Machine>(machine: &M) -> Result<(), Failure> {
         check(!mm.is_vmalloc_addr(VirtAddr::new(address).as_ptr()), "it is not a mapping's")?;
     }
     let mapped = mm.vmalloc(2 * page)?;
-    let registers = machine.device_window().map(|window| mm.iomem(window.start, 8)).transpose()?;
+    // SAFETY: the window is a device's, to which nothing is written.
+    let registers = machine.device_window().map(|window| unsafe { mm.iomem(window.start, 8) });
+    let registers = registers.transpose()?;
     let registers = registers.as_ref().map(|io| io.start().as_ptr());
     let mut found = Ok(());
     for address in [Some(mapped.as_ptr()), registers].into_iter().flatten() {

@@ -143,14 +143,19 @@ impl<'r, G: Registers + ?Sized> Edu<'r, G> {
     ///
     /// [`EduError::Buffer`]; [`EduError::Dma`] where the memory cannot be given to the device;
     /// [`EduError::TimedOut`].
-    pub fn write<P: Platform, R: Reclaim>(
+    ///
+    /// # Safety
+    ///
+    /// After [`EduError::TimedOut`] nobody uses the buffer before the device is reset: it may be at it still.
+    pub unsafe fn write<P: Platform, R: Reclaim>(
         &self,
         mm: &Mm<P, R>,
         from: &mut [u8],
         offset: usize,
     ) -> Result<(), EduError> {
         let size = check(offset, from.len())?;
-        let mapped = mm.dma_mapped(&self.dma, from, Direction::ToDevice)?;
+        // SAFETY: the device has done with the buffer after the transfer, or it is as the caller promises.
+        let mapped = unsafe { mm.dma_mapped(&self.dma, from, Direction::ToDevice) }?;
         // SAFETY: the device reads what it was given, which nobody writes meanwhile.
         unsafe { self.transfer(Way::IntoDevice, mapped.address(), size, offset) }
     }
@@ -160,14 +165,19 @@ impl<'r, G: Registers + ?Sized> Edu<'r, G> {
     /// # Errors
     ///
     /// As [`Edu::write`].
-    pub fn read<P: Platform, R: Reclaim>(
+    ///
+    /// # Safety
+    ///
+    /// As [`Edu::write`].
+    pub unsafe fn read<P: Platform, R: Reclaim>(
         &self,
         mm: &Mm<P, R>,
         into: &mut [u8],
         offset: usize,
     ) -> Result<(), EduError> {
         let size = check(offset, into.len())?;
-        let mapped = mm.dma_mapped(&self.dma, into, Direction::FromDevice)?;
+        // SAFETY: the device has done with the buffer after the transfer, or it is as the caller promises.
+        let mapped = unsafe { mm.dma_mapped(&self.dma, into, Direction::FromDevice) }?;
         // SAFETY: the device writes what it was given, which nobody uses meanwhile.
         unsafe { self.transfer(Way::IntoMemory, mapped.address(), size, offset) }
     }

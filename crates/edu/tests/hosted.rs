@@ -12,7 +12,9 @@ fn with_device(preset: &str, test: impl FnOnce(&Machine, &dyn Registers)) {
     let machine = Machine::boot(&Description::preset(preset).unwrap()).unwrap();
     machine.run_on(CpuId::BOOT, || {
         let host = machine.host();
-        let window = machine.mm().iomem(host.device_window().start, edu::REGISTERS).unwrap();
+        let start = host.device_window().start;
+        // SAFETY: the window is the model's, and its driver tells it of what it was given.
+        let window = unsafe { machine.mm().iomem(start, edu::REGISTERS) }.unwrap();
         test(&machine, &host.device(window));
         let counters = host.device_counters();
         assert_eq!((counters.clamped, counters.errors), (0, 0));
@@ -53,8 +55,11 @@ fn bytes_go_through_the_device_from_wherever_to_wherever() {
             for (size, offset) in [(1, 0), (BUFFER_SIZE, 0), (1, BUFFER_SIZE - 1), (999, 77)] {
                 from.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 7 + size) as u8);
                 into.fill(0);
-                edu.write(mm, &mut from[..size], offset).unwrap();
-                edu.read(mm, &mut into[..size], offset).unwrap();
+                // SAFETY: the model ends what it begins.
+                unsafe {
+                    edu.write(mm, &mut from[..size], offset).unwrap();
+                    edu.read(mm, &mut into[..size], offset).unwrap();
+                }
                 assert_eq!(from[..size], into[..size]);
                 assert!(into[size..].iter().all(|byte| *byte == 0));
             }
@@ -90,7 +95,8 @@ fn what_the_device_would_do_wrongly_is_refused_before_it_is_told() {
         // SAFETY: so many bytes of the test's own.
         let bytes = unsafe { std::slice::from_raw_parts_mut(area.as_ptr(), 100) };
         bytes.fill(0);
-        assert!(matches!(edu.write(mm, bytes, 0), Err(EduError::Dma(_))));
+        // SAFETY: it is refused.
+        assert!(matches!(unsafe { edu.write(mm, bytes, 0) }, Err(EduError::Dma(_))));
         // SAFETY: the test's own.
         unsafe { mm.vfree(area.as_ptr()) };
         assert_eq!(machine.host().device_counters().transfers, 0);

@@ -66,8 +66,10 @@ fn what_is_written_by_one_mapping_of_a_device_is_read_by_another() {
         let mm = machine.mm();
         let start = machine.host().device_window().start;
         let at = |offset: u64| PhysAddr::new(start.get() + offset);
+        // SAFETY: the window is the model's, and what is written tells it of no memory.
+        let iomem = |start, size| unsafe { mm.iomem(start, size) };
         let (one, two) =
-            (mm.iomem(at(PAGE as u64), 3 * PAGE).unwrap(), mm.iomem(at(0x1ff0), 0x20).unwrap());
+            (iomem(at(PAGE as u64), 3 * PAGE).unwrap(), iomem(at(0x1ff0), 0x20).unwrap());
         one.writel(0xdead_beef, 0x1008).unwrap();
         assert_eq!(two.readl(0x18), Ok(0xdead_beef));
         two.memcpy_toio(0, b"0123456789abcdef01234567").unwrap();
@@ -99,7 +101,8 @@ fn a_mapping_that_is_dropped_where_it_must_not_sleep_is_reported_and_stays() {
         let off = machine.preempt_disable();
         // SAFETY: nothing uses it.
         unsafe { mm.iounmap(registers) };
-        let refused = mm.iomem(window.start, 8).map(drop);
+        // SAFETY: it is refused.
+        let refused = unsafe { mm.iomem(window.start, 8) }.map(drop);
         assert_eq!(refused, Err(IoremapError::Alloc(AllocError::Atomic)));
         drop(off);
         let misuses = machine.misuses();
@@ -505,7 +508,8 @@ fn a_device_that_is_left_with_memory_is_told_of() {
     on("tiny", |machine| {
         let mm = machine.mm();
         let device = DmaDevice::new("case", DmaMask::ALL);
-        let ring = mm.dma_box(&device, 100, GFP_KERNEL).unwrap();
+        // SAFETY: no device is told of it.
+        let ring = unsafe { mm.dma_box(&device, 100, GFP_KERNEL) }.unwrap();
         let left = mm.dma_detach(&device).unwrap_err();
         assert_eq!(left.count, 1);
         assert!(left.caller.file().ends_with("tests/devices.rs"));
@@ -524,7 +528,8 @@ fn a_device_that_is_left_with_memory_is_told_of() {
 fn the_model_counts_what_a_device_does_in_silence() {
     on("default", |machine| {
         let window = machine.host().device_window();
-        let registers = machine.mm().iomem(window.start, 0x100).unwrap();
+        // SAFETY: the window is the model's, and the device is told of memory that nobody uses.
+        let registers = unsafe { machine.mm().iomem(window.start, 0x100) }.unwrap();
         let registers = machine.host().device(registers);
         assert_eq!(registers.read32(0), Ok(0x0100_00ed));
         registers.write32(5, 0).unwrap();

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use kmem::boot::{StackBacking, StackSetup};
 use kmem::platform::{DirectMap, StackOwner};
-use kmem::{AllocError, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, NodeMask, Order, Page, VirtAddr};
+use kmem::{
+    AllocError, CpuId, GFP_ATOMIC, GFP_KERNEL, Gfp, NodeMask, Order, Page, Touch, VirtAddr,
+};
 use kmem_host::{Broken, Description, Machine, NotRun};
 
 const PAGE: usize = 4096;
@@ -226,6 +228,35 @@ fn a_cpu_keeps_two_mapped_stacks_and_gives_them_up_when_memory_is_low() {
         let held = take_all(machine, GFP_KERNEL | Gfp::NOWARN);
         assert_eq!(mm.stack_info().kept, 0);
         give_back(machine, held);
+    });
+}
+
+#[test]
+// A266
+fn a_touch_below_a_stack_that_was_given_back_names_nobody() {
+    on("tiny", |machine| {
+        let mm = machine.mm();
+        let stack = mm.alloc_stack(OWNER).unwrap();
+        let below = VirtAddr::new(stack.base().get() - 8);
+        let text = || mm.explain_touch(below).unwrap().to_string();
+        assert!(
+            text().starts_with("8 bytes below the kernel stack of task 7 (tested), 4 pages at")
+        );
+        drop(stack);
+        // A CPU keeps it for the next task.
+        assert_eq!(mm.stack_info().kept, 1);
+        assert!(text().starts_with("8 bytes below the kernel stack of nobody, 4 pages at"));
+        // Given back, and not unmapped yet.
+        assert_eq!(mm.drain_stacks(), 4);
+        let touch = mm.report_touch(below);
+        assert!(matches!(touch, Some(Touch::BelowFreed(area, 8)) if area.is_going), "{touch:?}");
+        assert!(text().starts_with("8 bytes below the freed area at"), "{}", text());
+        let report = machine.misuses().pop().unwrap();
+        assert!(report.starts_with("touch of an address that nothing is mapped at"), "{report}");
+        assert!(report.contains("a freed area of 4 pages") && !report.contains("tested"));
+        assert_eq!(mm.stack_info().overflows, 0);
+        mm.vm_unmap_aliases();
+        assert_eq!(mm.explain_touch(below), Some(Touch::NoArea(below)));
     });
 }
 

@@ -149,7 +149,9 @@ fn copy_beyond<P: Platform, R: Reclaim>(
     let Ok(mut into) = Run::new(mm, beyond, size) else { return Ok(false) };
     let (phys, target) = (from.phys(), into.phys());
     through(mm, edu, &mut from, &mut into)?;
-    let told = mm.dma_mapped(edu.dma(), into.bytes(), Direction::ToDevice).map_err(text)?.address();
+    // SAFETY: the device is not told.
+    let mapped = unsafe { mm.dma_mapped(edu.dma(), into.bytes(), Direction::ToDevice) };
+    let told = mapped.map_err(text)?.address();
     print(
         out,
         format_args!(
@@ -172,8 +174,11 @@ fn through<P: Platform, R: Reclaim>(
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         *byte = (state >> 56) as u8;
     }
-    edu.write(mm, from.bytes(), 0).map_err(text)?;
-    edu.read(mm, into.bytes(), 0).map_err(text)?;
+    // SAFETY: the device ends what it begins, or the machine is no good.
+    unsafe {
+        edu.write(mm, from.bytes(), 0).map_err(text)?;
+        edu.read(mm, into.bytes(), 0).map_err(text)?;
+    }
     if from.bytes() == into.bytes() {
         return Ok(());
     }

@@ -118,7 +118,8 @@ impl Direction {
 /// given is kept note of here.
 ///
 /// Before it goes, its driver has [`Mm::dma_detach`](crate::Mm::dma_detach) look whether everything was
-/// given back. One value is used with one manager.
+/// given back. While the device has something, or slots, it is used with the one manager that these are
+/// of; other managers refuse it and report that.
 ///
 /// ```
 /// use kmem::dma::{DmaDevice, DmaMask};
@@ -136,9 +137,24 @@ pub struct DmaDevice {
 }
 
 /// What a device has been given.
+///
+/// # Invariants
+///
+/// What the records are kept in, and the pool, are memory of the manager that `manager` names.
 pub(crate) struct State {
     pub(crate) records: Records,
     pub(crate) pool: Option<Pool>,
+    manager: usize,
+}
+
+impl State {
+    /// Whether a manager may use the device: it is its own, or nobody's, and then its own from here on.
+    pub(crate) fn is_for(&mut self, manager: usize) -> bool {
+        if self.records.len() == 0 && self.pool.is_none() {
+            self.manager = manager;
+        }
+        self.manager == manager
+    }
 }
 
 /// Memory that a device reaches, in slots.
@@ -158,7 +174,7 @@ impl DmaDevice {
             mask,
             coherent_mask: mask,
             slots: 128,
-            state: SpinLock::new(State { records: Records::new(), pool: None }),
+            state: SpinLock::new(State { records: Records::new(), pool: None, manager: 0 }),
         }
     }
 
@@ -245,7 +261,10 @@ pub enum DmaError {
         /// Why the allocator had none.
         why: AllocError,
     },
-    /// There is no memory to keep note of it.
+    /// The device has memory of another manager's. It has been reported as misuse.
+    OthersDevice,
+    /// There is no memory to keep note of it; [`AllocError::Atomic`] in an NMI handler, which has been
+    /// reported as misuse.
     Alloc(AllocError),
 }
 
@@ -270,6 +289,9 @@ impl fmt::Display for DmaError {
             DmaError::NoMemory { mask, why } => {
                 write!(f, "no memory up to {:#x}, which the device reaches: {why}", mask.last())
             }
+            DmaError::OthersDevice => f.write_str(
+                "the device has memory of another manager's: have it detached there first",
+            ),
             DmaError::Alloc(error) => error.fmt(f),
         }
     }
@@ -280,14 +302,21 @@ impl core::error::Error for DmaError {}
 /// What a device still has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillGiven {
-    /// How many mappings and pieces of coherent memory.
+    /// How many mappings and pieces of coherent memory; 0 where the call was a wrong one.
     pub count: usize,
-    /// Who made one of them.
+    /// Who made one of them, or the wrong call.
     pub caller: &'static Location<'static>,
 }
 
 impl fmt::Display for StillGiven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return write!(
+                f,
+                "the device cannot be left from here, as was asked at {}",
+                self.caller
+            );
+        }
         write!(
             f,
             "the device still has {} mappings, one of them made at {}",

@@ -60,7 +60,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use device::Pool;
 pub use device::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, MAPPING_ERROR, StillGiven};
+pub(crate) use device::{Pool, State};
 pub(crate) use records::{Found, Node, Record, What};
 pub(crate) use slots::{SLOT, Slots};

@@ -228,4 +228,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // SAFETY: by the invariant it is null or points to tables that are not changed any more.
         unsafe { tables.as_ref() }
     }
+
+    /// Which manager this is: a number that no other one has; 0 before boot.
+    #[inline]
+    fn identity(&self) -> usize {
+        self.tables().map_or(0, |tables| tables.identity)
+    }
 }

@@ -9,9 +9,12 @@ use super::Mm;
 use crate::page::Place;
 use crate::platform::desk::Desk;
 use crate::platform::{
-    Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind, NotCalled,
+    Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind, NotCalled, PageMapError,
+    UserMap,
 };
-use crate::{CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, PhysAddr, Setup, VirtAddr};
+use crate::{
+    AllocError, CpuId, GFP_KERNEL, Gfp, MemoryMap, NodeId, Page, Pfn, PhysAddr, Setup, VirtAddr,
+};
 
 /// A desk that says which of its CPUs it is as it is told.
 pub(super) struct Cpu<'r> {
@@ -246,6 +249,85 @@ fn too_many_references_pin_a_page() {
     // SAFETY: as above.
     unsafe { mm.put_page(page) };
     assert_eq!(mm.page_count(page), (1 << 31) - 2);
+}
+
+/// A user's address space of four pages.
+#[derive(Default)]
+struct User(Mutex<[Option<Pfn>; 4]>);
+
+const USERS: usize = 0x40_0000;
+
+// SAFETY: nothing is mapped for real, and the tests look at no page.
+unsafe impl UserMap for User {
+    fn range(&self) -> core::ops::Range<VirtAddr> {
+        VirtAddr::new(USERS)..VirtAddr::new(USERS + (4 << 12))
+    }
+
+    unsafe fn map(&self, address: VirtAddr, frame: Pfn, _: bool) -> Result<(), PageMapError> {
+        let place = &mut self.0.lock().unwrap()[(address.get() - USERS) >> 12];
+        if place.is_some() {
+            return Err(PageMapError::Occupied);
+        }
+        *place = Some(frame);
+        Ok(())
+    }
+
+    fn unmap(&self, address: VirtAddr) -> Option<Pfn> {
+        self.0.lock().unwrap()[(address.get() - USERS) >> 12].take()
+    }
+}
+
+/// A page that has as many references or mappings as can be counted is not mapped for a user once more, and
+/// nothing of it changes.
+///
+/// A072
+#[test]
+fn a_page_is_not_mapped_for_a_user_more_often_than_is_counted() {
+    let mut ram = std::vec![0; 17 << 20];
+    let (mm, user) = (boot(&mut ram), User::default());
+    let page = mm.alloc_page(GFP_KERNEL).unwrap();
+    let descriptor = mm.descriptor(page).unwrap();
+    let insert = |index: usize| {
+        let address = VirtAddr::new(USERS + (index << 12));
+        // SAFETY: the page is the test's, which looks at none of its bytes.
+        unsafe { mm.vm_insert_page(&user, address, page, true) }
+    };
+    const MOST: u32 = (1 << 31) - 1;
+    for (references, mappings, is_fine) in [
+        (MOST - 1, 0, true),
+        (MOST, 0, false),
+        (MOST + 1, 0, false),
+        (u32::MAX, 0, false),
+        (1, u32::MAX - 1, true),
+        (1, u32::MAX, false),
+    ] {
+        descriptor.set_count(references);
+        descriptor.set_map_count(mappings);
+        let before = descriptor.flags();
+        if is_fine {
+            assert_eq!(insert(0), Ok(()));
+            assert_eq!(mm.page_count(page), references + 1);
+            assert_eq!(descriptor.map_count(), mappings + 1);
+            assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 1);
+            assert_eq!(mm.reports(), []);
+        } else {
+            assert_eq!(insert(0), Err(AllocError::NotAllocated), "{references} {mappings}");
+            assert_eq!(descriptor.flags(), before);
+            assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 0);
+            assert_eq!(mm.reports(), [MisuseKind::TooManyReferences]);
+        }
+        assert_eq!((mm.page_count(page), descriptor.map_count()), (references, mappings));
+    }
+    // One that is said to be mapped nowhere, while it is, is reported when it is unmapped.
+    descriptor.set_count(1);
+    descriptor.set_map_count(0);
+    insert(3).unwrap();
+    mm.set_page_map_count(page, 0);
+    assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 1);
+    assert_eq!((mm.page_count(page), mm.reports()), (1, std::vec![MisuseKind::NotMapped]));
+    // SAFETY: the test's own.
+    unsafe { mm.__free_page(page) };
+    assert_eq!(mm.reports(), []);
 }
 
 /// What the README says of a manager's size.

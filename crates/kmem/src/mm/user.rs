@@ -19,7 +19,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Any page in use will do: of `alloc_pages` and of `vmalloc`
     /// ([`Mm::vmalloc_to_page`]). A page inside a larger block that is not compound has no references of its
     /// own and is refused, and so is one of kmalloc's or a cache's: what lies beside an object is not the
-    /// user's.
+    /// user's. So is a page that has as many references, or mappings, as can be counted.
     ///
     /// # Errors
     ///
@@ -56,14 +56,22 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !is_in(user, address, 1, P::PAGE_SHIFT) {
             return Err(PageMapError::Occupied.into());
         }
-        // Before the user can reach it: the caller has a reference too, so there is one to add to.
-        self.get_page(page);
-        there.add_mapping();
+        // Before the user can reach it. A reference that is not counted would be dropped all the same.
+        let is_referred_to = first.try_increment_count();
+        if !is_referred_to || !there.add_mapping() {
+            if is_referred_to {
+                // SAFETY: the reference was just taken, and nothing is mapped.
+                unsafe { self.put_page(page) };
+            }
+            let (kind, passed) = (MisuseKind::TooManyReferences, Passed::Page(page.pfn(), 0));
+            self.report_at(page.pfn(), kind, passed, site);
+            return Err(AllocError::NotAllocated);
+        }
         there.set(PageFlags::User);
         // SAFETY: the reference keeps the page; the rest is the caller's promise.
         let mapped = unsafe { user.map(address, page.pfn(), writable) };
         mapped.map_err(|error| {
-            self.let_go(page);
+            self.let_go(page, site);
             error.into()
         })
     }
@@ -77,14 +85,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// each page.
     #[track_caller]
     pub fn vm_remove_pages(&self, user: &dyn UserMap, address: VirtAddr, count: usize) -> usize {
-        let bytes = count << P::PAGE_SHIFT;
-        let may_sleep = self.may_sleep_here(bytes, Location::caller()).is_ok();
+        let (bytes, site) = (count << P::PAGE_SHIFT, Location::caller());
+        let may_sleep = self.may_sleep_here(bytes, site).is_ok();
         if !may_sleep || !is_in(user, address, count, P::PAGE_SHIFT) {
             return 0;
         }
         let addresses = (0..count).map(|index| address.get() + (index << P::PAGE_SHIFT));
         let removed = addresses.filter_map(|address| user.unmap(VirtAddr::new(address)));
-        removed.map(|frame| self.let_go(Page::of(frame))).count()
+        removed.map(|frame| self.let_go(Page::of(frame), site)).count()
     }
 
     /// Maps an area of `vmalloc` at a user's addresses, page by page: all of it, or nothing. Undone with
@@ -131,9 +139,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// Drops what a user's mapping of a page held.
-    fn let_go(&self, page: Page) {
+    fn let_go(&self, page: Page, site: &'static Location<'static>) {
         let counted = self.descriptor(page).is_some_and(|there| there.drop_mapping());
-        debug_assert!(counted, "a mapped page is counted as such");
+        if !counted {
+            // Its holder has said meanwhile that it is mapped nowhere.
+            let passed = Passed::Page(page.pfn(), 0);
+            self.report_at(page.pfn(), MisuseKind::NotMapped, passed, site);
+        }
         // SAFETY: the reference is the mapping's, which is gone.
         unsafe { self.put_page(page) };
     }

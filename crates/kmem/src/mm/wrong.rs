@@ -25,6 +25,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         self.platform.misuse(&misuse);
     }
 
+    /// Whether this is an NMI handler, which may have interrupted the holder of a lock that the call takes:
+    /// then it is reported.
+    #[inline]
+    pub(super) fn is_nmi_refused(&self, passed: Passed, site: &'static Location<'static>) -> bool {
+        let in_nmi = self.platform.in_nmi();
+        if in_nmi {
+            let (kind, there) = (MisuseKind::InNmi, There::AtomicContext);
+            self.report(&Misuse { kind, passed, there, site });
+        }
+        in_nmi
+    }
+
     /// The descriptor of a block that may be freed with this order by whoever holds it; otherwise a
     /// report, and `None`.
     pub(super) fn check_free(

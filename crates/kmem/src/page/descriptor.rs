@@ -254,6 +254,18 @@ impl Descriptor {
         counted
     }
 
+    /// Takes a reference where there are some, and not so many that one more is not counted. Otherwise
+    /// `false`, and nothing changes.
+    #[must_use]
+    pub(crate) fn try_increment_count(&self) -> bool {
+        // Acquire, as in `count`: the block was handed out before.
+        self.count
+            .fetch_update(Acquire, Acquire, |count| {
+                (1..SATURATED - 1).contains(&count).then(|| count + 1)
+            })
+            .is_ok()
+    }
+
     /// Drops a reference and answers how many are left; `None` where there was none. Where they are
     /// no longer counted, that stays so.
     #[inline]
@@ -282,10 +294,15 @@ impl Descriptor {
         };
     }
 
-    /// Counts a page table more that the frame is in.
-    pub(crate) fn add_mapping(&self) {
-        self.map_count.fetch_add(1, Relaxed);
-        self.set(PageFlags::Mapped);
+    /// Counts a page table more that the frame is in. `false`, and nothing, where there are as many as can be
+    /// counted.
+    #[must_use]
+    pub(crate) fn add_mapping(&self) -> bool {
+        let count = self.map_count.fetch_update(Relaxed, Relaxed, |count| count.checked_add(1));
+        if count.is_ok() {
+            self.set(PageFlags::Mapped);
+        }
+        count.is_ok()
     }
 
     /// Counts a page table less. `false` where there is none to take away.

@@ -46,7 +46,8 @@ pub enum MisuseKind {
     HighmemAddress,
     /// A reference was taken to, or dropped from, a page that has none.
     NoReference,
-    /// More references were taken to a page than can be counted: it is never freed.
+    /// More references were taken to a page than can be counted: it is never freed. Or it was to be mapped for
+    /// a user once more than can be counted, and is not.
     TooManyReferences,
     /// The block belongs to a slab, or is kmalloc's: its objects are freed, not its pages.
     Slab,
@@ -115,6 +116,8 @@ pub enum MisuseKind {
     GivenOtherwise,
     /// A driver has done with its device, and the device still has memory.
     StillGiven,
+    /// The device has memory of another manager's: what it is kept note in is not this one's.
+    OthersDevice,
 }
 
 impl MisuseKind {
@@ -162,6 +165,7 @@ impl MisuseKind {
             MisuseKind::NotGiven => "memory taken back from a device that has it not",
             MisuseKind::GivenOtherwise => "memory taken back from a device as something else",
             MisuseKind::StillGiven => "a device is left that still has memory",
+            MisuseKind::OthersDevice => "use of a device that has another manager's memory",
             MisuseKind::ManagersState => "change to a page state that is the manager's own",
         }
     }

@@ -147,6 +147,13 @@ impl Memory {
         (canary || thread_info).then_some(StackHarm { canary, thread_info })
     }
 
+    /// Has the stack say that it is nobody's, for one that is kept.
+    pub(crate) fn disown(&self) {
+        let mark = self.record_at().cast::<usize>();
+        // SAFETY: the invariant; the record begins with its mark.
+        unsafe { mark.write_volatile(0) };
+    }
+
     /// Whose the stack says that it is; `None` where that was overwritten.
     pub(crate) fn owner(&self) -> Option<StackOwner> {
         // SAFETY: the invariant.

@@ -1,5 +1,7 @@
 //! Slots that stand in for memory that a device does not reach.
 
+use core::panic::Location;
+
 use super::super::Mm;
 use crate::dma::{DmaDevice, DmaError, DmaMask, Pool, SLOT, Slots};
 use crate::page::Page;
@@ -22,18 +24,20 @@ fn slots_for(size: usize) -> usize {
 }
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
-    /// Takes slots for some bytes; answers the first, and the physical address of it.
+    /// Takes slots for some bytes of memory; answers the first, and the physical address of it.
     pub(super) fn take_slots(
         &self,
         device: &DmaDevice,
-        size: usize,
+        (start, size): (PhysAddr, usize),
+        site: &'static Location<'static>,
     ) -> Result<(usize, PhysAddr), DmaError> {
+        let given = || self.given(device, (start.get(), size), site).ok_or(DmaError::OthersDevice);
         if size > device.slot_bytes() {
             return Err(DmaError::TooLarge { size, slots: device.slot_bytes() });
         }
         loop {
             {
-                let mut state = device.state.lock(&self.platform);
+                let mut state = given()?;
                 if let Some(pool) = &mut state.pool {
                     let slot =
                         pool.slots.take(slots_for(size)).ok_or(DmaError::NoSlots { size })?;
@@ -43,11 +47,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let mut made = Some(self.make_pool(device)?);
             {
                 let mut state = device.state.lock(&self.platform);
-                if state.pool.is_none() {
+                if state.pool.is_none() && state.is_for(self.identity()) {
                     state.pool = made.take();
                 }
             }
-            // Another CPU was sooner.
+            // Another CPU was sooner, or another manager, which the next look finds.
             if let Some(pool) = made {
                 self.free_pool(pool);
             }

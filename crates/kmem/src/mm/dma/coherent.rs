@@ -5,9 +5,9 @@ use core::ptr::NonNull;
 
 use super::super::Mm;
 use crate::dma::{DmaAddr, DmaDevice, DmaError, Record, What};
-use crate::platform::Platform;
+use crate::platform::{Passed, Platform};
 use crate::reclaim::Reclaim;
-use crate::{Gfp, PhysAddr};
+use crate::{AllocError, Gfp, PhysAddr};
 
 /// Memory that the CPU and a device use at any time: where each of both sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Errors
     ///
     /// [`DmaError::ZeroSize`]; [`DmaError::NoMemory`] where nothing within the mask is free;
-    /// [`DmaError::Alloc`].
+    /// [`DmaError::OthersDevice`], reported as misuse; [`DmaError::Alloc`].
     ///
     /// # Context
     ///
@@ -65,6 +65,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if size == 0 {
             return Err(DmaError::ZeroSize);
         }
+        if self.is_nmi_refused(Passed::Dma { address: 0, size }, caller) {
+            return Err(DmaError::Alloc(AllocError::Atomic));
+        }
         let mask = device.mask_of_coherent();
         let no_memory = |why| DmaError::NoMemory { mask, why };
         let pages = pages_of::<P>(size);
@@ -74,7 +77,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let record = Record { address: start.get(), size, what: What::Coherent, caller };
         let noted = match memory {
             Some(memory) => self.note(device, record).map(|()| memory),
-            None => Err(no_memory(crate::AllocError::NotAllocated)),
+            None => Err(no_memory(AllocError::NotAllocated)),
         };
         match noted {
             Ok(memory) => Ok(Coherent { memory, address: start.into() }),

@@ -11,7 +11,7 @@ use crate::io::{IoPtr, IoRange};
 use crate::platform::Platform;
 use crate::reclaim::{NoReclaim, Reclaim};
 
-/// Memory that the CPU and a device use at any time, given back when this is dropped. The device writes it
+/// Memory that the CPU and a device use at any time ([`Mm::dma_box`]), given back when this is dropped. The device writes it
 /// when it likes, so it is read and written with the calls of [`IoRange`] and not by reference.
 ///
 /// # Invariants
@@ -25,14 +25,18 @@ pub struct DmaBox<'m, P: Platform, R: Reclaim = NoReclaim> {
 }
 
 impl<P: Platform, R: Reclaim> Mm<P, R> {
-    /// [`Mm::dma_alloc_coherent`] as a value that gives the memory back. Whoever drops it has seen to it
-    /// that the device has forgotten the address.
+    /// [`Mm::dma_alloc_coherent`] as a value that gives the memory back when it is dropped.
     ///
     /// # Errors, context and cost
     ///
     /// As [`Mm::dma_alloc_coherent`].
+    ///
+    /// # Safety
+    ///
+    /// When the value is dropped the device has forgotten the address. To forget the value loses the memory
+    /// and does no harm.
     #[track_caller]
-    pub fn dma_box<'m>(
+    pub unsafe fn dma_box<'m>(
         &'m self,
         device: &'m DmaDevice,
         size: usize,
@@ -45,19 +49,25 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     }
 
     /// [`Mm::dma_map_single`] as a value that takes the buffer back from the device when it is dropped.
-    /// Whoever drops it has seen to it that the device has done with it.
     ///
     /// # Errors, context and cost
     ///
     /// As [`Mm::dma_map_single`].
+    ///
+    /// # Safety
+    ///
+    /// The device uses the buffer only while the value is there, and not in [`DmaMapped::with_cpu`]. A value
+    /// that is forgotten instead of dropped ends no less: the buffer is its owner's again, and only
+    /// [`Mm::dma_detach`] still knows.
     #[track_caller]
-    pub fn dma_mapped<'m>(
+    pub unsafe fn dma_mapped<'m>(
         &'m self,
         device: &'m DmaDevice,
         buffer: &'m mut [u8],
         direction: Direction,
     ) -> Result<DmaMapped<'m, P, R>, DmaError> {
-        // SAFETY: the buffer is borrowed for as long as the value is there, which unmaps it.
+        // SAFETY: the buffer is borrowed for as long as the value is there, which unmaps it; the device does
+        // not use it for longer, as the caller promises.
         let address =
             unsafe { self.dma_map_single(device, buffer.as_ptr(), buffer.len(), direction) }?;
         Ok(DmaMapped { mm: self, device, buffer, direction, address })
@@ -81,7 +91,7 @@ impl<P: Platform, R: Reclaim> Deref for DmaBox<'_, P, R> {
 
 impl<P: Platform, R: Reclaim> Drop for DmaBox<'_, P, R> {
     fn drop(&mut self) {
-        // SAFETY: the memory is this value's, and whoever drops it has seen to the device.
+        // SAFETY: the memory is this value's, and the device has forgotten it: so `dma_box` was promised.
         unsafe { self.mm.dma_free_coherent(self.device, self.range.size(), self.given) };
     }
 }
@@ -92,7 +102,7 @@ impl<P: Platform, R: Reclaim> fmt::Debug for DmaBox<'_, P, R> {
     }
 }
 
-/// A buffer that a device has, taken back when this is dropped.
+/// A buffer that a device has ([`Mm::dma_mapped`]), taken back when this is dropped.
 ///
 /// # Invariants
 ///
@@ -120,7 +130,7 @@ impl<P: Platform, R: Reclaim> DmaMapped<'_, P, R> {
     #[track_caller]
     pub fn with_cpu<T>(&mut self, work: impl FnOnce(&mut [u8]) -> T) -> T {
         let all = (0, self.buffer.len());
-        // SAFETY: the mapping is this value's, whose holder has seen to the device.
+        // SAFETY: the mapping is this value's, and the device does not use it: so `dma_mapped` was promised.
         unsafe {
             self.mm.dma_sync_single_for_cpu(self.device, self.address, all, self.direction);
         }
@@ -136,7 +146,7 @@ impl<P: Platform, R: Reclaim> DmaMapped<'_, P, R> {
 impl<P: Platform, R: Reclaim> Drop for DmaMapped<'_, P, R> {
     fn drop(&mut self) {
         let (address, size) = (self.address, self.buffer.len());
-        // SAFETY: the mapping is this value's, and whoever drops it has seen to the device.
+        // SAFETY: the mapping is this value's, and the device has done with it: so `dma_mapped` was promised.
         unsafe { self.mm.dma_unmap_single(self.device, address, size, self.direction) };
     }
 }

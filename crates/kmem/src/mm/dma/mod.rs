@@ -29,10 +29,11 @@ use core::panic::Location;
 use core::sync::atomic::{Ordering, fence};
 
 use super::Mm;
-use crate::dma::{DmaDevice, DmaError, Found, Node, Pool, Record, StillGiven};
+use crate::dma::{DmaDevice, DmaError, Found, Node, Pool, Record, State, StillGiven};
 use crate::page::Page;
 use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
 use crate::reclaim::Reclaim;
+use crate::sync::{DmaLevel, SpinGuard};
 use crate::{GFP_ATOMIC, Gfp};
 
 pub use coherent::Coherent;
@@ -49,15 +50,18 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Errors
     ///
     /// The device still has something: [`StillGiven`] says how much. It is reported as misuse, and nothing
-    /// changes: the device may still be writing there.
+    /// changes: the device may still be writing there. So is a call in an NMI handler, and of a manager
+    /// whose device it is not; then it says nothing of how much.
     ///
     /// # Context
     ///
     /// Any but NMI. Cost: that of freeing the pages of the slots.
     #[track_caller]
     pub fn dma_detach(&self, device: &DmaDevice) -> Result<(), StillGiven> {
+        let site = Location::caller();
         let left = {
-            let mut state = device.state.lock(&self.platform);
+            let nothing = StillGiven { count: 0, caller: site };
+            let mut state = self.given(device, (0, 0), site).ok_or(nothing)?;
             let slots = state.pool.as_ref().map_or(0, |pool| pool.slots.taken());
             match state.records.any() {
                 Some(record) => Err((Some(record), state.records.len())),
@@ -73,10 +77,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 }
                 Ok(())
             }
-            Err((None, count)) => Err(StillGiven { count, caller: Location::caller() }),
+            Err((None, count)) => Err(StillGiven { count, caller: site }),
             Err((Some(record), count)) => {
                 let passed = Passed::Dma { address: record.address, size: record.size };
-                self.report_given(MisuseKind::StillGiven, passed, Some(record), Location::caller());
+                self.report_given(MisuseKind::StillGiven, passed, Some(record), site);
                 Err(StillGiven { count, caller: record.caller })
             }
         }
@@ -89,12 +93,41 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
     }
 
+    /// What a device has been given, to be looked at and changed; a report, and `None`, in an NMI handler and
+    /// where it is another manager's.
+    fn given<'a>(
+        &'a self,
+        device: &'a DmaDevice,
+        (address, size): (u64, usize),
+        site: &'static Location<'static>,
+    ) -> Option<SpinGuard<'a, DmaLevel, State, P>> {
+        let passed = Passed::Dma { address, size };
+        if self.is_nmi_refused(passed, site) {
+            return None;
+        }
+        let mut state = device.state.lock(&self.platform);
+        if state.is_for(self.identity()) {
+            return Some(state);
+        }
+        drop(state);
+        let (kind, there) = (MisuseKind::OthersDevice, There::Nothing);
+        self.report(&Misuse { kind, passed, there, site });
+        None
+    }
+
     /// Keeps note of what a device is given. Any context but NMI.
     fn note(&self, device: &DmaDevice, record: Record) -> Result<(), DmaError> {
         let gfp = GFP_ATOMIC | Gfp::NOWARN;
-        let place = self.kmalloc(size_of::<Node>(), gfp).map_err(DmaError::Alloc)?.cast();
-        // SAFETY: it was just allocated for it.
-        unsafe { device.state.lock(&self.platform).records.insert(record, place) };
+        let place = self.kmalloc(size_of::<Node>(), gfp).map_err(DmaError::Alloc)?.cast::<Node>();
+        match self.given(device, (record.address, record.size), record.caller) {
+            // SAFETY: it was just allocated for it.
+            Some(mut state) => unsafe { state.records.insert(record, place) },
+            None => {
+                // SAFETY: as above, and it was not needed.
+                unsafe { self.kfree(place.as_ptr().cast()) };
+                return Err(DmaError::OthersDevice);
+            }
+        }
         // What was written to memory is there before the device is told of it. A driver tells it by writing
         // a register, which comes after this. (On x86 for the compiler alone.)
         fence(Ordering::Release);
@@ -109,7 +142,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         is_wanted: impl Fn(&Record) -> bool,
         site: &'static Location<'static>,
     ) -> Option<Record> {
-        let found = device.state.lock(&self.platform).records.remove(passed.0, is_wanted);
+        let found = self.given(device, passed, site)?.records.remove(passed.0, is_wanted);
         match found {
             Found::This((record, place)) => {
                 // SAFETY: the record that was in it is out.
@@ -131,7 +164,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         is_wanted: impl Fn(&Record) -> bool,
         site: &'static Location<'static>,
     ) -> Option<Record> {
-        let found = device.state.lock(&self.platform).records.find(passed.0, is_wanted);
+        let found = self.given(device, passed, site)?.records.find(passed.0, is_wanted);
         match found {
             Found::This(record) => Some(record),
             Found::Other(record) => self.wrong_note(passed, Some(record), site),

@@ -7,7 +7,7 @@ use super::super::Mm;
 use super::bounce::Copy;
 use crate::dma::{Direction, DmaAddr, DmaDevice, DmaError, Record, What};
 use crate::page::Page;
-use crate::platform::Platform;
+use crate::platform::{Passed, Platform};
 use crate::reclaim::Reclaim;
 use crate::{AllocError, PhysAddr};
 
@@ -24,7 +24,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// [`DmaError::NotForDma`], reported as misuse: an address of `vmalloc` (A228), of `ioremap`, of a
     /// stack that is mapped, null, or pages that nobody has. [`DmaError::ZeroSize`];
     /// [`DmaError::TooLarge`], [`DmaError::NoSlots`] and [`DmaError::NoMemory`] for memory that the device
-    /// does not reach; [`DmaError::Alloc`].
+    /// does not reach; [`DmaError::OthersDevice`], reported as misuse; [`DmaError::Alloc`].
     ///
     /// # Safety
     ///
@@ -99,8 +99,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         direction: Direction,
         caller: &'static Location<'static>,
     ) -> Result<DmaAddr, DmaError> {
-        if self.platform.in_nmi() {
-            // What an NMI interrupts may hold the device's lock.
+        if self.is_nmi_refused(Passed::Dma { address: start.get(), size }, caller) {
             return Err(DmaError::Alloc(AllocError::Atomic));
         }
         let record = |address: PhysAddr, bounced| Record {
@@ -113,7 +112,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.note(device, record(start, None))?;
             return Ok(start.into());
         }
-        let (slot, at) = self.take_slots(device, size)?;
+        let (slot, at) = self.take_slots(device, (start, size), caller)?;
         // SAFETY: the slots were just taken; nobody uses the memory, as the caller promises.
         unsafe { self.copy(device, (start, slot), (0, size), Copy::In) };
         self.note(device, record(at, Some((start, slot))))
@@ -124,7 +123,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Takes a buffer back from a device: what the device wrote is there when this returns.
     ///
     /// What the device has not, or not with this size or direction, is reported as misuse, and nothing
-    /// changes: also where it was taken back before.
+    /// changes: also where it was taken back before, in an NMI handler, and where the device is another
+    /// manager's.
     ///
     /// # Safety
     ///

@@ -207,7 +207,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     #[inline]
     pub(super) fn cpu_guard(&self) -> CpuGuard<'_, P> {
-        let (pinned, owner) = (Unpreempted::new(&self.platform), self.percpu_owner());
+        let (pinned, owner) = (Unpreempted::new(&self.platform), self.identity());
         CpuGuard { pinned, platform: &self.platform, owner, stays: PhantomData }
     }
 
@@ -229,7 +229,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline]
     #[track_caller]
     pub fn get_cpu_var<'m, V: PerCpuVar>(&'m self, variable: &'m V) -> CpuVar<'m, V::Value, P> {
-        let owner = self.percpu_owner();
+        let owner = self.identity();
         let copy = CpuVar::new(Unpreempted::new(&self.platform), variable, owner);
         if !copy.own {
             self.look_at_stranger(variable, copy.cpu(), Location::caller());
@@ -251,7 +251,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline]
     pub fn per_cpu<'v, V: PerCpuVar>(&self, variable: &'v V, cpu: CpuId) -> Option<&'v V::Value> {
         let copies = variable.copies();
-        let copy = copies.of(self.percpu_owner(), cpu);
+        let copy = copies.of(self.identity(), cpu);
         let there = copy.own || cpu == CpuId::BOOT && copies.is_unset();
         // SAFETY: it is a value as long as the variable is borrowed.
         if there { Some(unsafe { copy.value.as_ref() }) } else { None }

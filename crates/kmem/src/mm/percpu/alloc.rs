@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use crate::gfp::GfpError;
 use crate::percpu::{Memory, Wanted};
-use crate::platform::{Misuse, MisuseKind, Passed, Platform, There};
+use crate::platform::{Passed, Platform};
 use crate::reclaim::Reclaim;
 use crate::{AllocError, CpuId, GFP_KERNEL, Gfp, Order};
 
@@ -177,30 +177,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             Some(memory) => memory,
             None => self.grow_percpu(tables, wanted, gfp)?,
         };
-        let allocated = Allocated { memory, cpus: tables.cpus, owner: self.percpu_owner() };
+        let allocated = Allocated { memory, cpus: tables.cpus, owner: self.identity() };
         for (_, copy) in allocated.copies() {
             // SAFETY: so many bytes, whole words, were just allocated at each CPU.
             unsafe { clear(copy, wanted.bytes()) };
         }
         Ok(allocated)
-    }
-
-    /// Whether this is an NMI handler, which may have interrupted the holder of the lock: then it is
-    /// reported.
-    #[inline]
-    pub(super) fn is_nmi_refused(&self, passed: Passed, site: &'static Location<'static>) -> bool {
-        let in_nmi = self.platform.in_nmi();
-        if in_nmi {
-            let (kind, there) = (MisuseKind::InNmi, There::AtomicContext);
-            self.report(&Misuse { kind, passed, there, site });
-        }
-        in_nmi
-    }
-
-    /// Which manager this is, in the words of [`Copies`](crate::percpu::Copies): where its tables are.
-    #[inline]
-    pub(super) fn percpu_owner(&self) -> usize {
-        self.tables().map_or(0, |tables| tables.identity)
     }
 }
 

@@ -106,7 +106,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub unsafe fn remove_per_cpu(&self, variables: &[&'static dyn PerCpuStatic]) {
         for variable in variables {
-            match variable.reclaim(self.percpu_owner()) {
+            match variable.reclaim(self.identity()) {
                 Some(claim) => {
                     // SAFETY: nobody uses the copies, as the caller says.
                     if let Some(memory) = unsafe { variable.uninstall(claim) } {

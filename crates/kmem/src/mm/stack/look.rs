@@ -81,7 +81,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 let there = There::Stack { start, pages, owner, harm: None };
                 (MisuseKind::StackOverflow, there, caller)
             }
-            Touch::Guard(info, _) | Touch::Freed(info, _) => {
+            Touch::Guard(info, _) | Touch::Freed(info, _) | Touch::BelowFreed(info, _) => {
                 let AreaInfo { start, pages, kind, is_going, caller, .. } = info;
                 let there = There::Area { start, pages, kind: kind.name(), is_going, caller };
                 (MisuseKind::Unmapped, there, caller)

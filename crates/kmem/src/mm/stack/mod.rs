@@ -237,6 +237,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // nobody to give back what it would keep.
         let base = memory.base();
         if is_intact && self.is_kept(setup) {
+            // Before somebody else may take it.
+            memory.disown();
             let pinned = Pinned::new(&self.platform);
             let cpu = pinned.cpu();
             let own = self.cpu_stacks(cpu).filter(|_| self.is_online(cpu));

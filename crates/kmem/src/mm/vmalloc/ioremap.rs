@@ -41,7 +41,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// ```no_run
     /// # use kmem::{Mm, PhysAddr, platform::desk::Desk};
     /// # fn example(mm: &Mm<Desk<'_>>) -> Result<(), Box<dyn std::error::Error>> {
-    /// let registers = mm.iomem(PhysAddr::new(0xfebf_1000), 0x100)?;
+    /// // SAFETY: the device is there by its description, and is told of no memory.
+    /// let registers = unsafe { mm.iomem(PhysAddr::new(0xfebf_1000), 0x100) }?;
     /// registers.writel(1, 0x20)?;
     /// while registers.readl(0x24)? & 1 != 0 {}
     /// # Ok(())
@@ -81,11 +82,22 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// # Errors, context and cost
     ///
     /// As [`Mm::ioremap`]. To drop it may sleep as well.
+    ///
+    /// # Safety
+    ///
+    /// A device's registers or memory lie there, and nothing else that anybody uses: that none of it is
+    /// this manager's RAM is looked at, but RAM above `mem=`, another manager's, and what is at an address
+    /// by mistake cannot be told from a device. And whoever has the value, whose calls are safe, writes
+    /// nothing there that makes the device use memory that it has not been given.
     #[track_caller]
-    pub fn iomem(&self, start: PhysAddr, size: usize) -> Result<IoMem<'_, P, R>, IoremapError> {
+    pub unsafe fn iomem(
+        &self,
+        start: PhysAddr,
+        size: usize,
+    ) -> Result<IoMem<'_, P, R>, IoremapError> {
         let at = self.ioremap_as(start, size, Caching::Uncached, Location::caller())?;
-        // SAFETY: so many bytes of a device were just mapped there, and stay until this is dropped: RAM is
-        // not among them.
+        // SAFETY: so many bytes were just mapped there, and stay until this is dropped. To use them does no
+        // harm by the caller's promise.
         Ok(IoMem { mm: self, range: unsafe { at.range(size) } })
     }
 

@@ -59,6 +59,9 @@ pub enum Touch {
     StackOverflow(AreaInfo, Option<StackOwner>, usize),
     /// An area that has been given back: so many bytes from its start.
     Freed(AreaInfo, usize),
+    /// The page below a kernel stack that has been given back, so many bytes below its first. It is nobody's
+    /// stack any more.
+    BelowFreed(AreaInfo, usize),
     /// An area that is in use, so many bytes from its start: the fault has another reason.
     Used(AreaInfo, usize),
     /// Addresses for mappings that no area has.
@@ -68,9 +71,10 @@ pub enum Touch {
 impl fmt::Display for Touch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (area, offset, what) = match self {
-            Touch::Guard(area, offset) => (area, offset, "bytes behind the end of"),
+            Touch::Guard(area, offset) => (area, offset, "bytes behind the end of the"),
             Touch::Freed(area, offset) => (area, offset, "bytes into the freed"),
-            Touch::Used(area, offset) => (area, offset, "bytes into"),
+            Touch::BelowFreed(area, offset) => (area, offset, "bytes below the freed"),
+            Touch::Used(area, offset) => (area, offset, "bytes into the"),
             Touch::StackOverflow(area, owner, offset) => {
                 write!(f, "{offset} bytes below the kernel stack of ")?;
                 match owner {
@@ -85,11 +89,7 @@ impl fmt::Display for Touch {
             }
         };
         let AreaInfo { start, pages, kind, caller, .. } = area;
-        write!(
-            f,
-            "{offset} {what} the area at {start}, {pages} pages of {} by {caller}",
-            kind.name()
-        )
+        write!(f, "{offset} {what} area at {start}, {pages} pages of {} by {caller}", kind.name())
     }
 }
 
@@ -182,11 +182,15 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let info = info::<P>(area);
         let bytes = info.pages << P::PAGE_SHIFT;
         let Some(offset) = address.get().checked_sub(info.start.get()) else {
+            let below = info.start.get() - address.get();
+            if info.is_going {
+                return Some(Touch::BelowFreed(info, below));
+            }
             // Of the frame, not of the mapping, which may be about to be made or removed.
             let last = area.data.runs.frame(info.pages - 1);
             let end = info.start.get() + bytes;
             let owner = last.and_then(|last| self.owner_of_mapped(last, end));
-            return Some(Touch::StackOverflow(info, owner, info.start.get() - address.get()));
+            return Some(Touch::StackOverflow(info, owner, below));
         };
         Some(if info.is_going {
             Touch::Freed(info, offset)
