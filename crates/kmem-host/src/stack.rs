@@ -71,7 +71,7 @@ impl std::error::Error for NotRun {}
 
 /// A kernel stack as the library that changes stacks takes it.
 struct Area {
-    base: NonZeroUsize,
+    lowest: NonZeroUsize,
     top: NonZeroUsize,
 }
 
@@ -80,12 +80,13 @@ struct Area {
 // which whoever runs work of unknown depth on it has to mind anyway; a stack of a block has a canary in place
 // of the guard, as the texts' stacks do: what comes to its top is the library's frame of some hundred bytes.
 unsafe impl corosensei::stack::Stack for Area {
+    // The library's base is where the stack begins to grow down from.
     fn base(&self) -> NonZeroUsize {
         self.top
     }
 
     fn limit(&self) -> NonZeroUsize {
-        self.base
+        self.lowest
     }
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn run<const SHIFT: u32, R: Reclaim, T>(
 ) -> Result<T, Broken> {
     assert!(stack.enter(), "code runs on the stack already: it would be overwritten");
     let before = task::State::save();
-    let area = Area { base: nonzero(stack.base()), top: nonzero(stack.top()) };
+    let area = Area { lowest: nonzero(stack.base()), top: nonzero(stack.top()) };
     // What the work takes and answers lies here, not on the small stack.
     let (mut work, mut answer) = (Some(work), None);
     let errand = ScopedCoroutine::with_stack(area, |_: &Yielder<(), ()>, ()| {
