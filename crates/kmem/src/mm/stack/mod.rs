@@ -23,6 +23,14 @@
 //! platform's handler of the fault asks [`Mm::report_touch`] what was touched, which reports it, and then
 //! does with the task what it can: code that held no lock and was in no section can be left where it is.
 //!
+//! # Interrupt stacks
+//!
+//! Each CPU has one, from the first call of [`Mm::interrupt_stack`] on, of a size of its own
+//! ([`Setup::interrupt_stacks`](crate::Setup::interrupt_stacks)). A kernel has its processor switch to it where
+//! an interrupt enters, so a task's stack need have no room for handlers; handlers that share it must not
+//! interrupt one another. It is never kept for others, and stays while its CPU is away: a kernel that wants the
+//! memory gives it back itself.
+//!
 //! # Locking
 //!
 //! None of its own.
