@@ -15,9 +15,14 @@ pub enum Exit {
     BadInput(String),
     /// Status 3: memory was lost or corrupted.
     Lost(String),
+    /// Status 130: Ctrl-C was pressed while a command ran, which stopped.
+    Interrupted(String),
     /// Status 141: nobody reads the output any more. Whoever closed it knows, so nothing is said.
     Closed,
 }
+
+/// What a shell makes of a process that SIGINT (2) has ended.
+const INTERRUPTED: u8 = 128 + 2;
 
 /// What a shell makes of a process that SIGPIPE (13) has ended. The signal itself would end the
 /// process before the machine is checked.
@@ -59,7 +64,7 @@ impl Exit {
 
     /// The same, where the input says it.
     pub fn at(mut self, place: &str) -> Self {
-        if let Exit::Failed(line) | Exit::BadInput(line) | Exit::Lost(line) = &mut self {
+        if let Some(line) = self.line() {
             line.insert_str(0, &format!("{place}: "));
         }
         self
@@ -67,8 +72,18 @@ impl Exit {
 
     /// Prints the line.
     pub fn tell(&self) {
-        if let Exit::Failed(line) | Exit::BadInput(line) | Exit::Lost(line) = self {
+        if let Some(line) = self.clone().line() {
             console::error(line);
+        }
+    }
+
+    fn line(&mut self) -> Option<&mut String> {
+        match self {
+            Exit::Failed(line)
+            | Exit::BadInput(line)
+            | Exit::Lost(line)
+            | Exit::Interrupted(line) => Some(line),
+            Exit::Closed => None,
         }
     }
 
@@ -79,6 +94,7 @@ impl Exit {
             Exit::Failed(_) => 1,
             Exit::BadInput(_) => 2,
             Exit::Lost(_) => 3,
+            Exit::Interrupted(_) => INTERRUPTED,
             Exit::Closed => CLOSED,
         })
     }

@@ -16,6 +16,7 @@ use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
 use crate::exit::{Exit, end_on_kernel_panic};
+use crate::interrupt;
 
 /// How far apart the interrupts of a stress run are, on average.
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
@@ -162,7 +163,13 @@ impl<const SHIFT: u32> Inner<SHIFT> {
 
     /// What the end of a command comes to: where it could not print, that is why it failed.
     pub fn exit_of(&self, error: kmem_shell::Error) -> Exit {
-        if self.closed.load(Ordering::Relaxed) { Exit::Closed } else { error.into() }
+        match error.failure {
+            _ if self.closed.load(Ordering::Relaxed) => Exit::Closed,
+            kmem_shell::Failure::Failed(_) if interrupt::is_asked() => {
+                Exit::Interrupted(error.to_string())
+            }
+            _ => error.into(),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod console;
 mod demo;
 mod exit;
 mod hosted;
+mod interrupt;
 mod machines;
 
 use std::process::ExitCode;

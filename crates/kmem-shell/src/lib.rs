@@ -11,6 +11,7 @@
 //! | `system.rs` | what the shell needs of a machine |
 //! | `parse.rs` | a line of text as commands and words |
 //! | `shell.rs` | the state between commands, and running one |
+//! | `complete.rs` | what a word that is being typed may become |
 //! | `commands/` | a file a group of commands, and the table of all |
 //! | `files/` | devices, `/proc` files and the host's files as streams |
 //! | `free_lists.rs` | the free lists at a moment, to compare |
@@ -23,6 +24,7 @@
 extern crate alloc;
 
 mod commands;
+mod complete;
 mod error;
 mod files;
 mod free_lists;
@@ -34,6 +36,7 @@ mod system;
 mod text;
 
 pub use commands::{Command, Run, table};
+pub use complete::Completion;
 pub use error::{Error, Failure};
 pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};

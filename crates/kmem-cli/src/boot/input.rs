@@ -2,14 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, stdin};
-use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rustyline::DefaultEditor;
-use rustyline::error::ReadlineError;
-
 use crate::exit::Exit;
+use crate::interrupt::interruptible;
 
 /// Where commands come from.
 pub enum Input {
@@ -17,8 +14,6 @@ pub enum Input {
     Text(String),
     /// A file, or standard input that is no terminal: it may have no end, so it is read by lines.
     Lines { name: String, reader: Box<dyn BufRead> },
-    /// A person at a terminal.
-    Prompt,
 }
 
 /// A longer line is no line of commands.
@@ -44,18 +39,19 @@ impl Input {
         Input::Lines { name: "standard input".into(), reader: Box::new(stdin().lock()) }
     }
 
-    /// Hands each piece of the input to `work`, until one fails or ends the run. At a prompt a piece
-    /// that fails is told of, and the next one follows.
+    /// Hands each piece of the input to `work`, until one fails or ends the run.
     pub fn each(
         self,
         mut work: impl FnMut(&str) -> Result<ControlFlow<()>, Exit>,
     ) -> Result<(), Exit> {
         match self {
-            Input::Text(text) => work(&text).map(drop),
+            Input::Text(text) => interruptible(|| work(&text)).map(drop),
             Input::Lines { name, mut reader } => {
                 for number in 1u64.. {
                     let line = next_line(&mut *reader).map_err(Exit::BadInput);
-                    let worked = line.and_then(|line| line.map(|line| work(&line)).transpose());
+                    let worked = line.and_then(|line| {
+                        line.map(|line| interruptible(|| work(&line))).transpose()
+                    });
                     match worked.map_err(|exit| exit.at(&format!("{name}:{number}")))? {
                         Some(ControlFlow::Continue(())) => {}
                         Some(ControlFlow::Break(())) | None => break,
@@ -63,42 +59,8 @@ impl Input {
                 }
                 Ok(())
             }
-            Input::Prompt => {
-                let failed = |error| Exit::Failed(format!("cannot read the terminal: {error}"));
-                let mut editor = DefaultEditor::new().map_err(failed)?;
-                loop {
-                    match editor.readline("kmem> ") {
-                        Ok(line) => {
-                            // A history that cannot be kept is no reason to stop.
-                            let _ = editor.add_history_entry(&line);
-                            match interruptible(|| work(&line)) {
-                                Ok(ControlFlow::Continue(())) => {}
-                                Ok(ControlFlow::Break(())) => return Ok(()),
-                                Err(Exit::Closed) => return Err(Exit::Closed),
-                                Err(exit) => exit.tell(),
-                            }
-                        }
-                        Err(ReadlineError::Interrupted) => {}
-                        Err(ReadlineError::Eof) => return Ok(()),
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
-            }
         }
     }
-}
-
-/// Runs a command with Ctrl-C as it is without an editor, which catches the signal while it lives.
-fn interruptible<T>(command: impl FnOnce() -> T) -> T {
-    let mut kept = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all bytes zero are an action: the default one, without flags.
-    let default = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
-    // SAFETY: both point to actions. No handler of this process is run by the default one.
-    unsafe { libc::sigaction(libc::SIGINT, &raw const default, kept.as_mut_ptr()) };
-    let result = command();
-    // SAFETY: the action was in force before.
-    unsafe { libc::sigaction(libc::SIGINT, kept.as_ptr(), std::ptr::null_mut()) };
-    result
 }
 
 /// The next line of a text, without its end; `None` after the last.

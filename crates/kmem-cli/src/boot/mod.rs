@@ -1,6 +1,7 @@
 //! `kmem boot`: a machine with a shell.
 
 mod input;
+mod prompt;
 mod session;
 
 use std::io::{IsTerminal, stdin};
@@ -10,7 +11,7 @@ use crate::choice::Choice;
 use crate::exit::Exit;
 use crate::hosted;
 use input::Input;
-use session::Session;
+use session::{Commands, Session};
 
 /// Boot a machine and run commands on it
 ///
@@ -53,8 +54,10 @@ pub fn run(args: &Args) -> Result<(), Exit> {
     let input = match (&args.commands, &args.script) {
         (Some(commands), _) => Input::Text(commands.clone()),
         (None, Some(path)) => Input::script(path)?,
-        (None, None) if stdin().is_terminal() => Input::Prompt,
+        (None, None) if stdin().is_terminal() => {
+            return hosted::boot(&description, Session(Commands::Prompt));
+        }
         (None, None) => Input::standard(),
     };
-    hosted::boot(&description, Session(input))
+    hosted::boot(&description, Session(Commands::Given(input)))
 }

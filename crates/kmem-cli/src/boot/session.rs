@@ -2,36 +2,70 @@
 
 use std::ops::ControlFlow;
 
-use kmem_shell::Shell;
+use kmem_shell::{Completion, Shell};
 
 use super::input::Input;
+use super::prompt::{self, Talk};
 use crate::console;
 use crate::exit::Exit;
 use crate::hosted::{Hosted, Visit};
 
-/// Runs the commands of an input.
-pub struct Session(pub Input);
+/// Where commands come from.
+pub enum Commands {
+    /// A text, a file, or standard input.
+    Given(Input),
+    /// A person at a terminal.
+    Prompt,
+}
+
+/// Runs commands.
+pub struct Session(pub Commands);
 
 impl Visit for Session {
     fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
-        let mut shell = Shell::new(machine);
-        let prompt = matches!(self.0, Input::Prompt);
-        if prompt {
-            let title = console::printable(machine.title());
-            eprintln!("{title}: `help` lists the commands, `exit` ends");
-        }
-        let result = self.0.each(|text| {
-            let result = machine.run(|| shell.run(text));
-            machine.settle();
-            if prompt {
-                machine.show_log();
+        let mut lines = Lines { machine, shell: Shell::new(machine), is_prompt: false };
+        let result = match self.0 {
+            Commands::Given(input) => input.each(|text| lines.run(text)),
+            Commands::Prompt => {
+                lines.is_prompt = true;
+                let title = console::printable(machine.title());
+                eprintln!("{title}: `help` lists the commands, Tab completes, `exit` ends");
+                prompt::talk(&mut lines)
             }
-            result.map_err(|error| machine.exit_of(error))?;
-            Ok(if shell.has_ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        });
+        };
         // What the user still holds is given back even after a failure, so that the check at
         // shutdown finds only what is really lost.
-        let finished = machine.run(|| shell.finish());
+        let finished = machine.run(|| lines.shell.finish());
         result.and(finished.map_err(|error| Exit::Lost(error.to_string())))
+    }
+}
+
+/// Runs lines by a shell, as tasks of its machine.
+struct Lines<'m, const SHIFT: u32> {
+    machine: &'m Hosted<SHIFT>,
+    shell: Shell<'m, Hosted<SHIFT>>,
+    /// Whether a person waits for the machine's messages.
+    is_prompt: bool,
+}
+
+impl<const SHIFT: u32> Talk for Lines<'_, SHIFT> {
+    fn run(&mut self, text: &str) -> Result<ControlFlow<()>, Exit> {
+        let result = self.machine.run(|| self.shell.run(text));
+        self.machine.settle();
+        if self.is_prompt {
+            self.machine.show_log();
+        }
+        result.map_err(|error| self.machine.exit_of(error))?;
+        let ended = self.shell.has_ended();
+        Ok(if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn complete(&self, line: &str) -> (usize, Vec<String>) {
+        let Completion { start, words } = self.machine.run(|| self.shell.complete(line));
+        (start, words)
+    }
+
+    fn wants(&self, line: &str) -> String {
+        self.shell.wants(line)
     }
 }

@@ -54,6 +54,11 @@ impl Objects {
         Objects { memory: BTreeMap::new(), caches: Vec::new(), freed: BTreeSet::new() }
     }
 
+    /// The names of the caches that were made.
+    pub(crate) fn cache_names(&self) -> impl Iterator<Item = &str> {
+        self.caches.iter().map(|cache| cache.name.as_str())
+    }
+
     /// Gives all back, and destroys the caches.
     ///
     /// # Errors

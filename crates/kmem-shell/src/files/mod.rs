@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use crate::{Shell, Sink, Source, System};
 
-pub(crate) use modules::{Loaded, Modules};
+pub(crate) use modules::{Loaded, Modules, kinds};
 
 /// How many bytes are copied or compared at a time.
 pub(crate) const CHUNK: usize = 64 << 10;

@@ -77,6 +77,14 @@ fn names() -> impl Iterator<Item = &'static Name> {
     NAMES.iter().chain(&OLDER_NAMES)
 }
 
+impl Gfp {
+    /// The names that flags and combinations are written with, each with its prefix: for what completes a word
+    /// that a person types.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|name| name.full)
+    }
+}
+
 fn without_prefix(name: &str) -> &str {
     const PREFIX: &str = "GFP_";
     let name = name.trim_start_matches('_');
