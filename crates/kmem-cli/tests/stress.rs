@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::kmem;
+use common::{kmem, tiny};
 
 fn stress(machine: &str, seed: &str) {
     let out = kmem(&["boot", "--machine", machine, "-c", &format!("stress 60000 {seed}")]).well();
@@ -49,6 +49,34 @@ fn stress_leaves_machines_with_larger_pages_as_they_were() {
         let arguments = ["boot", "--machine", "tiny", "--set", &setting, "-c", "stress 20000 7"];
         assert!(kmem(&arguments).well().ends_with("free lists as before\n"));
     }
+}
+
+/// What CPUs keep of kmalloc is there before the free lists are looked at, on machines on which there is
+/// not always room for it, and where a low zone is small for so many CPUs.
+#[test]
+fn stress_leaves_machines_with_little_memory_for_their_cpus_as_they_were() {
+    for (machine, seeds) in [
+        (&["--machine", "tiny", "--mem", "2M"][..], 1..9),
+        (&["--mem", "16M", "--set", "page_shift=16"], 1..4),
+        (&["--mem", "20M", "--cpus", "32"], 1..3),
+        (&["--cpus", "128"], 1..2),
+    ] {
+        for seed in seeds {
+            let command = format!("stress 20000 {seed}");
+            let out = kmem(&[&["boot"], machine, &["-c", &command]].concat()).well();
+            assert!(out.ends_with("free lists as before\n"), "{machine:?} {seed}: {out}");
+        }
+    }
+}
+
+/// A machine that is too small is refused with what is missing.
+#[test]
+fn stress_says_what_there_is_no_memory_for() {
+    let run = tiny("fill GFP_KERNEL 0; stress 1000 1");
+    run.complains(
+        1,
+        "stress: too little memory to begin with: 0 of 2 CPUs have what they keep of kmalloc-",
+    );
 }
 
 #[test]

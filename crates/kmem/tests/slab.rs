@@ -755,3 +755,26 @@ fn an_alignment_that_the_direct_map_does_not_have_is_refused() {
     let object = mm.kmem_cache_alloc(id, GFP_KERNEL).unwrap();
     assert!(object.addr().get().is_multiple_of(HALF));
 }
+
+/// A175: a magazine comes with a CPU's first request, and goes with the CPU.
+#[test]
+fn a_cache_says_how_many_cpus_have_a_magazine_for_it() {
+    let mm = machine();
+    assert!(mm.has_pagesets());
+    let dogs = cache(&mm, "dogs", 100, CacheFlags::NONE);
+    let cpus = |mm: &Machine| mm.caches().find(|info| info.name.as_str() == "dogs").unwrap().cpus;
+    for (cpu, before) in [(0, 0), (1, 1), (0, 2)] {
+        assert_eq!(cpus(&mm), before);
+        as_cpu(cpu, || free(&mm, dogs, take(&mm, dogs)));
+    }
+    settled(&mm);
+    assert_eq!(cpus(&mm), 2, "what is shrunk keeps its magazines");
+    // SAFETY: nothing runs as that CPU.
+    unsafe { mm.cpu_offline(CpuId::new(1).unwrap()) }.unwrap();
+    assert_eq!(cpus(&mm), 1);
+
+    let mm = boot(Setup::new().pagesets(false));
+    let dogs = cache(&mm, "dogs", 100, CacheFlags::NONE);
+    free(&mm, dogs, take(&mm, dogs));
+    assert!(!mm.has_pagesets() && cpus(&mm) == 0);
+}

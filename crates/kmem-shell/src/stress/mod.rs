@@ -46,6 +46,10 @@ use stamp::Damage;
 /// host has.
 const MOST_BYTES: u64 = 256 << 20;
 
+/// After how many rounds in which no CPU got anything that it keeps there are no more: what one lacks
+/// another may have had for a moment only.
+const IN_VAIN: u32 = 2;
+
 /// What the workers and the interrupt handlers share.
 struct Shared {
     seed: u64,
@@ -247,16 +251,7 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     let cpus = mm.online_cpus().count();
     let page_bytes = 1u64 << <S::Platform as kmem::platform::DirectMap>::PAGE_SHIFT;
     let (misuses, unconstructed) = (system.misuses(), object::unconstructed());
-    let warm = Arc::new(AtomicBool::new(true));
-    let all_warm = warm.clone();
-    // Relaxed: it is read when all have ended.
-    system.on_each_cpu(Arc::new(move |system: &S, _| {
-        all_warm.fetch_and(objects::warm_up(system.mm()), Ordering::Relaxed);
-    }))?;
-    if !warm.load(Ordering::Relaxed) {
-        let free = mm.free_page_count();
-        return Err(format!("{free} pages are free, too few to begin with: `drain`, or free some"));
-    }
+    warm_up(system)?;
     let before = FreeLists::take(mm);
     let caches = objects::make_caches(mm).map_err(|error| format!("{error}"))?;
     // A tenth more than there is, so that it runs out when all are greedy at once.
@@ -305,10 +300,9 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
     }
     let counts = &shared.counts;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    // Asked for in any case: who has read the latest report is not shown all of them.
-    let last = system.last_misuse().unwrap_or_default();
     let (made, found) = (count(&counts.wrong_frees), system.misuses() - misuses);
     if found != made {
+        let last = system.last_misuse().unwrap_or_default();
         let (made, found) = (Count(made, "wrong free"), Count(found, "report"));
         return Err(format!("{found} of {made}; the latest is: {last}"));
     }
@@ -337,6 +331,38 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
         refused: count(&counts.refused),
         elsewhere: count(&counts.elsewhere),
     })
+}
+
+/// Has every CPU have all that it keeps for itself and does not give up, so that it is there before the
+/// free lists are looked at.
+///
+/// # Errors
+///
+/// There is not enough memory for that.
+fn warm_up<S: System>(system: &S) -> Result<(), String> {
+    let mm = system.mm();
+    let online = mm.online_cpus().count() as u32;
+    let (mut had, mut in_vain) = (0, 0);
+    loop {
+        system.on_each_cpu(Arc::new(|system: &S, _| objects::warm_up(system.mm())))?;
+        let caches = objects::with_magazines(mm);
+        let Some(cold) = caches.iter().find(|cache| cache.cpus < online) else { return Ok(()) };
+        // What the CPUs have of other sizes may have been in the way: as long as more come, all do.
+        let have = caches.iter().map(|cache| cache.cpus).sum::<u32>();
+        FreeLists::take(mm);
+        in_vain = if have > had { 0 } else { in_vain + 1 };
+        if in_vain == IN_VAIN {
+            let (warm, cpus) = (cold.cpus, Count(online.into(), "CPU"));
+            let free = Count(mm.free_page_count(), "page");
+            return Err(format!(
+                "too little memory to begin with: {warm} of {cpus} have what they keep of {}, and with \
+                 {free} free there is none for the others: `drain`, free some, or boot with more memory \
+                 or fewer CPUs",
+                cold.name
+            ));
+        }
+        had = have;
+    }
 }
 
 /// Reads a block's stamp and frees the block. One whose stamp is wrong is kept: two may hold it.

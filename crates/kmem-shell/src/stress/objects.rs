@@ -1,12 +1,13 @@
 //! One CPU's share of the work with objects: kmalloc and caches.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kmem::boot::LARGEST_OBJECT;
 use kmem::{
-    AllocError, CacheError, CacheFlags, CacheId, CpuId, GFP_KERNEL, Gfp, Mm, NodeId, Platform,
-    Reclaim,
+    AllocError, CacheError, CacheFlags, CacheId, CacheInfo, CpuId, GFP_KERNEL, Gfp, Mm, NodeId,
+    Platform, Reclaim,
 };
 
 use super::object::{Object, ObjectCache, construct, destruct};
@@ -45,22 +46,47 @@ pub(super) struct Objects<'a, P, R> {
     caches: u64,
 }
 
-/// Makes what kmalloc keeps for itself on this CPU: it comes with the first object of a size, and
-/// stays. Answers whether there was memory for all of it.
-pub(super) fn warm_up<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> bool {
-    let (mut size, mut all) = (1, true);
-    while (1..=LARGEST_OBJECT).contains(&mm.kmalloc_size_roundup(size)) {
-        size = mm.kmalloc_size_roundup(size);
+/// Has kmalloc make what it keeps for itself on this CPU: a magazine for each size. It comes with the
+/// first request of a size, and stays, whether there is memory for the request or not.
+pub(super) fn warm_up<P: Platform, R: Reclaim>(mm: &Mm<P, R>) {
+    for size in classes(mm) {
+        // It may have memory given back that other sizes keep: all of them together may be more than there is.
         for gfp in [GFP_KERNEL, GFP_KERNEL | Gfp::DMA] {
-            match mm.kmalloc(size, gfp | Gfp::NOWARN) {
+            if let Ok(memory) = mm.kmalloc(size, gfp | Gfp::NOWARN | Gfp::NORETRY) {
                 // SAFETY: just allocated.
-                Ok(memory) => unsafe { mm.kfree(memory.as_ptr()) },
-                Err(_) => all = false,
+                unsafe { mm.kfree(memory.as_ptr()) };
             }
         }
-        size += 1;
     }
-    all
+}
+
+/// The caches of kmalloc's for which CPUs have magazines once they have used them: none of one that is
+/// debugged, nor on a machine where CPUs have no lists of pages, either.
+pub(super) fn with_magazines<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> Vec<CacheInfo> {
+    let names: Vec<String> = classes(mm)
+        .flat_map(|size| ["kmalloc", "dma-kmalloc"].map(|prefix| name(prefix, size)))
+        .collect();
+    let is_kmalloc = |cache: &CacheInfo| names.iter().any(|name| name == cache.name.as_str());
+    mm.caches()
+        .filter(|cache| mm.has_pagesets() && !cache.flags.is_debugging() && is_kmalloc(cache))
+        .collect()
+}
+
+/// The name of a cache of kmalloc's.
+fn name(prefix: &str, size: usize) -> String {
+    match size.is_multiple_of(1 << 10) {
+        true => format!("{prefix}-{}k", size >> 10),
+        false => format!("{prefix}-{size}"),
+    }
+}
+
+/// The sizes of kmalloc's objects.
+fn classes<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> impl Iterator<Item = usize> {
+    let next = |size: usize| {
+        let size = mm.kmalloc_size_roundup(size + 1);
+        (1..=LARGEST_OBJECT).contains(&size).then_some(size)
+    };
+    core::iter::successors(next(0), move |size| next(*size))
 }
 
 /// Makes the caches that all CPUs and the interrupt handlers share.

@@ -167,6 +167,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         tables.areas().map(of_area).sum()
     }
 
+    /// Whether CPUs keep free pages and objects of their own: see
+    /// [`Setup::pagesets`](crate::Setup::pagesets). Any context.
+    pub fn has_pagesets(&self) -> bool {
+        self.tables().is_some_and(|tables| tables.has_pagesets())
+    }
+
     /// The page sets of a zone, one for each CPU that has lists.
     pub fn pagesets(&self, zone: &Zone) -> impl Iterator<Item = PagesetInfo> {
         let tables = self.tables();

@@ -31,6 +31,9 @@ pub struct CacheInfo {
     pub allocated: u64,
     /// Objects given back since it was made.
     pub freed: u64,
+    /// How many CPUs have a magazine for it: that comes with a CPU's first request, if there is memory
+    /// for it then, and stays until the CPU or the cache goes.
+    pub cpus: u32,
 }
 
 impl CacheInfo {
@@ -92,10 +95,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 slabs.free += counts.free;
                 at_hand += u64::from(depot);
             }
-            let (mut allocated, mut freed) = cache.counted();
+            let ((mut allocated, mut freed), mut cpus) = (cache.counted(), 0);
             for cpu in (0..tables.cpus).filter_map(CpuId::new) {
                 let counts = |own: &CpuCache| (own.counters().allocated(), own.counters().freed());
                 let own = self.with_cpu_cache(tables, &cache, of, cpu, counts)?;
+                cpus += u32::from(own.is_some());
                 let (own_allocated, own_freed) = own.unwrap_or_default();
                 allocated += own_allocated;
                 freed += own_freed;
@@ -115,6 +119,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 at_hand,
                 allocated,
                 freed,
+                cpus,
             })
         })
     }
