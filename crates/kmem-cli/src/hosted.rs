@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write, stdout};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kmem::io::Registers;
@@ -70,6 +70,9 @@ pub struct Inner<const SHIFT: u32> {
     progress: Progress,
     /// How many reports of misuse people have seen.
     shown: AtomicUsize,
+    /// What the machine has logged and nobody has taken, as far as it was looked at; and whether people
+    /// are still to see it.
+    logged: Mutex<Vec<(String, bool)>>,
     /// Whether nobody reads standard output any more.
     closed: AtomicBool,
 }
@@ -110,6 +113,7 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
             begun: Instant::now(),
             progress: Progress::default(),
             shown: AtomicUsize::new(0),
+            logged: Mutex::default(),
             closed: AtomicBool::new(false),
         };
         Ok(Hosted { inner: Arc::new(inner) })
@@ -121,6 +125,9 @@ impl<const SHIFT: u32> Hosted<SHIFT> {
         if shutdown.is_clean() { Ok(()) } else { Err(Exit::Lost(shutdown.to_string())) }
     }
 }
+
+/// What the machine's log puts before an error.
+const ERROR: &str = "error: ";
 
 /// Bytes of metadata that take long enough for people to wonder: hosts write 1 GiB of descriptors in
 /// about two seconds.
@@ -151,14 +158,35 @@ impl<const SHIFT: u32> Inner<SHIFT> {
     /// [`Inner::settle`] or from the command that provoked them.
     pub fn show_log(&self) {
         let misuses = self.machine.misuses();
-        for line in self.machine.take_log() {
+        let lines = self.take_logged(|_| true).into_iter();
+        let (new, passed_over): (Vec<_>, Vec<_>) = lines.partition(|(_, unseen)| *unseen);
+        *self.logged.lock().unwrap_or_else(PoisonError::into_inner) = passed_over;
+        for (line, _) in new {
             // The mark before it may have cost a long report its end.
-            let report = line.strip_prefix("error: ");
+            let report = line.strip_prefix(ERROR);
             let is_misuse = |report: &str| misuses.iter().any(|misuse| misuse.starts_with(report));
             if !report.is_some_and(is_misuse) {
                 console::machine_message(&line);
             }
         }
+    }
+
+    /// Takes what was logged out of the machine, a line and whether people are still to see it, which
+    /// `unseen` says of lines that it has not been said of.
+    fn take_logged(&self, unseen: impl Fn(&str) -> bool) -> Vec<(String, bool)> {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = self.machine.take_log().into_iter();
+        logged.extend(new.map(|line| {
+            let unseen = unseen(&line);
+            (line, unseen)
+        }));
+        std::mem::take(&mut *logged)
+    }
+
+    /// Says of what has been logged by now whether people are still to see it.
+    fn look_at_log(&self, unseen: impl Fn(&str) -> bool) {
+        let lines = self.take_logged(unseen);
+        *self.logged.lock().unwrap_or_else(PoisonError::into_inner) = lines;
     }
 
     /// What the end of a command comes to: where it could not print, that is why it failed.
@@ -236,7 +264,19 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
     }
 
     fn take_log(&self) -> Vec<String> {
-        self.machine.take_log()
+        self.take_logged(|_| true).into_iter().map(|(line, _)| line).collect()
+    }
+
+    fn expect_misuses(&self, expected: bool) {
+        if expected {
+            // What comes from now on is of the wrong frees; this is not.
+            self.look_at_log(|_| true);
+        }
+    }
+
+    fn pass_over_reports(&self) {
+        self.shown.store(self.machine.misuses().len(), Ordering::Relaxed);
+        self.look_at_log(|line| !line.starts_with(ERROR));
     }
 
     fn with_device(

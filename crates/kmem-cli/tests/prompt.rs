@@ -131,3 +131,22 @@ fn lines_typed_ahead_are_not_lost() {
     }
     assert!(!screen.contains("kmem:"), "{screen}");
 }
+
+/// The wrong frees that `stress` makes are its own business: nothing of them is shown after it, who had
+/// the objects included. The log has them.
+#[test]
+fn stress_leaves_nothing_of_its_wrong_frees_on_the_screen() {
+    let mut session = Session::boot();
+    // With this seed and so many operations there are caches that keep owners among those made.
+    session.enter("stress 300000 1");
+    session.expect("free lists as before");
+    session.enter("echo between");
+    session.expect("between\r\n");
+    let shown = session.screen.clone();
+    assert!(!shown.contains("error: "), "{shown}");
+    assert!(shown.contains(" wrong frees made") && !shown.contains(" 0 wrong frees"), "{shown}");
+    session.enter("dmesg");
+    session.expect("error: ");
+    session.enter("exit");
+    assert_eq!(session.end().1, Some(0));
+}

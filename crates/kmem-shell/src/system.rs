@@ -102,6 +102,11 @@ pub trait System: Send + Sync + Sized + 'static {
         let _ = expected;
     }
 
+    /// Says that the reports since wrong frees were first expected, and the errors that were logged with
+    /// them, were looked at: nobody is to be shown them by themselves. [`System::take_log`] has them all the
+    /// same.
+    fn pass_over_reports(&self) {}
+
     /// Tells how far a long command is.
     fn progress(&self, what: &str, done: u64, total: u64) {
         let _ = (what, done, total);
@@ -135,19 +140,31 @@ pub trait System: Send + Sync + Sized + 'static {
 }
 
 /// Wrong frees and wrong calls are made on purpose until this is dropped.
-pub struct OnPurpose<'s, S: System>(&'s S);
+pub struct OnPurpose<'s, S: System> {
+    system: &'s S,
+    /// Whether their reports are for the command that made them alone.
+    passed_over: bool,
+}
 
 impl<'s, S: System> OnPurpose<'s, S> {
     /// Tells the machine.
     pub fn new(system: &'s S) -> Self {
         system.expect_misuses(true);
-        OnPurpose(system)
+        OnPurpose { system, passed_over: false }
+    }
+
+    /// The same, for a command that looks at all of their reports: nobody else is shown one.
+    pub fn passed_over(system: &'s S) -> Self {
+        OnPurpose { passed_over: true, ..Self::new(system) }
     }
 }
 
 impl<S: System> Drop for OnPurpose<'_, S> {
     fn drop(&mut self) {
-        self.0.expect_misuses(false);
+        if self.passed_over {
+            self.system.pass_over_reports();
+        }
+        self.system.expect_misuses(false);
     }
 }
 

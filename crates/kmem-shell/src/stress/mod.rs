@@ -247,7 +247,7 @@ impl fmt::Display for Report {
 /// What is wrong, in one line.
 pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<Report, String> {
     let mm = system.mm();
-    let _on_purpose = OnPurpose::new(system);
+    let _on_purpose = OnPurpose::passed_over(system);
     let cpus = mm.online_cpus().count();
     let page_bytes = 1u64 << <S::Platform as kmem::platform::DirectMap>::PAGE_SHIFT;
     let (misuses, unconstructed) = (system.misuses(), object::unconstructed());
