@@ -84,27 +84,54 @@ fn early_code_gets_memory_and_late_code_is_refused() {
     assert!(Description::preset("ldd2-i386").unwrap().keep_boot_memory, "the kernels of the text");
 }
 
+/// Each refusal names the key and the word, and says what there is and what to do.
 #[test]
 fn a_command_line_that_makes_no_sense_is_refused_with_its_key() {
-    for (line, part) in
-        [("mem=12X", "mem=126M bigphysarea=512"), ("bigphysarea=4M", "mem=126M bigphysarea=512")]
-    {
-        let mut description = Description::preset("tiny").unwrap();
-        let error = description.set(&format!("command_line={line}")).unwrap_err().to_string();
-        assert!(error.contains("command_line") && error.contains(part), "{error}");
-    }
-    // What a machine of this size does not have.
-    for line in ["bigphysarea=16384", "mem=1M bigphysarea=256"] {
+    for (line, parts) in [
+        ("quiet mem=12X", ["command_line = mem=12X ", "such as mem=126M"]),
+        ("bigphysarea=4M", ["command_line = bigphysarea=4M ", "such as bigphysarea=512"]),
+        // What a machine of this size does not have.
+        ("bigphysarea=16384", ["command_line = bigphysarea=16384 ", "give at most bigphysarea="]),
+        ("bigphysarea=16300", ["command_line = bigphysarea=16300 ", "page descriptors and tables"]),
+        (
+            "mem=1M bigphysarea=256",
+            ["command_line = bigphysarea=256 ", "give at most bigphysarea="],
+        ),
+        ("mem=8K", ["command_line = mem=8K ", "the 8K of free low memory"]),
+        ("mem=1", ["command_line = mem=1 ", "give a higher mem="]),
+    ] {
         let mut description = Description::preset("tiny").unwrap();
         description.set(&format!("command_line={line}")).unwrap();
         let error = Machine::<12>::boot(&description).err().unwrap();
         assert!(matches!(error, HostError::Description(_)), "{line}: {error}");
-        assert!(error.to_string().contains("command_line"), "{error}");
+        let error = error.to_string();
+        for part in parts {
+            assert!(error.contains(part) && !error.contains("0x"), "{line}: {error}");
+        }
     }
-    let mut description = Description::preset("tiny").unwrap();
-    description.set("command_line=bigphysarea=16300").unwrap();
-    let error = Machine::<12>::boot(&description).err().unwrap();
-    assert!(matches!(error, HostError::Boot(_)), "the area fits and the tables do not: {error}");
+}
+
+/// What a refusal says is the most is to be had.
+#[test]
+fn as_much_is_set_aside_as_a_refusal_says() {
+    for preset in ["tiny", "ldd2-i386", "holes", "numa2", "lkd-i386"] {
+        let mut description = Description::preset(preset).unwrap();
+        let mut try_with = |pages: u64| {
+            description.set(&format!("command_line=bigphysarea={pages}")).unwrap();
+            description.check().map_err(|error| error.to_string())
+        };
+        let error = try_with(1 << 40).unwrap_err();
+        let most = error.split("at most bigphysarea=").nth(1).unwrap().split(',').next().unwrap();
+        let most = most.parse().unwrap();
+        assert!(try_with(most + 1).is_err(), "{preset}: {most}");
+        assert_eq!(try_with(most), Ok(()), "{preset}");
+        let machine = Machine::<12>::boot(&description).unwrap();
+        assert_eq!(machine.mm().bigphysarea_usage().unwrap().pages, most, "{preset}");
+    }
+}
+
+#[test]
+fn a_command_line_is_part_of_a_description() {
     let mut holes = Description::preset("holes").unwrap();
     holes.set("command_line=mem=2M quiet").unwrap();
     assert_eq!(Description::from_toml(&holes.to_toml()).unwrap(), holes);

@@ -495,7 +495,9 @@ fn mem_takes_whole_pages_off_and_leaves_what_is_reserved_reserved() {
     let line = CommandLine { mem: Some(10 * MIB + 5000), ..CommandLine::default() };
     early.apply(on, &line).unwrap();
     let refused = early.apply(on, &CommandLine { mem: Some(100), ..CommandLine::default() });
-    assert!(matches!(refused, Err(BootMemError::Memory(MemblockError::NoRam { .. }))));
+    let no_ram = MemblockError::NoRam { limit: 0 };
+    assert_eq!(refused, Err(BootMemError::Mem { limit: 100, error: no_ram }));
+    assert!(refused.unwrap_err().to_string().starts_with("mem=100: all ram lies above"));
     boot(&early, &mm);
     assert_eq!(mm.frames().unwrap().span().end << 12, 10 * MIB + 4096);
     let above: Vec<_> = mm.unmanaged_ram().map(|r| r.start << 12..r.end << 12).collect();
@@ -552,6 +554,30 @@ fn a_carveout_begins_once_with_whole_pages_of_the_direct_map() {
     }
     for pages in [1u64, 1023, 1024, 1025, 100_000] {
         let all = Carveout::pages_to_reserve(pages, 12);
-        assert_eq!(all - all.div_ceil(1025), pages, "so many are left beside the table");
+        assert_eq!(
+            Carveout::pages_of_reserved(all, 12),
+            pages,
+            "so many are left beside the table"
+        );
+        assert_eq!(Carveout::pages_of_reserved(all - 1, 12), pages - 1, "and no more");
     }
+}
+
+/// A256: more than there is in one piece is refused with how much there is, which is then to be had.
+#[test]
+fn bigphysarea_says_how_many_pages_there_are() {
+    let refused = |pages| {
+        let early = BootMem::new();
+        let mm: Machine = Mm::new(Rig::new(16 << 20));
+        // SAFETY: the RAM is this test's, for this manager alone.
+        unsafe { early.open(&map().reserved(5 * MIB..5 * MIB + 1, "firmware"), &setup()) }.unwrap();
+        early.apply(mm.platform(), &CommandLine { mem: None, bigphysarea: Some(pages) })
+    };
+    // From behind 5 MiB and a page to 16 MiB, less a page of the table for each 1024 others.
+    let most = (11 << 8) - 1 - 3;
+    assert_eq!(refused(4096), Err(BootMemError::Bigphysarea { pages: 4096, most }));
+    assert_eq!(refused(most + 1), Err(BootMemError::Bigphysarea { pages: most + 1, most }));
+    assert_eq!(refused(most), Ok(()));
+    let text = refused(4096).unwrap_err().to_string();
+    assert!(text.starts_with("bigphysarea=4096 ") && text.contains(" 2812 are free"), "{text}");
 }

@@ -86,22 +86,58 @@ impl Description {
         Ok(())
     }
 
-    /// Whether the command line leaves the manager RAM, and as much as is to be set aside.
+    /// Whether the command line leaves the manager RAM with room for its tables, and as much in one
+    /// piece as is to be set aside.
     fn check_command_line(&self) -> Result<(), DescriptionError> {
         let line = self.parsed_command_line()?;
-        let shown = || format!("\"{}\"", self.command_line);
-        let ram = size(&self.managed_ram());
-        if ram == 0 {
-            let first = self.ram().first().map_or(0, |range| range.start);
-            let allowed = format!("mem= above the start of ram at {}", format_size(first));
-            return Err(wrong("command_line", shown(), allowed));
+        let refuse = |word: String, allowed: String| Err(wrong("command_line", word, allowed));
+        let page = 1u64 << self.page_shift;
+        let needs = self.footprint().metadata;
+        let free = self.free_low_memory();
+        let left = size(&free);
+        if let Some(limit) = line.mem
+            && left < needs
+        {
+            let free = in_kilobytes(left);
+            let needs = in_kilobytes(needs + 1023);
+            let allowed = format!(
+                "a higher mem=, as the {free} of free low memory below it do not hold the {needs} of page \
+                 descriptors and tables; or leave it out"
+            );
+            return refuse(format!("mem={}", format_size(limit)), allowed);
         }
-        let aside = line.bigphysarea.unwrap_or(0).saturating_mul(1 << self.page_shift);
-        if aside >= ram {
-            let allowed = format!("bigphysarea= that is less than the ram of {}", format_size(ram));
-            return Err(wrong("command_line", shown(), allowed));
+        let pages = line.bigphysarea.unwrap_or(0);
+        if pages > 0 && !self.can_set_aside(pages, &free, needs) {
+            // As many as there are: `most` is one, and `too_many` is none.
+            let (mut most, mut too_many) = (0, (left >> self.page_shift) + 1);
+            while too_many - most > 1 {
+                let middle = most + (too_many - most) / 2;
+                match self.can_set_aside(middle, &free, needs) {
+                    true => most = middle,
+                    false => too_many = middle,
+                }
+            }
+            let allowed = format!(
+                "at most bigphysarea={most}, {} in one piece: of the {} of free low memory page descriptors \
+                 and tables take {} in another one",
+                in_kilobytes(most * page),
+                in_kilobytes(left),
+                in_kilobytes(needs + 1023),
+            );
+            return refuse(format!("bigphysarea={pages}"), allowed);
         }
         Ok(())
+    }
+
+    /// Whether so many pages are free in one piece, and beside them a piece of `tables` bytes.
+    fn can_set_aside(&self, pages: u64, free: &[Range<u64>], tables: u64) -> bool {
+        self.place_of_bigphysarea(pages).is_some_and(|taken| {
+            free.iter().any(|free| {
+                let below = taken.start.min(free.end).saturating_sub(free.start);
+                let above = free.end.saturating_sub(taken.end.max(free.start));
+                below.max(above) >= tables
+            })
+        })
     }
 
     fn check_limits(&self) -> Result<(), DescriptionError> {
@@ -183,25 +219,18 @@ impl Description {
             ram.iter().map(|r| r.start / block * block..r.end.div_ceil(block) * block).collect();
         let covered = size(&join(blocks));
         let frames = covered >> self.page_shift;
-        let limit = self.direct_map_limit.unwrap_or(u64::MAX);
-        let taken = self.reserved.iter().chain(&self.kernel).chain(&self.late);
-        let low = overlap(&ram, std::slice::from_ref(&(0..limit)));
         Footprint {
             frames,
             metadata: frames * DESCRIPTOR + u64::from(self.cpus) * TABLES_PER_CPU + TABLES,
             ram: self.ram_bytes(),
-            low_memory: size(&low) - size(&overlap(&low, &join(taken.cloned().collect()))),
+            low_memory: size(&self.free_low_memory()),
         }
     }
 }
 
-/// The parts of `of` that lie in one of `within`; both are sorted and without overlaps.
-fn overlap(of: &[Range<u64>], within: &[Range<u64>]) -> Vec<Range<u64>> {
-    let cut = |a: &Range<u64>, b: &Range<u64>| a.start.max(b.start)..a.end.min(b.end);
-    of.iter()
-        .flat_map(|a| within.iter().map(move |b| cut(a, b)))
-        .filter(|range| range.start < range.end)
-        .collect()
+/// A size for people, rounded down to whole kilobytes.
+fn in_kilobytes(bytes: u64) -> String {
+    format!("{}K", bytes >> 10)
 }
 
 /// The bytes of ranges without overlaps.

@@ -52,7 +52,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use kmem::boot::CommandLine;
+use kmem::boot::{Carveout, CommandLine};
 use kmem::{CpuId, NodeId, ZoneKind};
 
 pub use check::Footprint;
@@ -242,9 +242,8 @@ impl Description {
     ///
     /// A word about memory makes no sense.
     pub fn parsed_command_line(&self) -> Result<CommandLine, DescriptionError> {
-        CommandLine::parse(&self.command_line).map_err(|error| {
-            wrong("command_line", format!("\"{}\"", self.command_line), error.allowed)
-        })
+        CommandLine::parse(&self.command_line)
+            .map_err(|error| wrong("command_line", error.word, error.allowed))
     }
 
     /// The RAM that the manager is given: without what lies above `mem=`. As [`Description::ram`].
@@ -253,6 +252,47 @@ impl Description {
         let end = end >> self.page_shift << self.page_shift;
         let below = |range: Range<u64>| range.start..range.end.min(end);
         self.ram().into_iter().map(below).filter(|range| range.start < range.end).collect()
+    }
+
+    /// What of the managed RAM has an address at all times and is nobody's when the machine boots: sorted,
+    /// without overlaps, each range of one node. The manager's tables come out of it, and what is allocated at boot.
+    pub fn free_low_memory(&self) -> Vec<Range<u64>> {
+        let limit = self.direct_map_limit.unwrap_or(u64::MAX);
+        let taken = self.reserved.iter().chain(&self.kernel).chain(&self.late);
+        let managed = self.managed_ram().last().map_or(0, |range| range.end);
+        let mut free = Vec::new();
+        for Range { mut start, end } in self.nodes.iter().flat_map(|node| join(node.ram.clone())) {
+            let end = end.min(limit).min(managed);
+            for taken in join(taken.clone().cloned().collect()) {
+                if taken.start < end && start < taken.end {
+                    free.push(start..taken.start);
+                    start = taken.end;
+                }
+            }
+            free.push(start..end);
+        }
+        free.retain(|range| range.start < range.end);
+        free.sort_by_key(|range| range.start);
+        free
+    }
+
+    /// Where `bigphysarea=` sets so many pages aside, with those that note who has them: at the start of
+    /// the first piece that has room, above the first megabyte and where all devices reach it if there is
+    /// such a one (A256). `None`: nowhere.
+    pub fn place_of_bigphysarea(&self, pages: u64) -> Option<Range<u64>> {
+        const FIRST_MEGABYTE: u64 = 1 << 20;
+        let page = 1 << self.page_shift;
+        let bytes = Carveout::pages_to_reserve(pages, self.page_shift).checked_mul(page)?;
+        let low = self.dma_limit.unwrap_or(u64::MAX);
+        let places = [FIRST_MEGABYTE..low, FIRST_MEGABYTE..u64::MAX, 0..u64::MAX];
+        let free = self.free_low_memory();
+        places.into_iter().find_map(|place| {
+            free.iter().find_map(|free| {
+                let start = free.start.max(place.start).checked_next_multiple_of(page)?;
+                let end = start.checked_add(bytes)?;
+                (end <= free.end.min(place.end)).then_some(start..end)
+            })
+        })
     }
 
     /// All RAM: sorted, without overlaps, neighbours joined.

@@ -71,6 +71,20 @@ pub enum BootMemError {
     Map(MapError),
     /// There is no such memory.
     Memory(MemblockError),
+    /// `mem=` on the command line cannot be done.
+    Mem {
+        /// What it says, in bytes.
+        limit: u64,
+        /// Why.
+        error: MemblockError,
+    },
+    /// As many pages as `bigphysarea=` on the command line says are not free in one piece.
+    Bigphysarea {
+        /// What it says.
+        pages: u64,
+        /// How many there are, beside what notes who has them.
+        most: u64,
+    },
     /// An initialization function answered a lower bound that is not within the bounds it was given.
     BadBound {
         /// The bounds.
@@ -93,6 +107,12 @@ impl fmt::Display for BootMemError {
             BootMemError::Busy => f.write_str("another boot-time call is under way: call after it"),
             BootMemError::Map(error) => error.fmt(f),
             BootMemError::Memory(error) => error.fmt(f),
+            BootMemError::Mem { limit, error } => write!(f, "mem={limit}: {error}"),
+            BootMemError::Bigphysarea { pages, most } => write!(
+                f,
+                "bigphysarea={pages} asks for so many pages in one piece, and {most} are free there: give \
+                 no more than that, or leave it out"
+            ),
             BootMemError::BadBound { bounds, answer } => write!(
                 f,
                 "an initialization function answered the lower bound {answer}: answer one from {} \
@@ -244,7 +264,8 @@ impl BootMem {
     ///
     /// # Errors
     ///
-    /// [`BootMemError::Memory`] where there is no such memory: what comes first has been done then.
+    /// [`BootMemError::Mem`] and [`BootMemError::Bigphysarea`] where there is no such memory: what comes
+    /// first has been done then. [`BootMemError::Memory`] where the table is full,
     /// [`BootMemError::Again`] for a second `bigphysarea=`, and the stage's errors: see
     /// [`BootMemError`].
     ///
@@ -257,19 +278,28 @@ impl BootMem {
             self.enter(platform, Passed::Size(line.bigphysarea.unwrap_or(0) as usize))?;
         let inner = entered.inner();
         if let Some(limit) = line.mem {
-            inner.blocks.limit_ram(limit, P::PAGE_SHIFT)?;
+            let limited = inner.blocks.limit_ram(limit, P::PAGE_SHIFT);
+            limited.map_err(|error| BootMemError::Mem { limit, error })?;
         }
         if let Some(pages) = line.bigphysarea.filter(|pages| *pages > 0) {
             if inner.bigphysarea.is_some() {
                 return Err(BootMemError::Again);
             }
-            let pages = Carveout::pages_to_reserve(pages, P::PAGE_SHIFT);
-            let size = pages.saturating_mul(1 << P::PAGE_SHIFT);
+            let all = Carveout::pages_to_reserve(pages, P::PAGE_SHIFT);
+            let size = all.saturating_mul(1 << P::PAGE_SHIFT);
             let direct = platform.limit().get();
             let places =
                 [FIRST_MEGABYTE..inner.dma_end.min(direct), FIRST_MEGABYTE..direct, 0..direct];
             let wanted = Wanted { for_ever: true, ..Wanted::new(size, 1 << P::PAGE_SHIFT) };
-            let start = inner.first_of(platform, BIGPHYSAREA, &wanted, places)?;
+            let start = inner.first_of(platform, BIGPHYSAREA, &wanted, places);
+            let start = start.map_err(|error| match error {
+                MemblockError::NoRoom(_) => {
+                    let most = inner.longest_run(platform, 0..direct);
+                    let most = Carveout::pages_of_reserved(most, P::PAGE_SHIFT);
+                    BootMemError::Bigphysarea { pages, most }
+                }
+                error => BootMemError::Memory(error),
+            })?;
             inner.bigphysarea = Some(start..start + size);
         }
         Ok(())
@@ -612,13 +642,8 @@ impl Inner {
         wanted: &Wanted,
         places: impl IntoIterator<Item = Range<u64>>,
     ) -> Result<u64, MemblockError> {
-        let null = platform.base().get().wrapping_neg() as u64;
         let around = |place: Range<u64>| {
-            if !place.contains(&null) {
-                return [place, 0..0];
-            }
-            let parts = [place.start..null, null + (1 << P::PAGE_SHIFT)..place.end];
-            let [below, above] = parts;
+            let [below, above] = around_null(platform, place);
             if wanted.top_down { [above, below] } else { [below, above] }
         };
         let mut error = MemblockError::NoRoom(wanted.clone());
@@ -631,13 +656,34 @@ impl Inner {
         Err(if wanted.size == 0 { MemblockError::Empty } else { error })
     }
 
+    /// How many whole pages the longest free piece of some places has.
+    fn longest_run<P: Platform>(&self, platform: &P, place: Range<u64>) -> u64 {
+        let page = 1 << P::PAGE_SHIFT;
+        let pages = |range: Range<u64>| {
+            let first = range.start.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+            range.end.saturating_sub(first) >> P::PAGE_SHIFT
+        };
+        let parts = around_null(platform, place).into_iter().filter(|part| !part.is_empty());
+        parts.flat_map(|part| self.blocks.usable_ranges(part)).map(pages).max().unwrap_or(0)
+    }
+
     /// The free memory area: what the older scheme hands round.
     fn free_area<P: Platform>(&self, platform: &P) -> Result<Range<u64>, MemblockError> {
         let direct = platform.limit().get();
-        let area = |from: u64| self.blocks.first_usable(from..direct);
+        let area = |from: u64| self.blocks.usable_ranges(from..direct).next();
         let none = || MemblockError::NoRoom(Wanted::new(1, 1));
         area(FIRST_MEGABYTE).or_else(|| area(0)).ok_or_else(none)
     }
+}
+
+/// A place without the page whose address would be null, which is no address of memory: what lies below
+/// that page, and above it.
+fn around_null<P: Platform>(platform: &P, place: Range<u64>) -> [Range<u64>; 2] {
+    let null = platform.base().get().wrapping_neg() as u64;
+    if !place.contains(&null) {
+        return [place, 0..0];
+    }
+    [place.start..null, null + (1 << P::PAGE_SHIFT)..place.end]
 }
 
 fn passed(range: &Range<PhysAddr>) -> Passed {

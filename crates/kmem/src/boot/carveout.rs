@@ -168,6 +168,11 @@ impl Carveout {
         pages.saturating_add(pages.div_ceil(per_page(page_shift)))
     }
 
+    /// How many pages can be handed out where so many are set aside: the other way round.
+    pub const fn pages_of_reserved(reserved: u64, page_shift: u32) -> u64 {
+        reserved - reserved.div_ceil(per_page(page_shift) + 1)
+    }
+
     /// Hands out the whole pages of a range from now on. Once.
     ///
     /// # Errors

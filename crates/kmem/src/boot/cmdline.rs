@@ -53,11 +53,11 @@ impl CommandLine {
             match word.split_once('=') {
                 Some(("mem", value)) => {
                     let bytes = size(value).filter(|bytes| *bytes > 0);
-                    line.mem = Some(bytes.ok_or_else(|| wrong("mem=126M, or bytes"))?);
+                    line.mem = Some(bytes.ok_or_else(|| wrong("a size above 0 such as mem=126M"))?);
                 }
                 Some(("bigphysarea", value)) => {
                     let pages = number(value);
-                    let allowed = "bigphysarea=512, a number of pages";
+                    let allowed = "a number of pages such as bigphysarea=512";
                     line.bigphysarea = Some(pages.ok_or_else(|| wrong(allowed))?);
                 }
                 _ => {}

@@ -249,13 +249,18 @@ impl Memblock {
         })
     }
 
-    /// The first longest range in `within` that is mapped and that nobody has.
-    pub(super) fn first_usable(&self, within: Range<u64>) -> Option<Range<u64>> {
+    /// What lies in `within`, is mapped and nobody has: each longest range of one node, in order.
+    pub(super) fn usable_ranges(
+        &self,
+        within: Range<u64>,
+    ) -> impl Iterator<Item = Range<u64>> + '_ {
         let all_mapped = !self.map.regions().iter().any(|region| region.kind == Kind::Mapped);
-        self.free_ranges().find_map(|(free, _)| {
-            let free = intersect(&free, &within)?;
+        let free = self.free_ranges().filter_map(move |(free, _)| intersect(&free, &within));
+        free.flat_map(move |free| {
             let mapped = self.map.merged(|kind| kind == Kind::Mapped).map(|(range, _)| range);
-            mapped.chain(all_mapped.then_some(0..u64::MAX)).find_map(|m| intersect(&free, &m))
+            mapped
+                .chain(all_mapped.then_some(0..u64::MAX))
+                .filter_map(move |mapped| intersect(&free, &mapped))
         })
     }
 
