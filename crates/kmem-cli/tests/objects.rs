@@ -252,7 +252,10 @@ fn what_makes_no_sense_is_refused() {
         "kfree",
         "kfree here",
         "krealloc 0x10",
-        "krealloc 0x10 1G",
+        "krealloc 0x10 1X",
+        "kmalloc 16777216T GFP_KERNEL",
+        "vmalloc 1.5M",
+        "dma 4K",
         "cache",
         "cache sell dogs",
         "cache create dogs",
@@ -283,4 +286,18 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(run.status, 1, "{commands}: {}", run.err);
         assert_eq!(run.err.lines().count(), 1, "{commands}: {}", run.err);
     }
+}
+
+/// Sizes are written as everywhere else.
+#[test]
+fn sizes_have_suffixes_in_every_command_that_takes_one() {
+    let out = tiny(
+        "vmalloc 1M; vmalloc 0x1000; kmalloc 4K GFP_KERNEL; dma 3K; cache create dogs 1k align=0x40",
+    );
+    let out = out.well();
+    assert!(out.contains(": 256 pages in ") && out.contains("4096 bytes asked for"), "{out}");
+    assert!(out.contains("\n3072 bytes at "), "{out}");
+    // What there is not is no mistake in writing.
+    tiny("vmalloc 1G").complains(1, "vmalloc: ");
+    tiny("kmalloc 1G GFP_KERNEL").complains(1, "kmalloc: ");
 }

@@ -9,7 +9,7 @@ use kmem::platform::DirectMap;
 use kmem::{Mm, Platform, Reclaim, VirtAddr};
 
 use super::objects::{address, pointer};
-use super::{Command, exactly, print, word};
+use super::{Command, exactly, print, size};
 use crate::files::device_of;
 use crate::{Count, Failure, OnPurpose, Shell, Sink, System};
 
@@ -33,10 +33,10 @@ impl Areas {
 pub(super) const fn vmalloc<S: System>() -> Command<S> {
     Command {
         name: "vmalloc",
-        usage: "vmalloc BYTES",
+        usage: "vmalloc SIZE",
         about: "allocate memory that is contiguous as addresses, and hold it by its address\n\
                 /proc/vmallocinfo shows it.",
-        example: "vmalloc 300000",
+        example: "vmalloc 300K",
         run: run_vmalloc,
     }
 }
@@ -47,7 +47,7 @@ fn run_vmalloc<S: System>(
     out: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [bytes] = exactly(&vmalloc::<S>(), arguments)?;
-    let bytes: usize = word(bytes, "size: give a whole number of bytes")?;
+    let bytes = size(bytes)?;
     let mm = shell.system.mm();
     let memory = mm.vmalloc(bytes).map_err(|error| format!("{error}"))?;
     let at = memory.as_ptr().expose_provenance();

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use kmem::platform::DirectMap;
 use kmem::{CacheError, CacheFlags, CacheId, GFP_KERNEL};
 
-use super::objects::{OwnCache, address, free_wrongly, pointer, size};
+use super::objects::{OwnCache, address, free_wrongly, pointer};
 use super::pages::gfp;
-use super::{Command, print, usage, word};
+use super::{Command, print, size, usage, word};
 use crate::{Count, Failure, Shell, Sink, System};
 
 pub(super) const fn cache<S: System>() -> Command<S> {

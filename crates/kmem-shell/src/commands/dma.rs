@@ -10,13 +10,13 @@ use kmem::platform::DirectMap;
 use kmem::{GFP_KERNEL, Gfp, Mm, Order, Page, PhysAddr, Platform, Reclaim, VirtAddr};
 
 use super::mistakes::{REPORT_WIDTH, wrapped};
-use super::{Command, print, usage, word};
+use super::{Command, print, usage};
 use crate::{Failure, OnPurpose, Shell, Sink, System};
 
 pub(super) const fn dma<S: System>() -> Command<S> {
     Command {
         name: "dma",
-        usage: "dma [BYTES]",
+        usage: "dma [SIZE]",
         about: "have a device copy from RAM to other RAM, and be refused what it cannot use\n\
                 The device has 28 address lines and a buffer of its own; at most 4095 bytes pass\n\
                 through it. Memory that it does not reach is copied to where it does. Memory of\n\
@@ -33,11 +33,13 @@ fn run_dma<S: System>(
 ) -> Result<(), Failure> {
     let size = match arguments {
         [] => 3000,
-        [size] => word(size, "number of bytes: give 1 to 4095")?,
+        [bytes] => super::size(bytes)?,
         _ => return Err(usage(&dma::<S>())),
     };
     if !(1..=edu::BUFFER_SIZE).contains(&size) {
-        return Err(Failure::Usage(format!("'{size}' is no number of bytes: give 1 to 4095")));
+        let most = edu::BUFFER_SIZE;
+        let message = format!("the device's buffer does not take {size} bytes: give 1 to {most}");
+        return Err(Failure::Usage(message));
     }
     let system = shell.system;
     let mut shown = Ok(());

@@ -107,10 +107,68 @@ fn word<T: FromStr>(text: &str, what: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| Failure::Usage(format!("'{text}' is no {what}")))
 }
 
+/// Reads a size in bytes: `100`, `0x1000`, `64K`, `2M`, `1G`, as everywhere else.
+fn size(text: &str) -> Result<usize, Failure> {
+    let wrong = |why: &str| Failure::Usage(format!("'{text}' is {why}"));
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        Some(b't' | b'T') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let (number, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(number) => (number, 16),
+        None => (digits, 10),
+    };
+    if number.is_empty() || !number.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(wrong("no size: give bytes, or such as 64K, 2M or 1G"));
+    }
+    // Digits only: what fails is too large.
+    usize::from_str_radix(number, radix)
+        .ok()
+        .and_then(|number| number.checked_mul(1usize.checked_shl(shift)?))
+        .ok_or_else(|| wrong("more than there are addresses: ask for less"))
+}
+
 /// The arguments of a command that has exactly this many.
 fn exactly<'a, S: System, const N: usize>(
     command: &Command<S>,
     arguments: &'a [String],
 ) -> Result<&'a [String; N], Failure> {
     arguments.try_into().map_err(|_| usage(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, size};
+
+    #[test]
+    fn sizes_have_suffixes_and_either_base() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("0x1000", 4096),
+            ("4k", 4096),
+            ("0X2K", 2048),
+            ("3M", 3 << 20),
+            ("1G", 1 << 30),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_says_so_and_what_is_too_much_says_that() {
+        for text in ["", "K", "-1", "+1", "1.5G", "1 G", "0x", "1MB", "é", "1é"] {
+            let wrong = matches!(size(text), Err(Failure::Usage(line)) if line.contains("no size"));
+            assert!(wrong, "{text}");
+        }
+        for text in ["18446744073709551616", "16777216T", "0xffffffffffffffffK"] {
+            let much =
+                matches!(size(text), Err(Failure::Usage(line)) if line.contains("more than"));
+            assert!(much, "{text}");
+        }
+    }
 }

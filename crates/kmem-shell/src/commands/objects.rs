@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use kmem::{CacheId, Mm, Owner, Platform, Reclaim, VirtAddr};
 
 use super::pages::gfp;
-use super::{Command, exactly, print, usage, word};
+use super::{Command, exactly, print, size, usage};
 use crate::{Count, Failure, OnPurpose, Shell, Sink, System};
 
 /// What the user of a shell holds of kmalloc and of caches, and the caches that were made.
@@ -146,21 +146,6 @@ pub(super) fn address(text: &str) -> Result<usize, Failure> {
         .ok()
         .filter(|_| !digits.starts_with('+'))
         .ok_or_else(|| Failure::Usage(format!("'{text}' is no address: it has hexadecimal digits")))
-}
-
-/// Reads a number of bytes: `100`, `4K`, `2M`.
-pub(super) fn size(text: &str) -> Result<usize, Failure> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-        _ => (text, 0),
-    };
-    let number: usize = word(digits, "size: give bytes, or such as 4K")?;
-    let most = usize::MAX >> shift;
-    if number > most {
-        return Err(Failure::Usage(format!("'{text}' is more than there are addresses")));
-    }
-    Ok(number << shift)
 }
 
 pub(super) const fn kmalloc<S: System>() -> Command<S> {
