@@ -251,3 +251,16 @@ fn control_characters_are_escaped_in_messages() {
     std::fs::write(folder.path("a\x1b[31m\nb"), "").unwrap();
     assert_eq!(tiny(&format!("ls {}", folder.path(""))).well(), "a\\u{1b}[31m\\nb\n");
 }
+
+/// What cannot be mapped whatever it holds says so; only of what can it is said that there is nothing.
+#[test]
+fn mmap_of_an_empty_device_says_why_it_is_not_mapped() {
+    for (module, needle) in [
+        ("scull", "cannot be mapped: load scullp with order=0, or scullv"),
+        ("scullp order=2", "cannot be mapped"),
+        ("scullv", "/dev/scullv0 holds nothing: write to it first"),
+    ] {
+        let name = module.split(' ').next().unwrap();
+        tiny(&format!("insmod {module}; mmap /dev/{name}0")).complains(1, needle);
+    }
+}

@@ -135,6 +135,8 @@ fn run_mmap<S: System>(
     }
     let pages = held.div_ceil(page as u64).min(MOST_MAPPED) as usize;
     if pages == 0 {
+        // One that cannot be mapped whatever it holds says that: to write to it would not help.
+        module.with_mapped(number, shell.system.user(), 1, &mut |_, _| ()).map_err(failed)?;
         return Err(Failure::Failed(format!("{path} holds nothing: write to it first")));
     }
     let (mut at, mut there, mut same) = (VirtAddr::new(0), 0, true);
