@@ -161,7 +161,8 @@ fn arguments_that_make_no_sense_are_refused_in_one_line() {
         (&["machines", "x"], "'x'"),
         (&["machines", "--jso"], "'--json'; try --help"),
         (&["demo", "--file", "/no/such/file"], "/no/such/file"),
-        (&["demo", "--file", "/dev/zero"], "/dev/zero"),
+        (&["demo", "--file", "/dev/zero"], "/dev/zero: it is no ordinary file"),
+        (&["demo", "--file", "/"], "--file /: it is a directory"),
         (&["conformance", "--machine", "nosuch"], "'nosuch'"),
         (&["conformance", "--machine", "tiny", "--case", "nosuch"], "there is no case 'nosuch'"),
         (&["conformance", "--machine", "tiny", "--case", "A011"], "no case claims A011"),
@@ -250,6 +251,23 @@ fn control_characters_are_escaped_in_messages() {
     let folder = Folder::new();
     std::fs::write(folder.path("a\x1b[31m\nb"), "").unwrap();
     assert_eq!(tiny(&format!("ls {}", folder.path(""))).well(), "a\\u{1b}[31m\\nb\n");
+}
+
+/// Before anything is done.
+#[test]
+fn the_demo_refuses_a_file_that_its_machine_does_not_hold() {
+    let folder = Folder::new();
+    let (empty, large) = (folder.path("empty"), folder.path("large"));
+    std::fs::write(&empty, "").unwrap();
+    // Without anything in it: it takes no room.
+    std::fs::File::create(&large).unwrap().set_len(2 << 30).unwrap();
+    kmem(&["demo", "--file", &empty]).complains(2, "it is empty");
+    let run = kmem(&["demo", "--file", &large]);
+    assert_eq!(run.out, "");
+    run.complains(
+        2,
+        "its 2 GiB do not fit the machine's RAM of 1 GiB: give a file of up to 895.7 MiB",
+    );
 }
 
 /// What cannot be mapped whatever it holds says so; only of what can it is said that there is nothing.

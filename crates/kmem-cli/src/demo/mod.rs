@@ -28,11 +28,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Exit> {
-    let sample = match &args.file {
-        Some(path) => Sample::existing(path)?,
-        None => Sample::make()?,
-    };
     let description = Description::preset("default")
         .map_err(|error| Exit::Failed(format!("the preset cannot be read: {error}")))?;
+    let sample = match &args.file {
+        Some(path) => Sample::existing(path, description.ram_bytes())?,
+        None => Sample::make()?,
+    };
     hosted::boot(&description, Tour::new(&sample))
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::console::size;
 use crate::exit::Exit;
 
 /// How large a file is made where none is given.
@@ -19,13 +20,31 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A file that is there.
-    pub fn existing(path: &Path) -> Result<Self, Exit> {
+    /// A file that is there, for a machine with so many bytes of RAM.
+    pub fn existing(path: &Path, ram: u64) -> Result<Self, Exit> {
         let bad = |why: String| Exit::BadInput(format!("--file {}: {why}", path.display()));
+        // It is opened here, so that one that cannot be read is found before anything is done.
         let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
-        if !metadata.is_file() || metadata.len() == 0 {
-            return Err(bad("give a file that is not empty".into()));
+        if metadata.is_dir() {
+            return Err(bad("it is a directory: give a file".into()));
         }
+        if !metadata.is_file() {
+            return Err(bad("it is no ordinary file: give one that has a size".into()));
+        }
+        if metadata.len() == 0 {
+            return Err(bad("it is empty: give a file that has something in it".into()));
+        }
+        // The rest is for descriptors, tables and what the devices note of the file.
+        let most = ram / 8 * 7;
+        if metadata.len() > most {
+            return Err(bad(format!(
+                "its {} do not fit the machine's RAM of {}: give a file of up to {}",
+                size(metadata.len()),
+                size(ram),
+                size(most)
+            )));
+        }
+        File::open(path).map_err(|error| bad(error.to_string()))?;
         Ok(Sample { file: path.to_owned(), bytes: metadata.len(), folder: folder()? })
     }
 
