@@ -24,9 +24,7 @@ use kmem_host::description::format_size;
 use super::advice::Advice;
 use super::limits::{Limits, Part};
 use super::need::{Context, Contiguity, Lifetime, Need, Purpose};
-
-/// Why there is no advice, in one line: what was asked, what stands against it, what to do.
-pub type Refusal = String;
+use super::remedy::{Change, Refusal, Refused};
 
 /// The largest local variable: all of a function together should take no more than a couple of
 /// hundred bytes (A265).
@@ -41,6 +39,11 @@ const OBJECTS_A_SLAB: u64 = 8;
 
 /// How to get what is needed on a machine.
 pub fn decide(need: &Need, machine: &Limits) -> Result<Advice, Refusal> {
+    answer(need, machine).map_err(|refused| refused.with_remedies(need, machine))
+}
+
+/// The same; the remedies of a refusal have not been tried.
+pub fn answer(need: &Need, machine: &Limits) -> Result<Advice, Refused> {
     sensible(need, machine)?;
     let ask = Ask { need, machine };
     let advice = match (need.context, need.purpose) {
@@ -56,36 +59,58 @@ pub fn decide(need: &Need, machine: &Limits) -> Result<Advice, Refusal> {
 }
 
 /// Refuses what no machine, or not this one, can have.
-fn sensible(need: &Need, machine: &Limits) -> Result<(), Refusal> {
+fn sensible(need: &Need, machine: &Limits) -> Result<(), Refused> {
     let copies = if need.purpose == Purpose::PerCpu { machine.cpus } else { 1 };
     let all = need.size.checked_mul(need.count).and_then(|all| all.checked_mul(copies));
     if need.size == 0 || need.count == 0 {
-        return Err("a piece of 0 bytes, or 0 pieces, is no memory: give at least 1".into());
+        let why = "a piece of 0 bytes, or 0 pieces, is no memory: give at least 1 of each";
+        return Err(Refused::because(why)
+            .or(Change::Size(need.size.max(1)))
+            .or(Change::Count(need.count.max(1))));
     }
-    if all.is_none_or(|all| all > machine.ram) {
+    if all.is_none_or(|all| all > machine.free) {
         let (size, ram) = (format_size(need.size), format_size(machine.ram));
         let asked = match need.count.saturating_mul(copies) {
             1 => size,
             pieces => format!("{pieces} times {size}"),
         };
-        return Err(format!(
-            "{asked} is more than the {ram} of RAM of machine {}: ask for less, or give --mem (A224)",
-            machine.name
-        ));
+        let why = if all.is_none_or(|all| all > machine.ram) {
+            format!("{asked} is more than the {ram} of RAM of machine {} (A224)", machine.name)
+        } else {
+            let free = in_kilobytes(machine.free);
+            let (name, held) =
+                (&machine.name, "what firmware, kernel, tables and bigphysarea have");
+            format!(
+                "{asked} is more than the {free} that {held} leaves of the {ram} of machine {name}"
+            )
+        };
+        let enough = all.and_then(|all| all.checked_mul(2)?.checked_next_power_of_two());
+        let mut refused = Refused::because(why);
+        if let Some(bytes) = enough {
+            refused = refused.or(Change::Mem(bytes));
+        }
+        return Err(refused.or(Change::Size(machine.block)).or(Change::Count(1)));
     }
-    if let Purpose::Dma { bits, .. } = need.purpose {
+    if let Purpose::Dma { bits, coherent } = need.purpose {
         if !(1..=64).contains(&bits) {
-            return Err(format!(
-                "a device has no {bits} address lines: give 1 to 64, such as 24 or 32"
-            ));
+            let why =
+                format!("a device has no {bits} address lines: give 1 to 64, such as 24 or 32");
+            return Err(Refused::because(why)
+                .or(Change::Purpose(Purpose::Dma { bits: 24, coherent }))
+                .or(Change::Purpose(Purpose::Dma { bits: 32, coherent })));
         }
         if need.contiguity == Contiguity::Virtual {
-            return Err("a device does not see the CPU's mappings, so vmalloc is not for DMA (A228, A336): \
-                        give --contiguity physical"
-                .into());
+            let why =
+                "a device does not see the CPU's mappings, so vmalloc is not for DMA (A228, A336)";
+            return Err(Refused::because(why).or(Change::Contiguity(Contiguity::Physical)));
         }
     }
     Ok(())
+}
+
+/// A size for people, rounded down to whole kilobytes.
+fn in_kilobytes(bytes: u64) -> String {
+    if bytes < 1 << 10 { format!("{bytes} bytes") } else { format!("{}K", bytes >> 10) }
 }
 
 struct Ask<'a> {
@@ -175,7 +200,7 @@ impl Ask<'_> {
     }
 
     /// Before boot is over: the page allocator is not there yet.
-    fn boot(&self) -> Result<Advice, Refusal> {
+    fn boot(&self) -> Result<Advice, Refused> {
         let Need { size, purpose, .. } = *self.need;
         let page = self.machine.page;
         let low = match purpose {
@@ -185,22 +210,29 @@ impl Ask<'_> {
                 Some(self.lowest()).filter(|_| !zone.is_empty())
             }
             Purpose::Dma { .. } | Purpose::User | Purpose::High | Purpose::PerCpu => {
-                return Err(
-                    "before boot is over there is only plain memory, not coherent, high or a \
-                            process's: give the context of later code, such as --context task"
-                        .into(),
-                );
+                let why = "before boot is over there is only plain memory, not coherent, high or a \
+                           process's";
+                return Err(Refused::because(why).or(Change::Context(Context::Task)));
             }
         };
-        if let Some(low) = low.filter(|low| size > low.bytes) {
-            return Err(format!(
-                "{} is more than the {} below {} of machine {}, where alloc_bootmem_low looks: ask for \
-                 less, or reserve it with mem=",
-                format_size(size),
-                format_size(low.bytes),
-                format_size(low.end),
-                self.machine.name
-            ));
+        let end = low.map_or(u64::MAX, |low| low.end);
+        let longest = self.machine.longest_at_boot(end);
+        if size > longest {
+            let (size, free) = (format_size(size), in_kilobytes(longest));
+            let name = &self.machine.name;
+            let why = match low {
+                Some(low) => format!(
+                    "{size} is more than the longest free piece, {free}, below {} of machine {name}, where \
+                     alloc_bootmem_low looks",
+                    format_size(low.end)
+                ),
+                None => format!(
+                    "{size} is more than the longest free piece of memory of machine {name} at boot, {free}"
+                ),
+            };
+            return Err(Refused::because(why)
+                .or(Change::Size(longest))
+                .or(Change::Context(Context::Task)));
         }
         let pages = size >= page;
         let call = match (low.is_some(), pages) {
@@ -209,9 +241,14 @@ impl Ask<'_> {
             (true, false) => "alloc_bootmem_low",
             (true, true) => "alloc_bootmem_low_pages",
         };
-        let mut advice =
-            Advice::new(format!("{call}({size})"), format!("memblock_free(memory, {size})"))
-                .why("The page allocator gets what boot-time allocations leave (A247, A253).");
+        let keeps = self.machine.keeps_boot_memory;
+        let free = if keeps {
+            "nothing: what is allocated at boot stays".to_owned()
+        } else {
+            format!("memblock_free(memory, {size})")
+        };
+        let mut advice = Advice::new(format!("{call}({size})"), free)
+            .why("The page allocator gets what boot-time allocations leave (A247, A253).");
         if pages {
             advice = advice.why("The forms with _pages give whole pages (A249).");
         }
@@ -226,7 +263,11 @@ impl Ask<'_> {
         }
         Ok(advice
             .mind("Only code of the kernel's image runs so early: a module cannot (A250, A260).")
-            .mind("Kernels of the 2.4 series never give it back; today it can be freed (A252).")
+            .mind(if keeps {
+                "This machine never gives it back, as kernels of the 2.4 series; today it can be freed (A252)."
+            } else {
+                "Kernels of the 2.4 series never give it back; today it can be freed (A252)."
+            })
             .instead(
                 "bigphysarea_alloc_pages",
                 "modules, too: bigphysarea= reserves at boot, and hands out later (A256).",
@@ -234,14 +275,14 @@ impl Ask<'_> {
     }
 
     /// The zone for a device, or why there is none.
-    fn zone(&self, bits: u32) -> Result<(Gfp, Part), Refusal> {
+    fn zone(&self, bits: u32) -> Result<(Gfp, Part), Refused> {
         self.machine.zone_for(bits).ok_or_else(|| {
-            format!(
-                "a device with {bits} address lines reaches no whole zone of machine {}: give it one \
-                 with --set dma_limit={}, or reserve low memory with bigphysarea=",
-                self.machine.name,
-                format_size(1 << bits.min(63))
-            )
+            let why = format!(
+                "a device with {bits} address lines reaches no whole zone of machine {}",
+                self.machine.name
+            );
+            Refused::because(why)
+                .or(Change::Set(format!("dma_limit={}", format_size(1 << bits.min(63)))))
         })
     }
 
@@ -272,7 +313,7 @@ impl Ask<'_> {
             )
     }
 
-    fn software(&self) -> Result<Advice, Refusal> {
+    fn software(&self) -> Result<Advice, Refused> {
         let Need { size, context, contiguity, .. } = *self.need;
         let Limits { page, block, .. } = *self.machine;
         let runs = size > page && contiguity != Contiguity::Physical;
@@ -288,22 +329,23 @@ impl Ask<'_> {
                     context.in_words()
                 )));
             }
-            return Err(format!(
-                "vmalloc may sleep, and {} must not (A231): allocate the {} beforehand in a task, \
-                 or take up to {} with --contiguity physical",
-                context.in_words(),
-                format_size(size),
-                format_size(block)
-            ));
+            let why = format!("vmalloc may sleep, and {} must not (A231)", context.in_words());
+            // What a task has allocated beforehand is used here.
+            return Err(Refused::because(why)
+                .or(Change::Context(Context::Task))
+                .or(Change::Contiguity(Contiguity::Physical)));
         }
-        if size > self.machine.mapping_area {
-            return Err(format!(
-                "{} is more than the {} of addresses that vmalloc has on machine {}: ask for less, or \
-                 give --set mapping_area=SIZE",
+        if size > self.machine.largest_area {
+            let why = format!(
+                "{} is more than the largest area that vmalloc has on machine {}, {}",
                 format_size(size),
-                format_size(self.machine.mapping_area),
-                self.machine.name
-            ));
+                self.machine.name,
+                in_kilobytes(self.machine.largest_area)
+            );
+            let enough = size.saturating_mul(2).checked_next_power_of_two().unwrap_or(size);
+            return Err(Refused::because(why)
+                .or(Change::Set(format!("mapping_area={}", format_size(enough))))
+                .or(Change::Size(self.machine.largest_area)));
         }
         let flags = self.base();
         let either = Advice::new(format!("kvmalloc({size}, {flags})"), "kvfree(memory)");
@@ -343,7 +385,7 @@ impl Ask<'_> {
     }
 
     /// Memory with its frames side by side, from a zone.
-    fn contiguous(&self, zone: Gfp) -> Result<Advice, Refusal> {
+    fn contiguous(&self, zone: Gfp) -> Result<Advice, Refused> {
         let Need { size, contiguity, lifetime, .. } = *self.need;
         let Limits { page, block, .. } = *self.machine;
         let flags = self.base() | zone;
@@ -352,7 +394,7 @@ impl Ask<'_> {
         }
         if size > block {
             return match lifetime {
-                Lifetime::Forever => Ok(self.reserved(flags)),
+                Lifetime::Forever => self.reserved(flags),
                 Lifetime::Short | Lifetime::Long => Err(self.too_large()),
             };
         }
@@ -449,9 +491,25 @@ impl Ask<'_> {
     }
 
     /// Contiguous memory beyond the largest block, that a machine keeps from boot on.
-    fn reserved(&self, flags: Gfp) -> Advice {
-        let Need { size, count, .. } = *self.need;
+    fn reserved(&self, flags: Gfp) -> Result<Advice, Refused> {
+        let Need { size, count, purpose, .. } = *self.need;
         let pages = size.div_ceil(self.machine.page);
+        let all = pages.saturating_mul(count);
+        let reach = match purpose {
+            Purpose::Dma { bits, .. } if bits < 64 => 1 << bits,
+            _ => u64::MAX,
+        };
+        if self.machine.end_of_bigphysarea(all).is_none_or(|end| end > reach) {
+            let why = format!(
+                "no {} pages in one piece are to be set aside on machine {}{}",
+                all,
+                self.machine.name,
+                if reach < u64::MAX { ", where the device reaches them" } else { "" }
+            );
+            return Err(Refused::because(why)
+                .or(Change::Mem(self.machine.ram.saturating_mul(2).next_power_of_two()))
+                .or(Change::Size(self.machine.block)));
+        }
         // The area is contiguous and low, so a zone modifier says nothing.
         let base = flags.difference(Gfp::DMA | Gfp::DMA32);
         let advice = Advice::new(
@@ -459,7 +517,6 @@ impl Ask<'_> {
             "bigphysarea_free_pages(memory)",
         )
         .flags(base)
-        .before(format!("bigphysarea={} on the kernel's command line", pages.saturating_mul(count)))
         .why(format!(
             "Beyond the largest block, {} here, contiguous memory is to be had at boot alone (A251, A335).",
             format_size(self.machine.block)
@@ -468,34 +525,42 @@ impl Ask<'_> {
         .instead("alloc_bootmem_pages", "code of the kernel's image: --context boot (A247, A250).")
         .instead("mem=", "keeps the top of RAM from the manager, for a driver's own use (A257).")
         .mind("What is reserved serves nobody else: least likely to fail, least flexible (A259).");
-        self.why_flags(advice)
+        let has = self.machine.bigphysarea;
+        let advice = if has < all {
+            advice.before(format!("bigphysarea={all} on the kernel's command line"))
+        } else {
+            advice.mind(format!("This machine sets bigphysarea={has} pages aside already (A256)."))
+        };
+        Ok(self.why_flags(advice))
     }
 
-    fn too_large(&self) -> Refusal {
-        let other = match self.need.purpose {
-            Purpose::Software => "give --contiguity virtual",
-            _ => "give --context boot",
-        };
-        format!(
-            "{} contiguous is more than the largest block of machine {}, {} (A058): reserve it from \
-             boot on with --lifetime forever, or {other}; alloc_contig_pages finds longer runs by luck",
+    fn too_large(&self) -> Refused {
+        let why = format!(
+            "{} contiguous is more than the largest block of machine {}, {} (A058); alloc_contig_pages \
+             finds longer runs by luck",
             format_size(self.need.size),
             self.machine.name,
             format_size(self.machine.block)
-        )
+        );
+        Refused::because(why)
+            .or(Change::Lifetime(Lifetime::Forever))
+            .or(Change::Contiguity(Contiguity::Virtual))
+            .or(Change::Context(Context::Boot))
+            .or(Change::Size(self.machine.block))
     }
 
-    fn device(&self, bits: u32, coherent: bool) -> Result<Advice, Refusal> {
+    fn device(&self, bits: u32, coherent: bool) -> Result<Advice, Refused> {
         let size = self.need.size;
         let (zone, part) = self.zone(bits)?;
         if size > part.bytes {
-            return Err(format!(
+            let why = format!(
                 "{} is more than the {} of RAM that a device with {bits} address lines reaches on \
-                 machine {}: ask for less",
+                 machine {}",
                 format_size(size),
                 format_size(part.bytes),
                 self.machine.name
-            ));
+            );
+            return Err(Refused::because(why).or(Change::Size(self.machine.block)));
         }
         if coherent && size <= self.machine.block {
             let flags = self.base();
@@ -539,14 +604,14 @@ impl Ask<'_> {
             ))
     }
 
-    fn user(&self) -> Result<Advice, Refusal> {
+    fn user(&self) -> Result<Advice, Refused> {
         let Need { size, context, contiguity, .. } = *self.need;
         if context != Context::Task {
-            return Err(format!(
-                "a process's memory is allocated by a task that may sleep (A125), not by {}: give \
-                 --context task",
+            let why = format!(
+                "a process's memory is allocated by a task that may sleep (A125), not by {}",
                 context.in_words()
-            ));
+            );
+            return Err(Refused::because(why).or(Change::Context(Context::Task)));
         }
         let flags = GFP_HIGHUSER_MOVABLE | Gfp::ZERO;
         let advice = self
@@ -562,7 +627,7 @@ impl Ask<'_> {
         Ok(advice.instead("get_zeroed_page", "the kernel needs its address, too (A048)."))
     }
 
-    fn high(&self) -> Result<Advice, Refusal> {
+    fn high(&self) -> Result<Advice, Refused> {
         let Need { size, context, contiguity, .. } = *self.need;
         let page = self.machine.page;
         if contiguity == Contiguity::Virtual && size > page {
@@ -607,19 +672,22 @@ impl Ask<'_> {
     }
 
     /// Pages by their descriptors: one block, or one after the other.
-    fn pages(&self, flags: Gfp, one_block: bool) -> Result<Advice, Refusal> {
+    fn pages(&self, flags: Gfp, one_block: bool) -> Result<Advice, Refused> {
         let Need { size, .. } = *self.need;
         let Limits { page, block, .. } = *self.machine;
         let pages = size.div_ceil(page);
         if pages > 1 && one_block {
             if size > block {
-                return Err(format!(
-                    "{} contiguous is more than the largest block of machine {}, {} (A058): take single \
-                     pages with --contiguity any",
+                let why = format!(
+                    "{} contiguous is more than the largest block of machine {}, {} (A058)",
                     format_size(size),
                     self.machine.name,
                     format_size(block)
-                ));
+                );
+                // Single pages then.
+                return Err(Refused::because(why)
+                    .or(Change::Contiguity(Contiguity::Any))
+                    .or(Change::Size(block)));
             }
             let order = pages.next_power_of_two().ilog2();
             let (call, free) =
@@ -637,7 +705,7 @@ impl Ask<'_> {
         })
     }
 
-    fn per_cpu(&self) -> Result<Advice, Refusal> {
+    fn per_cpu(&self) -> Result<Advice, Refused> {
         let Need { size, context, lifetime, count, .. } = *self.need;
         let page = self.machine.page;
         let own =
@@ -656,25 +724,30 @@ impl Ask<'_> {
             .instead("alloc_percpu", "as many as turn out to be needed: --lifetime long (A287)."));
         }
         if !context.may_sleep() {
-            return Err(format!(
-                "alloc_percpu may sleep, and {} must not: allocate in a task beforehand, and use the \
-                 copies here (A292), or define them with --lifetime forever",
+            let why = format!(
+                "alloc_percpu may sleep, and {} must not: it uses what a task has allocated (A292)",
                 context.in_words()
-            ));
+            );
+            return Err(Refused::because(why)
+                .or(Change::Context(Context::Task))
+                .or(Change::Lifetime(Lifetime::Forever)));
         }
         if context != Context::Task {
-            return Err(format!(
-                "alloc_percpu takes no flags and asks with GFP_KERNEL, which {} must not (A141): allocate \
-                 beforehand, or define the copies with --lifetime forever",
+            let why = format!(
+                "alloc_percpu takes no flags and asks with GFP_KERNEL, which {} must not (A141)",
                 context.in_words()
-            ));
+            );
+            return Err(Refused::because(why)
+                .or(Change::Context(Context::Task))
+                .or(Change::Lifetime(Lifetime::Forever)));
         }
         if size > page {
-            return Err(format!(
+            let why = format!(
                 "{} a CPU is more than a page: keep an array of pointers by get_cpu(), and kmalloc_node \
                  each CPU's memory (A279, A294)",
                 format_size(size)
-            ));
+            );
+            return Err(Refused::because(why).or(Change::Size(page)));
         }
         let advice = Advice::new("alloc_percpu(type)", "free_percpu(memory)")
             .then("get_cpu_var(memory) ... put_cpu_var(memory)")

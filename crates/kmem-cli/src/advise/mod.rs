@@ -5,6 +5,7 @@
 //! | `need.rs` | what is asked about |
 //! | `limits.rs` | what of a machine matters |
 //! | `decide.rs` | the choice |
+//! | `remedy.rs` | what to do where there is no answer |
 //! | `advice.rs` | the answer, and how it is shown |
 //! | `ask.rs` | questions at a terminal |
 
@@ -13,6 +14,7 @@ mod ask;
 mod decide;
 mod limits;
 mod need;
+mod remedy;
 #[cfg(test)]
 mod tests;
 
@@ -78,7 +80,8 @@ Examples:
   kmem advise --size 64K --dma 24 --machine lkd-i386
   kmem advise --size 16M --contiguity virtual --json
 
-Exit status: 0 there is advice; 2 what is asked for contradicts itself, or the machine.";
+Exit status: 0 there is advice; 1 the questions ended before they were answered; 2 what is asked for
+contradicts itself, or the machine. Each option that a refusal gives leads to advice.";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let machine = Limits::of(&args.machine.describe()?);
@@ -96,7 +99,8 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         let options = need.options().join(" ");
         print(&format!("\n{COMMAND}kmem advise {options}{COMMAND:#}"))?;
     }
-    let advice = decide::decide(&need, &machine).map_err(Exit::BadInput)?;
+    let advice =
+        decide::decide(&need, &machine).map_err(|refusal| Exit::BadInput(refusal.to_string()))?;
     if args.json {
         print(&advice.to_json(&machine.name).to_string())
     } else {

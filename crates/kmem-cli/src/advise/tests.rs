@@ -13,6 +13,7 @@ use super::advice::{Advice, ids_in};
 use super::decide::decide;
 use super::limits::Limits;
 use super::need::{Context, Contiguity, Lifetime, Need, Purpose};
+use super::remedy::Refusal;
 
 /// What allocates, with what frees it.
 const PAIRS: [(&str, &str); 19] = [
@@ -82,11 +83,16 @@ fn machines() -> Vec<Limits> {
     let mut large_pages = Description::preset("default").unwrap();
     large_pages.set("page_shift=16").unwrap();
     machines.push(Limits::of(&large_pages));
+    // A command line that leaves less, and few addresses for mappings.
+    let mut less = Description::preset("default").unwrap();
+    less.set("command_line=mem=64M bigphysarea=512").unwrap();
+    less.set("mapping_area=1M").unwrap();
+    machines.push(Limits::of(&less));
     machines
 }
 
 /// Calls `look` with every need of the grid and what is advised.
-fn each(mut look: impl FnMut(&Need, &Limits, &Result<Advice, String>)) {
+fn each(mut look: impl FnMut(&Need, &Limits, &Result<Advice, Refusal>)) {
     const SIZES: [u64; 14] = [
         1,
         200,
@@ -274,13 +280,16 @@ fn memory_is_what_was_asked_for() {
 #[test]
 fn every_call_has_what_frees_it() {
     let mut met = BTreeSet::new();
-    each_advice(|need, _, advice| {
+    each_advice(|need, machine, advice| {
         let told = format!("{need:?}: {advice:?}");
         let then = advice.then.as_deref().and_then(|then| then.strip_prefix("address = "));
         for call in [Some(advice.call.as_str()), then].into_iter().flatten() {
             let pair = PAIRS.iter().find(|(get, _)| *get == name(call));
             let (get, free) = pair.unwrap_or_else(|| panic!("{call}: {told}"));
             met.insert(*get);
+            // A252: it stays.
+            let stays = machine.keeps_boot_memory && call.starts_with("alloc_bootmem");
+            let free = if stays { &"nothing" } else { free };
             let frees = advice.free.split([',', ' ', '(', ':']);
             assert_eq!(frees.filter(|word| word == free).count(), 1, "{told}");
         }
@@ -361,8 +370,8 @@ fn answers_fit_a_terminal_and_refusals_are_one_line_that_says_what_to_do() {
             let text = anstream::adapter::strip_str(&advice.to_text()).to_string();
             lines.extend(text.lines().map(str::to_owned));
         }
-        Err(line) => {
-            refusals.insert(line.clone());
+        Err(refusal) => {
+            refusals.insert(refusal.to_string());
         }
     });
     for line in &lines {
@@ -375,6 +384,77 @@ fn answers_fit_a_terminal_and_refusals_are_one_line_that_says_what_to_do() {
         let does = ["give ", "ask for less", "allocate ", "keep an array", "take "];
         assert!(does.iter().any(|what| line.contains(what)), "{line}");
     }
+}
+
+/// Whoever does what a refusal says gets an answer: other options, or another machine.
+#[test]
+fn every_remedy_leads_to_an_answer() {
+    let (mut followed, mut told) = (0, BTreeSet::new());
+    each(|need, machine, result| {
+        let Err(refusal) = result else { return };
+        let line = refusal.to_string();
+        assert!(!refusal.remedies.is_empty(), "{need:?} on {}: {line}", machine.name);
+        for remedy in &refusal.remedies {
+            let advice = remedy.follow(machine);
+            assert!(advice.is_some(), "{need:?} on {}: {line}: {remedy:?}", machine.name);
+            followed += 1;
+        }
+        // What is told is what was followed, and of each option what it takes.
+        for option in line.split_once("; give ").unwrap().1.split("--").skip(1) {
+            told.insert(option.split(' ').next().unwrap().to_owned());
+        }
+    });
+    assert!(followed > 10_000, "{followed}");
+    for option in ["size", "context", "contiguity", "lifetime", "mem", "set", "dma"] {
+        assert!(told.contains(option), "{option}: {told:?}");
+    }
+}
+
+/// What the command line and the machine leave counts, not what RAM there is.
+#[test]
+fn a_machine_has_what_its_command_line_and_its_regions_leave() {
+    let of = |machine: &str, settings: &[&str]| {
+        let mut machine = Description::preset(machine).unwrap();
+        settings.iter().for_each(|setting| machine.set(setting).unwrap());
+        Limits::of(&machine)
+    };
+    let (context, contiguity, lifetime) = (Context::Task, Contiguity::Any, Lifetime::Long);
+    let plain =
+        |size| Need { size, count: 1, context, purpose: Purpose::Software, contiguity, lifetime };
+    let refused = |need: &Need, machine: &Limits| decide(need, machine).unwrap_err().to_string();
+    // mem=
+    let less = of("default", &["command_line=mem=512M"]);
+    let line = refused(&plain(600 << 20), &less);
+    assert!(line.contains("of RAM of machine default"), "{line}");
+    // bigphysarea=, and what the tables take of 1 GiB.
+    let aside = of("default", &["command_line=bigphysarea=65536"]);
+    let line = refused(&plain(800 << 20), &aside);
+    assert!(line.contains("leaves of the 1048192K"), "{line}");
+    assert!(decide(&plain(700 << 20), &aside).is_ok());
+    // The longest piece at boot lies between two holes.
+    let boot = |size| Need { context: Context::Boot, ..plain(size) };
+    let holes = of("holes", &[]);
+    let line = refused(&boot(150 << 20), &holes);
+    assert!(line.contains("the longest free piece of memory"), "{line}");
+    // A guard page, and the window of kmap, a quarter of so few addresses.
+    let few = of("default", &["mapping_area=16M"]);
+    assert_eq!(few.largest_area, (12 << 20) - 4096);
+    let virt = |size| Need { contiguity: Contiguity::Virtual, ..plain(size) };
+    assert!(decide(&virt(few.largest_area), &few).is_ok());
+    let line = refused(&virt(few.largest_area + 1), &few);
+    assert!(line.contains("the largest area that vmalloc has"), "{line}");
+    // What stays is not freed.
+    let kept = decide(&boot(100), &of("default", &["keep_boot_memory=true"])).unwrap();
+    assert!(kept.free.starts_with("nothing"), "{kept:?}");
+    // What is set aside already needs no other command line; and a device must reach it.
+    let forever =
+        Need { contiguity: Contiguity::Physical, lifetime: Lifetime::Forever, ..plain(8 << 20) };
+    let has = of("default", &["command_line=bigphysarea=2048"]);
+    assert_eq!(decide(&forever, &has).unwrap().before, None);
+    let more = decide(&forever, &of("default", &[])).unwrap().before.unwrap();
+    assert!(more.starts_with("bigphysarea=2048 "), "{more}");
+    let device = Need { purpose: Purpose::Dma { bits: 20, coherent: false }, ..forever };
+    assert!(decide(&device, &of("default", &["dma_limit=1M"])).is_err());
 }
 
 /// The options that stand for a need are read back as that need.
