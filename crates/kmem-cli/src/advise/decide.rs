@@ -69,7 +69,7 @@ fn sensible(need: &Need, machine: &Limits) -> Result<(), Refused> {
             .or(Change::Count(need.count.max(1))));
     }
     if all.is_none_or(|all| all > machine.free) {
-        let (size, ram) = (format_size(need.size), format_size(machine.ram));
+        let (size, ram) = (exactly(need.size), in_kilobytes(machine.ram));
         let asked = match need.count.saturating_mul(copies) {
             1 => size,
             pieces => format!("{pieces} times {size}"),
@@ -106,6 +106,14 @@ fn sensible(need: &Need, machine: &Limits) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+/// A size for people as it is: an odd one in bytes.
+fn exactly(bytes: u64) -> String {
+    match bytes.is_multiple_of(1 << 10) {
+        true => format_size(bytes),
+        false => format!("{bytes} bytes"),
+    }
 }
 
 /// A size for people, rounded down to whole kilobytes.
@@ -218,7 +226,7 @@ impl Ask<'_> {
         let end = low.map_or(u64::MAX, |low| low.end);
         let longest = self.machine.longest_at_boot(end);
         if size > longest {
-            let (size, free) = (format_size(size), in_kilobytes(longest));
+            let (size, free) = (exactly(size), in_kilobytes(longest));
             let name = &self.machine.name;
             let why = match low {
                 Some(low) => format!(
@@ -338,7 +346,7 @@ impl Ask<'_> {
         if size > self.machine.largest_area {
             let why = format!(
                 "{} is more than the largest area that vmalloc has on machine {}, {}",
-                format_size(size),
+                exactly(size),
                 self.machine.name,
                 in_kilobytes(self.machine.largest_area)
             );
@@ -538,7 +546,7 @@ impl Ask<'_> {
         let why = format!(
             "{} contiguous is more than the largest block of machine {}, {} (A058); alloc_contig_pages \
              finds longer runs by luck",
-            format_size(self.need.size),
+            exactly(self.need.size),
             self.machine.name,
             format_size(self.machine.block)
         );
@@ -556,8 +564,8 @@ impl Ask<'_> {
             let why = format!(
                 "{} is more than the {} of RAM that a device with {bits} address lines reaches on \
                  machine {}",
-                format_size(size),
-                format_size(part.bytes),
+                exactly(size),
+                in_kilobytes(part.bytes),
                 self.machine.name
             );
             return Err(Refused::because(why).or(Change::Size(self.machine.block)));
@@ -680,7 +688,7 @@ impl Ask<'_> {
             if size > block {
                 let why = format!(
                     "{} contiguous is more than the largest block of machine {}, {} (A058)",
-                    format_size(size),
+                    exactly(size),
                     self.machine.name,
                     format_size(block)
                 );
@@ -745,7 +753,7 @@ impl Ask<'_> {
             let why = format!(
                 "{} a CPU is more than a page: keep an array of pointers by get_cpu(), and kmalloc_node \
                  each CPU's memory (A279, A294)",
-                format_size(size)
+                exactly(size)
             );
             return Err(Refused::because(why).or(Change::Size(page)));
         }
