@@ -476,6 +476,31 @@ fn no_slot_is_two_mappings_on_all_cpus_at_once() {
 
 #[test]
 // A228
+fn a_device_that_writes_where_it_was_to_read_does_not_reach_the_buffer() {
+    on("default", |machine| {
+        let mm = machine.mm();
+        let device = DmaDevice::new("case", DmaMask::bits(28)).slots(2);
+        let run = run_of(machine, 1, 1 << 28..mm.platform().limit().get());
+        let memory = mm.page_address(run).unwrap().as_ptr::<u8>();
+        // SAFETY: the page is the test's.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(memory, PAGE) };
+        buffer.fill(0x33);
+        // SAFETY: the device is the test.
+        unsafe {
+            let told = mm.dma_map_single(&device, memory, PAGE, Direction::ToDevice).unwrap();
+            device_memory(machine, told, PAGE).fill(0x44);
+            mm.dma_sync_single_for_cpu(&device, told, (0, PAGE), Direction::ToDevice);
+            assert!(buffer.iter().all(|byte| *byte == 0x33));
+            mm.dma_unmap_single(&device, told, PAGE, Direction::ToDevice);
+        }
+        assert!(buffer.iter().all(|byte| *byte == 0x33));
+        mm.dma_detach(&device).unwrap();
+        free_run(machine, run, 1);
+    });
+}
+
+#[test]
+// A228
 fn the_kernels_own_data_is_for_devices_and_what_nobody_has_is_not() {
     on("holes", |machine| {
         let mm = machine.mm();

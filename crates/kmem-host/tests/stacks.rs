@@ -261,6 +261,50 @@ fn a_touch_below_a_stack_that_was_given_back_names_nobody() {
 }
 
 #[test]
+// A266
+fn a_stack_is_kept_only_where_it_is_as_good_as_new() {
+    on("tiny", |machine| {
+        let mm = machine.mm();
+        // What its last task used is painted again.
+        let stack = mm.alloc_stack(OWNER).unwrap();
+        let base = stack.base();
+        let top = stack.top().get();
+        assert_eq!(machine.run_on_stack(&stack, || deeper(5000, top)).map(drop), Ok(()));
+        assert!(stack.most_used().unwrap() >= 5000);
+        drop(stack);
+        let stack = mm.alloc_stack(OWNER).unwrap();
+        assert_eq!((stack.base(), stack.most_used()), (base, Some(0)));
+        // One that was overwritten may be so again.
+        // SAFETY: the canary is no part of what code uses.
+        unsafe { base.as_ptr::<usize>().write(0) };
+        drop(stack);
+        assert_eq!((mm.stack_info().kept, machine.misuse_count()), (0, 1));
+        // A page below, met on the way over the canary, has been reported with it.
+        let stack = mm.alloc_stack(OWNER).unwrap();
+        // SAFETY: as above.
+        unsafe { stack.base().as_ptr::<usize>().write(0) };
+        let touch = mm.report_touch(VirtAddr::new(stack.base().get() - 1));
+        assert!(matches!(touch, Some(Touch::StackOverflow(_, Some(OWNER), 1))), "{touch:?}");
+        assert!(stack.check());
+        assert_eq!((mm.stack_info().overflows, machine.misuse_count()), (2, 2));
+        // What is in use is nobody's fault.
+        assert_eq!(mm.report_touch(stack.base()), None);
+        assert_eq!(machine.misuse_count(), 2);
+    });
+    // A CPU that has gone keeps none: nobody would give it back.
+    let machine = boot("tiny");
+    machine.run_on(cpu(1), || {
+        let mm = machine.mm();
+        // SAFETY: it is this CPU, which does nothing else meanwhile.
+        unsafe { mm.cpu_offline(cpu(1)) }.unwrap();
+        drop(mm.alloc_stack(OWNER).unwrap());
+        assert_eq!(mm.stack_info().kept, 0);
+        mm.cpu_online(cpu(1)).unwrap();
+    });
+    assert!(machine.shutdown().is_clean());
+}
+
+#[test]
 fn stacks_of_a_cpu_that_goes_are_given_back() {
     let machine = boot("tiny");
     machine.run_on(cpu(1), || drop(machine.mm().alloc_stack(OWNER).unwrap()));

@@ -250,8 +250,10 @@ fn the_area_that_was_freed_last_is_used_again_as_it_is() {
         // Of another size, or where its frames may not be had, it is left alone.
         let others = [mm.vmalloc(5 * PAGE), mm.vmalloc_32(6 * PAGE)].map(Result::unwrap);
         assert!(!others.contains(&first));
-        let cleared = mm.vzalloc(6 * PAGE).unwrap();
+        let (cleared, line) = (mm.vzalloc(6 * PAGE).unwrap(), line!());
         assert_eq!(cleared, first);
+        let caller = mm.vm_area_from(VirtAddr::from_ptr(first.as_ptr())).unwrap().caller;
+        assert_eq!(caller.line(), line, "it is whose it is now");
         // SAFETY: the area has so many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(cleared.as_ptr(), 6 * PAGE) };
         assert!(bytes.iter().all(|byte| *byte == 0));
@@ -294,15 +296,50 @@ fn what_others_still_have_of_an_area_is_not_handed_out_again() {
         free(machine, next);
         let last = mm.vmalloc(2 * PAGE).unwrap();
         assert_ne!(last, next);
+        // And so is a reference.
+        let page = mm.vmalloc_to_page(last.as_ptr()).unwrap();
+        mm.get_page(page);
         free(machine, last);
-        // A middle of an area, and pages of others, are no area to be shown.
-        let area = mm.vmalloc(2 * PAGE).unwrap();
-        for wrong in [area.as_ptr().wrapping_add(PAGE), area.as_ptr().wrapping_add(1)] {
+        let after = mm.vmalloc(2 * PAGE).unwrap();
+        assert_ne!(after, last);
+        free(machine, after);
+        mm.vm_unmap_aliases();
+        assert_eq!(mm.page_count(page), 1);
+        // SAFETY: the reference is the test's.
+        unsafe { mm.put_page(page) };
+        mm.vm_unmap_aliases();
+        // A middle of an area, one that was freed, and pages of others are no area to be shown.
+        let [area, above, gone] = [3, 1, 2].map(|pages| mm.vmalloc(pages * PAGE).unwrap());
+        assert!(area < above);
+        let own = mm.alloc_page(GFP_KERNEL).unwrap();
+        let seen = mm.vmap(&[own]).unwrap().as_ptr();
+        free(machine, gone);
+        let inside = area.as_ptr();
+        for wrong in [inside.wrapping_add(PAGE), inside.wrapping_add(1), gone.as_ptr(), seen] {
             // SAFETY: nothing is mapped.
             let refused = unsafe { mm.remap_vmalloc_range(machine.host(), users, wrong, true) };
             assert_eq!(refused, Err(AllocError::NotAllocated));
         }
-        free(machine, area);
+        // All of an area is mapped, or nothing.
+        let third = VirtAddr::new(users.get() + 2 * PAGE);
+        // SAFETY: the page is clear of others, and the test is its own user.
+        unsafe { mm.vm_insert_page(machine.host(), third, own, true) }.unwrap();
+        // SAFETY: as above.
+        let refused = unsafe { mm.remap_vmalloc_range(machine.host(), users, inside, true) };
+        assert_eq!(refused, Err(AllocError::Occupied));
+        assert_eq!(mm.vm_remove_pages(machine.host(), users, 3), 1);
+        for page in 0..3 {
+            let page = mm.vmalloc_to_page(inside.wrapping_add(page * PAGE)).unwrap();
+            let mapped = mm.descriptor(page).unwrap().map_count();
+            assert_eq!((mm.page_count(page), mapped), (1, 0));
+        }
+        // SAFETY: the test's own.
+        unsafe {
+            mm.vunmap(seen);
+            mm.__free_page(own);
+        }
+        [area, above].into_iter().for_each(|memory| free(machine, memory));
+        assert_eq!(machine.misuse_count(), 0);
     });
 }
 
@@ -518,6 +555,12 @@ fn kvmalloc_takes_a_block_if_there_is_one_and_else_an_area() {
         unsafe { mm.kvfree(block.as_ptr()) };
         mm.shrink_caches();
         let kept = splinter(machine);
+        // What is there is not clear.
+        let dirty = mm.vmalloc(128 * PAGE).unwrap();
+        // SAFETY: the area has so many bytes.
+        unsafe { dirty.write_bytes(0xff, 128 * PAGE) };
+        free(machine, dirty);
+        mm.vm_unmap_aliases();
         let area = mm.kvzalloc(64 * PAGE, GFP_KERNEL).unwrap();
         assert!(mm.is_vmalloc_addr(area.as_ptr()));
         // SAFETY: the area has so many bytes.
@@ -576,9 +619,12 @@ fn addresses_run_out_without_harm() {
         for memory in held.drain(..).step_by(2) {
             free(&machine, memory);
         }
-        // What waits to be unmapped is found where nothing else is left.
+        // What waits to be unmapped is found where nothing else is left: as it is, or its addresses.
         let again = mm.vmalloc(3 * PAGE).unwrap();
         free(&machine, again);
+        let other = mm.vmalloc(2 * PAGE).unwrap();
+        assert_eq!(mm.vmalloc_info().waiting, 0);
+        free(&machine, other);
         let left: Vec<AreaInfo> =
             areas(&machine).into_iter().filter(|area| !area.is_going).collect();
         for area in left {

@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{CPU, Machine, Point, Rig, Scope, lists};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use common::{CPU, Machine, Point, Rig, Scope, as_cpu, lists};
 use kmem::dma::{Direction, DmaAddr, DmaDevice, DmaError, DmaMask, StillGiven};
 use kmem::mm::Coherent;
 use kmem::platform::MisuseKind;
@@ -15,8 +18,9 @@ const BOTH: Direction = Direction::Bidirectional;
 /// 32 MiB, of which devices with 24 address lines reach the first half.
 fn machine() -> Machine {
     let mm = Mm::new(Rig::new(32 << 20));
+    let ram = MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO);
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(&MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO), &Setup::new()) }.unwrap();
+    unsafe { mm.boot(&ram, &Setup::new().cpus(2)) }.unwrap();
     mm
 }
 
@@ -24,15 +28,18 @@ fn kinds(mm: &Machine) -> Vec<MisuseKind> {
     mm.platform().take_reports().into_iter().map(|report| report.kind).collect()
 }
 
-/// All that nobody uses given back, what the CPU has of caches too.
+/// All that nobody uses given back, what CPUs have of caches too.
 #[track_caller]
 fn settled(mm: &Machine) -> Vec<([u64; Order::COUNT], u64)> {
-    // SAFETY: the test's one thread is the CPU, and does nothing else.
-    unsafe { mm.cpu_offline(CpuId::BOOT) }.unwrap();
+    let online: Vec<_> = mm.online_cpus().collect();
+    for cpu in &online {
+        // SAFETY: the test's one thread is all CPUs, and does nothing else.
+        as_cpu(cpu.get(), || unsafe { mm.cpu_offline(*cpu) }).unwrap();
+    }
     while mm.shrink_caches() > 0 {}
     mm.verify().unwrap();
     let free = lists(mm);
-    mm.cpu_online(CpuId::BOOT).unwrap();
+    online.into_iter().for_each(|cpu| mm.cpu_online(cpu).unwrap());
     free
 }
 
@@ -145,9 +152,9 @@ fn a_buffer_ends_within_the_direct_map() {
     let mm: Machine = Mm::new(Rig::with_direct(32 << 20, 16 << 20));
     let page = PAGE as u64;
     let across = 16 * MIB - page..16 * MIB + page;
-    let memory_map = MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO).reserved(across, "across");
+    let ram = MemoryMap::new().ram(0..32 * MIB, NodeId::ZERO).reserved(across, "across");
     // SAFETY: the RAM is this test's, for this manager alone.
-    unsafe { mm.boot(&memory_map, &Setup::new()) }.unwrap();
+    unsafe { mm.boot(&ram, &Setup::new()) }.unwrap();
     let device = DmaDevice::new("all", DmaMask::ALL);
     let memory = mm.platform().frame((16 * MIB - page) >> 12);
     for (size, is_fine) in [(PAGE, true), (PAGE + 1, false), (2 * PAGE, false)] {
@@ -160,4 +167,81 @@ fn a_buffer_ends_within_the_direct_map() {
         }
     }
     assert_eq!(kinds(&mm), [MisuseKind::NotForDma; 2]);
+}
+
+/// A228: what the driver says of coherent memory is compared with what was allocated.
+#[test]
+fn coherent_memory_is_given_back_where_it_was_seen() {
+    let mm = machine();
+    let device = DmaDevice::new("all", DmaMask::ALL);
+    let given = mm.dma_alloc_coherent(&device, PAGE, GFP_KERNEL).unwrap();
+    let elsewhere = Coherent { memory: given.memory.map_addr(|at| at | 8), ..given };
+    let other = mm.dma_alloc_coherent(&device, PAGE, GFP_KERNEL).unwrap();
+    for wrong in [elsewhere, Coherent { memory: other.memory, ..given }] {
+        // SAFETY: it is refused.
+        unsafe { mm.dma_free_coherent(&device, PAGE, wrong) };
+        assert_eq!(kinds(&mm), [MisuseKind::GivenOtherwise]);
+    }
+    for given in [given, other] {
+        // SAFETY: no device was told.
+        unsafe { mm.dma_free_coherent(&device, PAGE, given) };
+    }
+    mm.dma_detach(&device).unwrap();
+    assert_eq!(kinds(&mm), []);
+}
+
+/// A228: another CPU maps as well, or leaves the device, anywhere in the midst of a mapping. No slot is lost,
+/// none is freed that is used, and one lot of slots is what the device has.
+#[test]
+fn another_cpu_maps_or_leaves_the_device_in_the_midst_of_a_mapping() {
+    let mm: &'static Machine = Box::leak(Box::new(machine()));
+    mm.cpu_online(CpuId::new(1).unwrap()).unwrap();
+    let ((one, first), (two, second)) = (high_page(mm), high_page(mm));
+    let second = second.expose_provenance();
+    let before = settled(mm);
+    for does_leave in [false, true] {
+        let (mut done, mut refused) = (0, 0);
+        for at in 0.. {
+            let far = DmaDevice::new("far", DmaMask::bits(24)).slots(2);
+            let far: &'static DmaDevice = Box::leak(Box::new(far));
+            // For one that leaves there are slots.
+            let told = if does_leave { map(mm, far, first).ok() } else { None };
+            told.into_iter().for_each(|told| unmap(mm, far, told));
+            let outcome = Rc::new(Cell::new(None));
+            let seen = Rc::clone(&outcome);
+            CPU.with(|cpu| {
+                cpu.arm_once(Scope::OtherCpu(1), None, at, move |_| {
+                    if does_leave {
+                        seen.set(Some(mm.dma_detach(far).map_err(|left| left.count)));
+                    } else {
+                        let memory = std::ptr::with_exposed_provenance(second);
+                        unmap(mm, far, map(mm, far, memory).unwrap());
+                        seen.set(Some(Ok(())));
+                    }
+                });
+            });
+            let told = map(mm, far, first).unwrap();
+            let is_beyond = CPU.with(|cpu| cpu.disarm());
+            assert_eq!((mm.dma_given(far), mm.dma_slots_taken(far).0), (1, 1), "at {at}");
+            match outcome.get() {
+                Some(Ok(())) => done += 1,
+                Some(Err(count)) => {
+                    assert_eq!(count, 1, "at {at}");
+                    refused += 1;
+                }
+                None => {}
+            }
+            unmap(mm, far, told);
+            mm.dma_detach(far).unwrap();
+            let told_of = kinds(mm);
+            assert!(told_of.iter().all(|kind| *kind == MisuseKind::StillGiven), "{told_of:?}");
+            assert_eq!(settled(mm), before, "at {at}");
+            if is_beyond {
+                break;
+            }
+        }
+        assert!(done > 0 && (refused > 0) == does_leave, "{done} {refused}");
+    }
+    free_page(mm, one);
+    free_page(mm, two);
 }

@@ -2,175 +2,26 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::ops::Range;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use common::{CPU, Point, Rig, Scope, as_cpu, free, settle};
+use common::{CPU, MapRig, Point, Scope, WINDOW, as_cpu, free, settle};
 use kmem::highmem::*;
-use kmem::platform::{
-    Caching, Context, Cpus, DirectMap, Hooks, Level, Misuse, MisuseKind, PageMap, PageMapError,
-    Passed, TemporaryMap, There, Unflushed,
-};
+use kmem::platform::{Context, DirectMap, MisuseKind, PageMapError, Passed, There};
 use kmem::*;
 
 const MIB: u64 = 1 << 20;
-/// Where pages are mapped: addresses that nobody touches.
-const WINDOW: Range<usize> = 0x7000_0000..0x7000_0000 + (64 << 12);
-
-/// A [`Rig`] whose direct map ends at 8 MiB, with page tables that are kept in a book.
-struct HighRig {
-    rig: Rig,
-    book: Mutex<Book>,
-    has_tables: bool,
-    /// How many more calls of `PageMap::map` succeed.
-    left: AtomicU64,
-    flushes: AtomicU64,
-    /// What another CPU does while this one writes an entry.
-    meanwhile: Mutex<Option<Box<dyn FnMut() + Send>>>,
-}
-
-#[derive(Default)]
-struct Book {
-    mapped: BTreeMap<usize, u64>,
-    /// Unmapped, and perhaps still in some CPU's buffer.
-    stale: BTreeSet<usize>,
-}
-
-impl HighRig {
-    fn new(has_tables: bool) -> HighRig {
-        HighRig {
-            rig: Rig::with_direct(16 << 20, 8 << 20),
-            book: Mutex::default(),
-            has_tables,
-            left: AtomicU64::new(u64::MAX),
-            flushes: AtomicU64::new(0),
-            meanwhile: Mutex::new(None),
-        }
-    }
-
-    /// The frame that the page tables have at an address.
-    fn frame_at(&self, address: VirtAddr) -> Option<u64> {
-        self.book.lock().unwrap().mapped.get(&address.get()).copied()
-    }
-}
-
-// SAFETY: as the rig's.
-unsafe impl Cpus for HighRig {
-    fn pin(&self) {
-        self.rig.pin();
-    }
-    fn unpin(&self) {
-        self.rig.unpin();
-    }
-    fn current(&self) -> CpuId {
-        self.rig.current()
-    }
-    fn relax(&self) {
-        self.rig.relax();
-    }
-}
-
-// SAFETY: as the rig's.
-unsafe impl Context for HighRig {
-    type Saved = bool;
-    fn mask(&self) -> bool {
-        self.rig.mask()
-    }
-    fn restore(&self, saved: bool) {
-        self.rig.restore(saved);
-    }
-    fn in_atomic(&self) -> bool {
-        self.rig.in_atomic()
-    }
-    fn in_nmi(&self) -> bool {
-        self.rig.in_nmi()
-    }
-}
-
-// SAFETY: as the rig's.
-unsafe impl DirectMap for HighRig {
-    fn base(&self) -> VirtAddr {
-        self.rig.base()
-    }
-    fn limit(&self) -> PhysAddr {
-        self.rig.limit()
-    }
-    fn temporary_map(&self) -> Option<&dyn TemporaryMap> {
-        self.rig.temporary_map()
-    }
-    fn page_map(&self) -> Option<&dyn PageMap> {
-        if self.has_tables { Some(self) } else { None }
-    }
-}
-
-// SAFETY: nothing is mapped for real, and the tests touch none of it.
-unsafe impl PageMap for HighRig {
-    fn range(&self) -> Range<VirtAddr> {
-        VirtAddr::new(WINDOW.start)..VirtAddr::new(WINDOW.end)
-    }
-
-    unsafe fn map(
-        &self,
-        address: VirtAddr,
-        first: Pfn,
-        count: usize,
-        _: Caching,
-    ) -> Result<(), PageMapError> {
-        assert!(!CPU.with(|cpu| cpu.in_atomic()), "a table is written with a lock held");
-        let meanwhile = self.meanwhile.lock().unwrap().take();
-        if let Some(mut meanwhile) = meanwhile {
-            meanwhile();
-        }
-        let more = self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
-        more.map_err(|_| PageMapError::NoTables)?;
-        let mut book = self.book.lock().unwrap();
-        for page in 0..count {
-            let at = address.get() + (page << 12);
-            assert!(WINDOW.contains(&at) && !book.stale.contains(&at), "{at:#x} is not flushed");
-            let before = book.mapped.insert(at, first.number() + page as u64);
-            assert_eq!(before, None, "{at:#x} is mapped");
-        }
-        Ok(())
-    }
-
-    unsafe fn unmap(&self, address: VirtAddr, count: usize) -> Unflushed {
-        let mut book = self.book.lock().unwrap();
-        for page in 0..count {
-            let at = address.get() + (page << 12);
-            assert!(book.mapped.remove(&at).is_some(), "{at:#x} is not mapped");
-            book.stale.insert(at);
-        }
-        Unflushed::new(address..VirtAddr::new(address.get() + (count << 12)))
-    }
-
-    fn flush(&self, pages: Unflushed) {
-        assert!(!CPU.with(|cpu| cpu.in_atomic()), "a flush with a lock held");
-        self.flushes.fetch_add(1, SeqCst);
-        let range = pages.pages().start.get()..pages.pages().end.get();
-        self.book.lock().unwrap().stale.retain(|at| !range.contains(at));
-    }
-}
-
-impl Hooks for HighRig {
-    fn log(&self, level: Level, message: fmt::Arguments<'_>) {
-        self.rig.log(level, message);
-    }
-    fn misuse(&self, report: &Misuse<'_>) {
-        self.rig.misuse(report);
-    }
-}
-
-type Mem = Mm<HighRig>;
+type Mem = Mm<MapRig>;
 
 fn boot(setup: Setup) -> &'static Mem {
-    boot_on(HighRig::new(true), setup)
+    boot_on(MapRig::new(true), setup)
 }
 
 /// A machine with RAM from 0 to 15 MiB but for one of them, a hole, and two CPUs.
-fn boot_on(rig: HighRig, setup: Setup) -> &'static Mem {
+fn boot_on(rig: MapRig, setup: Setup) -> &'static Mem {
     let mm: &Mem = Box::leak(Box::new(Mm::new(rig)));
     let map = MemoryMap::new()
         .ram(0..12 * MIB, NodeId::ZERO)
@@ -316,6 +167,20 @@ fn a_wrong_call_is_reported_once_and_changes_nothing() {
     settle(mm);
 }
 
+// A273
+#[test]
+fn a_temporary_mapping_pins_wherever_the_page_is() {
+    let mm = boot(Setup::new());
+    for page in [high(mm), mm.alloc_page(GFP_KERNEL).unwrap()] {
+        let address = mm.kmap_atomic(page, KM_USER0).unwrap();
+        CPU.with(|cpu| assert!(cpu.in_atomic()));
+        kunmap_atomic(mm, address, KM_USER0);
+        CPU.with(|cpu| assert!(!cpu.in_atomic()));
+        free(mm, page, 0);
+    }
+    assert_eq!(kinds(mm), []);
+}
+
 // A276
 #[test]
 fn a_slot_that_is_in_use_is_taken_over_and_reported() {
@@ -335,6 +200,49 @@ fn a_slot_that_is_in_use_is_taken_over_and_reported() {
     kunmap_atomic(mm, old, KM_USER0);
     assert_eq!(kinds(mm), [MisuseKind::NotMapped]);
     [first, second].into_iter().for_each(|page| free(mm, page, 0));
+}
+
+// A273, A276
+#[test]
+fn a_slot_that_the_interrupted_code_is_changing_is_refused() {
+    let mm = boot(Setup::new());
+    let (page, other) = (high(mm), high(mm));
+    let (mut mapped, mut busy) = (0, 0);
+    for at in 0.. {
+        let outcome = Rc::new(Cell::new(None));
+        let seen = Rc::clone(&outcome);
+        CPU.with(|cpu| {
+            cpu.arm_once(Scope::Interrupt, None, at, move |_| {
+                // In the slot of the task, which is wrong of a handler. One that is in use it would take.
+                if mm.temporary_mappings() > 0 {
+                    return;
+                }
+                let mapped = mm.kmap_atomic(other, KM_USER0);
+                seen.set(Some(mapped));
+                if let Ok(address) = mapped {
+                    kunmap_atomic(mm, address, KM_USER0);
+                }
+            });
+        });
+        let address = mm.kmap_atomic(page, KM_USER0).unwrap();
+        kunmap_atomic(mm, address, KM_USER0);
+        let is_beyond = CPU.with(|cpu| cpu.disarm());
+        match outcome.get() {
+            Some(Ok(_)) => mapped += 1,
+            Some(Err(error)) => {
+                assert_eq!(error, KmapError::SlotBusy(KM_USER0), "at {at}");
+                busy += 1;
+            }
+            None => {}
+        }
+        assert_eq!(mm.temporary_mappings(), 0, "at {at}");
+        kinds(mm);
+        if is_beyond {
+            break;
+        }
+    }
+    assert!(mapped > 0 && busy > 0, "{mapped} {busy}");
+    [page, other].into_iter().for_each(|page| free(mm, page, 0));
 }
 
 // A269
@@ -569,6 +477,16 @@ fn pages_are_cleared_when_all_nested_slots_are_taken_and_on_cpus_without_any() {
     };
     soil(dirty);
     soil(zeroed());
+    // In the midst of clearing, too: whoever comes in has a slot of its own, or waits.
+    for scope in [Scope::Interrupt, Scope::Nmi] {
+        for at in 0.. {
+            CPU.with(|cpu| cpu.arm_once(scope, None, at, move |_| free(mm, zeroed(), 0)));
+            soil(zeroed());
+            if CPU.with(|cpu| cpu.disarm()) {
+                break;
+            }
+        }
+    }
     in_handler(mm, Scope::Nmi, move || free(mm, zeroed(), 0));
     all.into_iter().rev().for_each(|address| kunmap_local(mm, address));
     as_cpu(7, || {
@@ -588,12 +506,12 @@ fn what_a_machine_does_not_have_is_an_error() {
     let mm = boot(Setup::new().kmap_slots(0));
     let page = high(mm);
     assert_eq!(mm.kmap(page), Err(KmapError::NoSlots));
-    let bare = boot_on(HighRig::new(false), Setup::new());
+    let bare = boot_on(MapRig::new(false), Setup::new());
     assert_eq!(bare.kmap(high(bare)), Err(KmapError::NoSlots));
     assert!(bare.kmap_window().is_empty() && bare.kmap_info() == KmapInfo::default());
     let local = bare.kmap_local_page(high(bare)).unwrap();
     kunmap_local(bare, local);
-    let new: Mem = Mm::new(HighRig::new(true));
+    let new: Mem = Mm::new(MapRig::new(true));
     assert_eq!(new.kmap(page), Err(KmapError::NotBooted));
     assert_eq!(new.kmap_atomic(page, KM_USER0), Err(KmapError::NotBooted));
     assert_eq!(new.kmap_local_page(page), Err(KmapError::NotBooted));
@@ -622,7 +540,7 @@ fn what_a_machine_does_not_have_is_an_error() {
 // A270
 #[test]
 fn values_end_their_mappings() {
-    let mm = boot_on(HighRig::new(true), Setup::new());
+    let mm = boot_on(MapRig::new(true), Setup::new());
     let (page, other) = (high(mm), high(mm));
     // SAFETY: the pages are the test's.
     unsafe {

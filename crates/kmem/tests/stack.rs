@@ -147,8 +147,13 @@ fn a_cpu_has_one_interrupt_stack_of_a_page() {
     let before = settled(&mm);
     let cpus = [0, 1].map(|cpu| CpuId::new(cpu).unwrap());
     let [one, two] = cpus.map(|cpu| mm.interrupt_stack(cpu).unwrap());
-    assert_eq!((mm.stack_info().used, mm.stack_info().pages), (2, 2));
+    let info = mm.stack_info();
+    assert_eq!((info.used, info.pages), (2, 2));
+    // Asked for again, also where none could be made, it is the one that there is.
+    let pinned = mm.get_cpu();
     assert_eq!(mm.interrupt_stack(cpus[0]).unwrap(), one);
+    drop(pinned);
+    assert_eq!(mm.stack_info(), info);
     assert!(one.end <= two.start || two.end <= one.start);
     assert!(one.end.get() - one.start.get() <= PAGE);
     for cpu in [cpus[0], cpus[1], cpus[1]] {
@@ -223,6 +228,7 @@ fn what_is_none_of_the_tasks_is_reported_and_stays() {
     let before = settled(&mm);
     let (stack, other) = (mm.alloc_stack(OWNER).unwrap(), mm.alloc_stack(OWNER).unwrap());
     let own = stack.kmalloc(64, GFP_KERNEL).unwrap();
+    let kept = stack.kmalloc(32, GFP_KERNEL).unwrap();
     let others = other.kmalloc(64, GFP_KERNEL).unwrap();
     let plain = mm.kmalloc(64, GFP_KERNEL).unwrap();
     let page = mm.alloc_page(GFP_KERNEL).unwrap();
@@ -235,6 +241,10 @@ fn what_is_none_of_the_tasks_is_reported_and_stays() {
         stack.free(own.as_ptr().wrapping_add(8));
         stack.free_pages(page);
     }
+    assert_eq!((stack.managed(), other.managed()), (1, 1));
+    // SAFETY: the test's own, and the latest.
+    unsafe { stack.free(kept.as_ptr()) };
+    assert_eq!(stack.managed(), 0);
     let reports = mm.platform().take_reports();
     assert_eq!(reports.len(), 5);
     for report in reports {
@@ -371,12 +381,28 @@ fn whoever_interrupts_the_manager_is_told_whether_its_cpu_is_inside() {
         pages.into_iter().for_each(|page| common::free(mm, page, 0));
     });
     assert!(inside > 0 && outside > 0, "{inside} {outside}");
-    let (inside, outside) = at(|mm| {
+    // The objects' slabs are there after some rounds: no page is allocated in the last.
+    let objects = |mm: &Machine| {
         let objects: Vec<_> = (0..300).map(|_| mm.kmalloc(64, GFP_KERNEL).unwrap()).collect();
         for object in objects {
             // SAFETY: the test's own.
             unsafe { mm.kfree(object.as_ptr()) };
         }
-    });
+    };
+    (0..4).for_each(|_| objects(&mm));
+    let made = mm.free_page_count();
+    let (inside, outside) = at(objects);
+    assert_eq!(mm.free_page_count(), made);
     assert!(inside > 0 && outside > 0, "{inside} {outside}");
+}
+
+#[test]
+fn code_runs_on_a_stack_once_at_a_time() {
+    let mm = machine();
+    let stack = mm.alloc_stack(OWNER).unwrap();
+    for _ in 0..2 {
+        assert!(stack.enter());
+        assert!(!stack.enter() && !stack.enter());
+        stack.leave();
+    }
 }

@@ -289,6 +289,11 @@ impl<'a> PermanentMaps<'a> {
 
 #[cfg(test)]
 impl PermanentMaps<'_> {
+    /// Has a slot have so many users.
+    pub(crate) fn set_users(&mut self, slot: u16, users: u32) {
+        self.at_mut(slot).users = users;
+    }
+
     /// Whether every list and chain is as the invariants say.
     pub(crate) fn verify(&self) {
         let walk = |first: u16| {

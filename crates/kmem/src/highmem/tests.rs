@@ -167,6 +167,21 @@ fn permanent_mappings_agree_with_a_model() {
 }
 
 #[test]
+fn a_frame_has_no_more_users_than_can_be_counted() {
+    let (mut places, mut buckets) = (vec![Slot::EMPTY; 2], vec![0; PermanentMaps::buckets_for(2)]);
+    let mut maps = PermanentMaps::new(&mut places, &mut buckets);
+    let Acquired::Fresh(slot) = maps.acquire(pfn(7)) else { panic!("a slot is free") };
+    assert_eq!(maps.publish(slot, pfn(7)), Acquired::Mapped(slot));
+    maps.set_users(slot, u32::MAX - 1);
+    assert_eq!(maps.acquire(pfn(7)), Acquired::Mapped(slot));
+    for _ in 0..2 {
+        assert_eq!(maps.acquire(pfn(7)), Acquired::TooMany);
+    }
+    maps.verify();
+    assert_eq!(maps.release(pfn(7)), Some(u32::MAX - 1));
+}
+
+#[test]
 fn without_slots_everybody_waits() {
     let mut maps_buckets = vec![0; PermanentMaps::buckets_for(0)];
     let mut maps = PermanentMaps::new(&mut [], &mut maps_buckets);

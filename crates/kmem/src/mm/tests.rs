@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::vec::Vec;
 
 use super::Mm;
-use crate::page::Place;
+use crate::page::{PageFlags, Place};
 use crate::platform::desk::Desk;
 use crate::platform::{
     Context, Cpus, CrossCall, DirectMap, Hooks, Level, Misuse, MisuseKind, NotCalled, PageMapError,
@@ -308,6 +308,7 @@ fn a_page_is_not_mapped_for_a_user_more_often_than_is_counted() {
             assert_eq!(insert(0), Ok(()));
             assert_eq!(mm.page_count(page), references + 1);
             assert_eq!(descriptor.map_count(), mappings + 1);
+            assert!(descriptor.has(PageFlags::User));
             assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 1);
             assert_eq!(mm.reports(), []);
         } else {
@@ -318,9 +319,26 @@ fn a_page_is_not_mapped_for_a_user_more_often_than_is_counted() {
         }
         assert_eq!((mm.page_count(page), descriptor.map_count()), (references, mappings));
     }
-    // One that is said to be mapped nowhere, while it is, is reported when it is unmapped.
     descriptor.set_count(1);
     descriptor.set_map_count(0);
+    // Nor is a page of another slab layer's.
+    mm.set_page_slab(page, false);
+    assert_eq!(insert(0), Err(AllocError::NotAllocated));
+    assert_eq!(mm.reports(), [MisuseKind::Slab]);
+    mm.clear_page_slab(page);
+    // Where it must not sleep nothing is unmapped, nor at addresses that are none of the user's.
+    insert(1).unwrap();
+    mm.platform.pin();
+    assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 0);
+    mm.platform.unpin();
+    assert_eq!(mm.reports(), [MisuseKind::SleepInAtomic]);
+    for (from, count) in
+        [(USERS - 4096, 3), (USERS, 5), (USERS + 1, 2), (USERS + (9 << 12), 1), (0, usize::MAX)]
+    {
+        assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(from), count), 0, "{from:#x}");
+    }
+    assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS + (1 << 12)), 1), 1);
+    // One that is said to be mapped nowhere, while it is, is reported when it is unmapped.
     insert(3).unwrap();
     mm.set_page_map_count(page, 0);
     assert_eq!(mm.vm_remove_pages(&user, VirtAddr::new(USERS), 4), 1);

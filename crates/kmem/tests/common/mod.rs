@@ -1,11 +1,13 @@
 //! What the tests of the whole manager share: a platform that records and interrupts.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+mod mapped;
 mod rig;
 mod rng;
 
 use kmem::{Mm, Order, Page, Platform, Reclaim};
 
+pub use mapped::{MapRig, WINDOW};
 pub use rig::{CPU, Point, Report, Rig, Scope};
 pub use rng::Rng;
 

@@ -3,6 +3,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -184,6 +185,8 @@ pub struct Rig<const SHIFT: u32 = 12, const TRACE: bool = false> {
     direct: u64,
     reports: Mutex<Vec<Report>>,
     lines: Mutex<Vec<String>>,
+    /// The slots for temporary mappings that are in use, of each CPU.
+    slots: Mutex<BTreeSet<(u32, usize)>>,
     /// Whether a CPU can make another run something. For tests of one thread.
     pub can_call: Switch,
 }
@@ -219,8 +222,9 @@ impl<const SHIFT: u32, const TRACE: bool> Rig<SHIFT, TRACE> {
         let ram = unsafe { alloc_zeroed(Self::layout(bytes)) };
         assert!(!ram.is_null());
         let _ = ram.expose_provenance();
-        let (reports, lines) = (Mutex::default(), Mutex::default());
-        Rig { ram, bytes, direct: direct as u64, reports, lines, can_call: Switch::default() }
+        let (reports, lines, slots) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (direct, can_call) = (direct as u64, Switch::default());
+        Rig { ram, bytes, direct, reports, lines, slots, can_call }
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -364,13 +368,19 @@ unsafe impl<const SHIFT: u32, const TRACE: bool> DirectMap for Rig<SHIFT, TRACE>
 
 // SAFETY: all RAM is always there; only the manager may not know.
 unsafe impl<const SHIFT: u32, const TRACE: bool> TemporaryMap for Rig<SHIFT, TRACE> {
-    fn map(&self, frame: Pfn, _: usize) -> VirtAddr {
+    fn map(&self, frame: Pfn, slot: usize) -> VirtAddr {
+        let cpu = CPU.with(|cpu| cpu.number.get());
+        let is_free = self.slots.lock().unwrap().insert((cpu, slot));
+        assert!(is_free, "slot {slot} of cpu {cpu} is in use");
         self.pin();
         VirtAddr::from_ptr(self.frame(frame.number()))
     }
 
-    unsafe fn unmap(&self, _: VirtAddr, _: usize) {
+    unsafe fn unmap(&self, _: VirtAddr, slot: usize) {
         self.unpin();
+        let cpu = CPU.with(|cpu| cpu.number.get());
+        let was_used = self.slots.lock().unwrap().remove(&(cpu, slot));
+        assert!(was_used, "slot {slot} of cpu {cpu} is not in use");
     }
 }
 

@@ -4,7 +4,7 @@ use core::panic::Location;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::super::Mm;
-use crate::platform::{PageMap, Platform, Unflushed};
+use crate::platform::{PageMap, Passed, Platform, Unflushed};
 use crate::reclaim::Reclaim;
 use crate::vmalloc::{AreaKind, Going, Mapping, Run};
 use crate::{Order, VirtAddr};
@@ -20,7 +20,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     ///
     /// An address that is not the first of an area, one of an area that is given back already, what `vmap`
     /// or `ioremap` made, an object of kmalloc: each is found here, reported to
-    /// [`Hooks::misuse`](crate::platform::Hooks::misuse), and changes nothing.
+    /// [`Hooks::misuse`](crate::platform::Hooks::misuse), and changes nothing. So is a call in an NMI handler.
     ///
     /// # Safety
     ///
@@ -47,6 +47,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         kind: AreaKind,
         site: &'static Location<'static>,
     ) {
+        if self.is_nmi_refused(Passed::Object(VirtAddr::new(start)), site) {
+            return;
+        }
         let retired = {
             let mut space = self.vmalloc.space.lock(&self.platform);
             let area = space.check(start, |mapping| mapping.kind == kind);
