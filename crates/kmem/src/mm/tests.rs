@@ -321,6 +321,13 @@ fn a_page_is_not_mapped_for_a_user_more_often_than_is_counted() {
     }
     descriptor.set_count(1);
     descriptor.set_map_count(0);
+    // It is mapped at a page of the user's, and nowhere else.
+    for address in [0, USERS - 4096, USERS + 8, USERS + (4 << 12), usize::MAX - 4095] {
+        // SAFETY: it is refused.
+        let refused = unsafe { mm.vm_insert_page(&user, VirtAddr::new(address), page, true) };
+        assert_eq!(refused, Err(AllocError::Occupied), "{address:#x}");
+    }
+    assert_eq!((mm.page_count(page), mm.reports()), (1, std::vec![]));
     // Nor is a page of another slab layer's.
     mm.set_page_slab(page, false);
     assert_eq!(insert(0), Err(AllocError::NotAllocated));
