@@ -232,3 +232,43 @@ fn who_wants_all_unmapped_waits_for_those_who_are_at_it() {
         assert_eq!((mapped, areas), ((0, 0), 0));
     });
 }
+
+/// Counts how often it is asked, and has nothing.
+#[derive(Default)]
+struct Asked(AtomicU32);
+
+impl Reclaim for Asked {
+    fn reclaim(&self, _: &dyn PageSource, _: &ReclaimRequest) -> u64 {
+        self.0.fetch_add(1, SeqCst);
+        0
+    }
+
+    fn wake_background(&self, _: &ReclaimRequest) {}
+}
+
+/// A220, A221: nobody's memory is reclaimed for large blocks where small ones do as well.
+#[test]
+fn single_pages_are_taken_before_anything_is_reclaimed() {
+    let mm = Mm::with_reclaim(MapRig::new(true), Asked::default());
+    let map = MemoryMap::new().ram(0..16 * MIB, NodeId::ZERO);
+    // SAFETY: the RAM is this test's, for this manager alone.
+    unsafe { mm.boot(&map, &Setup::new().kmap_slots(4)) }.unwrap();
+    let gfp = GFP_ATOMIC | Gfp::HIGHMEM | Gfp::MEMALLOC | Gfp::NOWARN;
+    let mut pages: Vec<Page> = std::iter::from_fn(|| mm.alloc_page(gfp).ok()).collect();
+    pages.sort_by_key(|page| page.pfn());
+    let (given, kept) = pages.into_iter().partition::<Vec<_>, _>(|page| {
+        let number = page.pfn().number();
+        number.is_multiple_of(2)
+    });
+    // SAFETY: the test's own.
+    given.into_iter().for_each(|page| unsafe { mm.__free_page(page) });
+    let area = mm.vmalloc(8 * PAGE).unwrap();
+    assert_eq!(mm.reclaim().0.load(SeqCst), 0);
+    // SAFETY: the test's own.
+    unsafe { mm.vfree(area.as_ptr()) };
+    // SAFETY: the test's own.
+    kept.into_iter().for_each(|page| unsafe { mm.__free_page(page) });
+    mm.vm_unmap_aliases();
+    mm.drain_all_pages();
+    mm.verify().unwrap();
+}
