@@ -304,6 +304,10 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
         self.progress.show(what, done, total);
     }
 
+    fn is_interrupted(&self) -> bool {
+        interrupt::is_asked()
+    }
+
     fn open(&self, path: &str) -> Result<Box<dyn Source>, String> {
         let file = File::open(path).map_err(|error| cannot("open", path, &error))?;
         // A directory opens, and then cannot be read: say so now.

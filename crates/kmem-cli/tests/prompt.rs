@@ -1,12 +1,20 @@
 //! The prompt, at a terminal that the test holds the other end of.
 
+mod common;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::process::{Child, Command};
 
+use common::Folder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 const PROMPT: &str = "kmem> ";
+
+/// The seconds after which what is waited for does not come any more.
+const PATIENCE: i64 = 100;
 
 /// `kmem boot` at a terminal.
 struct Session {
@@ -15,10 +23,16 @@ struct Session {
     screen: String,
     /// How much of the screen has been waited for.
     seen: usize,
+    /// Where the prompt keeps what was typed.
+    state: Folder,
 }
 
 impl Session {
     fn boot() -> Self {
+        Session::boot_in(Folder::new())
+    }
+
+    fn boot_in(state: Folder) -> Self {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
@@ -27,17 +41,22 @@ impl Session {
         let child = Command::new(env!("CARGO_BIN_EXE_kmem"))
             .args(["boot", "--machine", "tiny"])
             .env("TERM", "xterm")
+            .env("XDG_STATE_HOME", state.path(""))
+            .env_remove("NO_COLOR")
             .stdin(inner.try_clone().unwrap())
             .stdout(inner.try_clone().unwrap())
             .stderr(inner)
             .spawn()
             .unwrap();
-        Session { child, terminal: terminal.into(), screen: String::new(), seen: 0 }
+        Session { child, terminal: terminal.into(), screen: String::new(), seen: 0, state }
     }
 
     /// Reads more; `false` once the other end is closed.
     fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
+        let wait = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&self.terminal, PollFlags::IN)], Some(&wait)).unwrap();
+        assert!(ready > 0, "nothing more came: {:?}", self.screen);
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
         self.screen += &String::from_utf8_lossy(&bytes[..count]);
         count > 0
@@ -57,13 +76,29 @@ impl Session {
     fn enter(&mut self, line: &str) {
         self.expect(PROMPT);
         // The end of the line comes from the key, not from the editor.
-        write!(self.terminal, "{line}\r").unwrap();
+        self.keys(&format!("{line}\r"));
+    }
+
+    /// Types keys.
+    fn keys(&mut self, keys: &str) {
+        write!(self.terminal, "{keys}").unwrap();
+    }
+
+    /// What Ctrl-C does while a command runs: the terminal is not the child's own, so it sends no signal.
+    fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
     /// What was shown in all, and the status.
-    fn end(mut self) -> (String, Option<i32>) {
+    fn end(self) -> (String, Option<i32>) {
+        let (screen, status, _) = self.leave();
+        (screen, status)
+    }
+
+    /// The same, and where the prompt keeps what was typed.
+    fn leave(mut self) -> (String, Option<i32>, Folder) {
         while self.read() {}
-        (self.screen, self.child.wait().unwrap().code())
+        (self.screen, self.child.wait().unwrap().code(), self.state)
     }
 }
 
@@ -149,4 +184,94 @@ fn stress_leaves_nothing_of_its_wrong_frees_on_the_screen() {
     session.expect("error: ");
     session.enter("exit");
     assert_eq!(session.end().1, Some(0));
+}
+
+/// At the prompt it begins anew.
+const CTRL_C: &str = "\u{3}";
+/// Shows the whole line again.
+const CTRL_L: &str = "\u{c}";
+const UP: &str = "\u{1b}[A";
+
+/// Commands, modules, parameters, paths, flags and choices, each from its beginning.
+#[test]
+fn tab_completes_what_may_stand_where_the_cursor_is() {
+    let mut session = Session::boot();
+    session.enter("insmod scull");
+    session.expect(PROMPT);
+    for (typed, whole) in [
+        ("ins\tscullp\tor\t2", "insmod scullp order=2"),
+        ("rm\tscu\t", "rmmod scull"),
+        ("cat /pr\tmem\t", "cat /proc/meminfo"),
+        ("ls /sys/k\t\t\t", "ls /sys/kernel/debug/extfrag/"),
+        ("alloc\tGFP_AT\t0", "alloc_pages GFP_ATOMIC 0"),
+        ("slabt\twa\t", "slabtop waste"),
+        ("time hel\tvm\t", "time help vmalloc"),
+    ] {
+        session.keys(typed);
+        session.keys(CTRL_L);
+        session.expect(&format!("{PROMPT}{whole}"));
+        session.keys(CTRL_C);
+        // The line's end: the prompt itself was shown with the line as well.
+        session.expect("\r\n");
+        session.expect(PROMPT);
+    }
+    // More than one: a second Tab lists them.
+    session.keys("insmod s\t\t");
+    session.expect("scullc  scullp  scullv");
+    session.expect(PROMPT);
+    session.keys(CTRL_C);
+    session.expect("\r\n");
+    session.enter("exit");
+    assert_eq!(session.end().1, Some(0));
+}
+
+#[test]
+fn what_a_command_wants_is_shown_while_it_is_typed() {
+    let mut session = Session::boot();
+    session.expect(PROMPT);
+    session.keys("alloc_pages ");
+    session.expect("FLAGS ORDER [NODE]");
+    session.keys("GFP_KERNEL ");
+    session.expect("ORDER [NODE]");
+    session.keys("0\r");
+    session.expect("id 1: ");
+    session.enter("exit");
+    assert_eq!(session.end().1, Some(0));
+}
+
+#[test]
+fn what_was_typed_is_there_the_next_time() {
+    let mut session = Session::boot();
+    session.enter("alloc_pages GFP_KERNEL 3");
+    session.enter("exit");
+    let (_, status, state) = session.leave();
+    assert_eq!(status, Some(0));
+    let mut session = Session::boot_in(state);
+    session.expect(PROMPT);
+    session.keys(&format!("{UP}{UP}"));
+    session.expect("alloc_pages GFP_KERNEL 3");
+    session.keys("\r");
+    session.expect("order 3");
+    session.enter("exit");
+    assert_eq!(session.end().1, Some(0));
+}
+
+/// The machine goes on: what was there before is there afterwards, and nothing is lost.
+#[test]
+fn ctrl_c_ends_the_command_and_not_the_machine() {
+    let mut session = Session::boot();
+    session.enter("insmod scullp; echo kept > /dev/scullp0");
+    for endless in ["stress 1000000000 1", "sleep 3600", "cat /dev/zero > /dev/null"] {
+        session.expect(PROMPT);
+        session.keys(&format!("echo before; {endless}\r"));
+        // The command's own line shows it first.
+        session.expect("\nbefore");
+        session.interrupt();
+        session.expect(": interrupted");
+    }
+    session.enter("cat /dev/scullp0");
+    session.expect("\nkept");
+    session.enter("exit");
+    let (screen, status) = session.end();
+    assert_eq!(status, Some(0), "{screen}");
 }

@@ -41,5 +41,6 @@ pub use error::{Error, Failure};
 pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};
 pub use shell::Shell;
+pub(crate) use system::go_on;
 pub use system::{Handler, Interrupts, OnPurpose, Sink, Source, System};
 pub use text::Count;

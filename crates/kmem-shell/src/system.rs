@@ -112,6 +112,12 @@ pub trait System: Send + Sync + Sized + 'static {
         let _ = (what, done, total);
     }
 
+    /// Whether whoever runs the command wants it to stop: commands that take long look, and stop as if they had
+    /// come to their end ([`Failure::Failed`](crate::Failure::Failed)).
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
     /// Opens a file of the host for reading.
     ///
     /// # Errors
@@ -137,6 +143,11 @@ pub trait System: Send + Sync + Sized + 'static {
     ///
     /// It cannot be read, or there is no host.
     fn list(&self, path: &str) -> Result<Vec<String>, String>;
+}
+
+/// Fails where the command is to stop.
+pub(crate) fn go_on<S: System>(system: &S) -> Result<(), String> {
+    if system.is_interrupted() { Err("interrupted".into()) } else { Ok(()) }
 }
 
 /// Wrong frees and wrong calls are made on purpose until this is dropped.

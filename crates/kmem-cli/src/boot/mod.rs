@@ -47,7 +47,8 @@ Exit status: 0 all went well; 1 a command was understood and failed; 2 the input
 cache that must be made (`panic`) and cannot; 141 nobody reads the output any more.
 All names of commands are looked up before the first command of a text runs; what is wrong with a
 command's arguments is found (2) when its turn comes. At a prompt what fails is told and does not
-count: the status is 0, or 3. Ctrl-C during a command ends the process without the check of memory.";
+count: the status is 0, or 3. Ctrl-C ends the command that runs: at a prompt the next one may follow,
+elsewhere the machine is shut down and its memory checked, and the status is 130.";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let description = args.machine.describe()?;

@@ -11,7 +11,7 @@ use kmem::{CacheError, CacheFlags, CacheId, GFP_KERNEL};
 use super::objects::{OwnCache, address, free_wrongly, pointer};
 use super::pages::gfp;
 use super::{Command, print, size, usage, word};
-use crate::{Count, Failure, Shell, Sink, System};
+use crate::{Count, Failure, Shell, Sink, System, go_on};
 
 pub(super) const fn cache<S: System>() -> Command<S> {
     Command {
@@ -156,6 +156,8 @@ fn alloc<S: System>(
     while new.len() < count && failed.is_none() {
         if new.len() % TOLD == TOLD - 1 {
             shell.system.progress("objects", new.len() as u64, total);
+            // What there is so far stays the user's.
+            go_on(shell.system)?;
         }
         match mm.kmem_cache_alloc(shell.objects.caches[index].id, gfp) {
             Ok(object) => {

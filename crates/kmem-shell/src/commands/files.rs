@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use super::{Command, exactly, print, usage, word};
 use crate::files::{CHUNK, copy, create, list, open, same};
-use crate::{Failure, Shell, Sink, Source, System};
+use crate::{Failure, Shell, Sink, Source, System, go_on};
 
 pub(super) const fn cp<S: System>() -> Command<S> {
     Command {
@@ -29,7 +29,7 @@ fn run_cp<S: System>(
     }
     let mut source = open(shell, from)?;
     let mut sink = create(shell, to)?;
-    copy(&mut *source, &mut *sink)?;
+    copy(shell.system, &mut *source, &mut *sink)?;
     Ok(sink.finish()?)
 }
 
@@ -52,7 +52,7 @@ fn run_cat<S: System>(
         return Err(usage(&cat::<S>()));
     }
     for path in arguments {
-        copy(&mut *open(shell, path)?, out)?;
+        copy(shell.system, &mut *open(shell, path)?, out)?;
     }
     Ok(())
 }
@@ -118,6 +118,7 @@ fn run_cmp<S: System>(
     // Bytes and lines count from 1, as in cmp(1).
     let (mut byte, mut line) = (1u64, 1u64);
     loop {
+        go_on(shell.system)?;
         let [left, right] = &mut sides;
         let (x, y) = (left.bytes()?, right.bytes()?);
         let count = x.len().min(y.len());

@@ -6,7 +6,7 @@ use alloc::string::String;
 use super::{Command, all, exactly, print, usage, word};
 use crate::shell::find;
 use crate::stress;
-use crate::{Failure, Shell, Sink, System};
+use crate::{Failure, Shell, Sink, System, go_on};
 
 pub(super) const fn stress<S: System>() -> Command<S> {
     Command {
@@ -50,6 +50,9 @@ pub(super) const fn sleep<S: System>() -> Command<S> {
 /// A day: longer sleeps are slips of the finger.
 const LONGEST_SLEEP: f64 = 86_400.0;
 
+/// How long nobody looks whether a sleep is to end, in nanoseconds.
+const NAP: u64 = 50_000_000;
+
 fn run_sleep<S: System>(
     shell: &mut Shell<'_, S>,
     arguments: &[String],
@@ -61,8 +64,15 @@ fn run_sleep<S: System>(
         let message = format!("the time is out of range: give 0 to {LONGEST_SLEEP} seconds");
         return Err(Failure::Usage(message));
     }
-    shell.system.sleep((seconds * 1e9) as u64);
-    Ok(())
+    // In pieces, so that it can be ended.
+    let end = shell.system.nanoseconds() + (seconds * 1e9) as u64;
+    loop {
+        match end.saturating_sub(shell.system.nanoseconds()) {
+            0 => return Ok(()),
+            left => shell.system.sleep(left.min(NAP)),
+        }
+        go_on(shell.system)?;
+    }
 }
 
 pub(super) const fn time<S: System>() -> Command<S> {

@@ -7,7 +7,7 @@ use kmem::{Gfp, Mm, NodeId, Order, Page, Platform, Reclaim};
 
 use super::{Command, exactly, print, usage, word};
 use crate::memory::with_page;
-use crate::{Count, Failure, Shell, Sink, System};
+use crate::{Count, Failure, Shell, Sink, System, go_on};
 
 /// A block that the shell's user holds.
 pub(crate) struct Held {
@@ -122,7 +122,8 @@ fn run_fill<S: System>(
     if order > largest {
         return Err(Failure::Usage(format!("order {order} is above the largest, {largest}")));
     }
-    let blocks = shell.fill.take(mm, flags, order)?;
+    let system = shell.system;
+    let blocks = shell.fill.take(mm, flags, order, &|| go_on(system))?;
     let (blocks, pages) = (Count(blocks, "block"), Count(blocks << order, "page"));
     let free = mm.free_page_count();
     print(out, format_args!("took {blocks} of order {order}, {pages}; {free} left\n"))
@@ -198,9 +199,11 @@ impl Fill {
         mm: &Mm<P, R>,
         gfp: Gfp,
         order: u32,
+        go_on: &dyn Fn() -> Result<(), String>,
     ) -> Result<u64, Failure> {
         let mut blocks = 0;
         loop {
+            go_on()?;
             let page = match mm.alloc_pages(gfp, order) {
                 Ok(page) => page,
                 Err(kmem::AllocError::NoMemory { .. }) => return Ok(blocks),

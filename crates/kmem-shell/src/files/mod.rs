@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::{Shell, Sink, Source, System};
+use crate::{Shell, Sink, Source, System, go_on};
 
 pub(crate) use modules::{Loaded, Modules, kinds};
 
@@ -136,11 +136,16 @@ pub(crate) fn list<S: System>(shell: &Shell<'_, S>, path: &str) -> Result<Vec<St
 ///
 /// # Errors
 ///
-/// Those of either.
-pub(crate) fn copy(source: &mut dyn Source, sink: &mut dyn Sink) -> Result<u64, String> {
+/// Those of either; the command is to stop.
+pub(crate) fn copy<S: System>(
+    system: &S,
+    source: &mut dyn Source,
+    sink: &mut dyn Sink,
+) -> Result<u64, String> {
     let mut buffer = alloc::vec![0; CHUNK];
     let mut bytes = 0;
     loop {
+        go_on(system)?;
         match source.read(&mut buffer)? {
             0 => return Ok(bytes),
             count => {

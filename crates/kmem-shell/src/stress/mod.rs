@@ -35,7 +35,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kmem::{CacheError, CpuId};
 use spin::Mutex;
 
-use crate::{Count, FreeLists, OnPurpose, System};
+use crate::{Count, FreeLists, OnPurpose, System, go_on};
 use held::Held;
 use mailbox::Mailbox;
 use object::{Object, ObjectCache};
@@ -319,6 +319,8 @@ pub(crate) fn run<S: System>(system: &S, operations: u64, seed: u64) -> Result<R
         return Err(format!("the free lists are not as before: {difference}"));
     }
     mm.verify().map_err(|corruption| format!("memory is corrupted: {corruption}"))?;
+    // What was done up to here was in order.
+    go_on(system)?;
     Ok(Report {
         operations: count(&shared.begun).min(operations),
         cpus,

@@ -64,7 +64,7 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
     };
     let mut until_mood = 0;
     // Relaxed: the counter orders nothing.
-    while !shared.stopped() {
+    while !shared.stopped() && !system.is_interrupted() {
         let begun = shared.begun.fetch_add(BATCH, Ordering::Relaxed);
         if begun >= shared.operations {
             break;
