@@ -223,7 +223,8 @@ impl Description {
             frames,
             metadata: frames * DESCRIPTOR + u64::from(self.cpus) * TABLES_PER_CPU + TABLES,
             ram: self.ram_bytes(),
-            low_memory: size(&self.free_low_memory()),
+            // Of a description that is not checked nodes may share RAM.
+            low_memory: size(&join(self.free_low_memory())),
         }
     }
 }
