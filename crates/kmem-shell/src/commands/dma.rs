@@ -33,12 +33,13 @@ fn run_dma<S: System>(
 ) -> Result<(), Failure> {
     let size = match arguments {
         [] => 3000,
-        [bytes] => super::size(bytes)?,
+        // No size is none that the buffer takes, either.
+        [bytes] => super::size(bytes).unwrap_or(0),
         _ => return Err(usage(&dma::<S>())),
     };
     if !(1..=edu::BUFFER_SIZE).contains(&size) {
-        let most = edu::BUFFER_SIZE;
-        let message = format!("the device's buffer does not take {size} bytes: give 1 to {most}");
+        let (given, most) = (arguments.first().map_or("", String::as_str), edu::BUFFER_SIZE);
+        let message = format!("'{given}' does not fit the device's buffer: give 1 to {most} bytes");
         return Err(Failure::Usage(message));
     }
     let system = shell.system;
