@@ -160,13 +160,17 @@ pub struct OnPurpose<'s, S: System> {
 impl<'s, S: System> OnPurpose<'s, S> {
     /// Tells the machine.
     pub fn new(system: &'s S) -> Self {
-        system.expect_misuses(true);
-        OnPurpose { system, passed_over: false }
+        Self::begin(system, false)
     }
 
     /// The same, for a command that looks at all of their reports: nobody else is shown one.
     pub fn passed_over(system: &'s S) -> Self {
-        OnPurpose { passed_over: true, ..Self::new(system) }
+        Self::begin(system, true)
+    }
+
+    fn begin(system: &'s S, passed_over: bool) -> Self {
+        system.expect_misuses(true);
+        OnPurpose { system, passed_over }
     }
 }
 
