@@ -53,6 +53,7 @@ extern crate std;
 
 mod addr;
 mod cache_flags;
+mod cache_name;
 #[cfg(not(loom))]
 pub mod dma;
 #[cfg(not(loom))]
@@ -108,6 +109,7 @@ pub use boot::{MapError, MemoryMap, Setup, SetupError};
 #[cfg(not(loom))]
 pub use buddy::Corruption;
 pub use cache_flags::CacheFlags;
+pub use cache_name::CacheName;
 #[cfg(not(loom))]
 pub use error::AllocError;
 pub use gfp::{

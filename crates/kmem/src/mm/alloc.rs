@@ -5,7 +5,7 @@ use core::panic::Location;
 use super::Mm;
 use crate::page::{MigrateType, Page};
 use crate::pcp::{CpuArea, PCP_LARGEST};
-use crate::platform::{Event, EventKind, Misuse, MisuseKind, Passed, Pinned, Platform, There};
+use crate::platform::{Misuse, MisuseKind, Passed, Pinned, Platform, There};
 use crate::reclaim::Reclaim;
 use crate::sync::Entered;
 use crate::zone::{Floor, Met, Priority};
@@ -290,15 +290,6 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let Some(map) = self.platform.temporary_map() else { return };
         for frame in first.raw()..first.raw() + order.pages() as u32 {
             self.clear_frame(map, Pfn::from_raw(frame));
-        }
-    }
-
-    #[inline]
-    pub(super) fn trace_alloc(&self, pfn: Option<Pfn>, gfp: Gfp, order: Order) {
-        if P::TRACE {
-            let migrate_type = gfp.migrate_type_bits() as u8;
-            let kind = EventKind::PageAlloc { gfp };
-            self.platform.trace(&Event { pfn, order, migrate_type, kind });
         }
     }
 

@@ -142,6 +142,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 self.clear(Pfn::from_raw(frame), Order::ZERO);
             }
         }
+        if P::TRACE {
+            for frame in first.raw()..first.raw() + count as u32 {
+                self.trace_alloc(Some(Pfn::from_raw(frame)), gfp, Order::ZERO);
+            }
+        }
         Ok(Page::of(first))
     }
 

@@ -6,7 +6,7 @@ use super::{Mm, compound, state, wrong};
 use crate::buddy::End;
 use crate::page::{Block, Descriptor, Page};
 use crate::pcp::PCP_LARGEST;
-use crate::platform::{Event, EventKind, MisuseKind, Passed, Pinned, Platform};
+use crate::platform::{MisuseKind, Passed, Pinned, Platform};
 use crate::reclaim::Reclaim;
 use crate::{Order, Pfn, VirtAddr};
 
@@ -94,11 +94,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         for page in pages {
             // SAFETY: the caller's promise is the same.
             unsafe { self.__free_pages(*page, 0) };
-            if P::TRACE {
-                let (pfn, order) = (Some(page.pfn()), Order::ZERO);
-                let kind = EventKind::PageFreeBatched;
-                self.platform.trace(&Event { pfn, order, migrate_type: 0, kind });
-            }
+            self.trace_batched(page.pfn());
         }
     }
 
@@ -152,14 +148,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// where the last was dropped already.
     #[inline(always)]
     fn free_small(&self, pfn: Pfn, order: Order, end: End, references: u32) -> bool {
-        let freed = match self.free_listed(pfn, order, end, references) {
+        match self.free_listed(pfn, order, end, references) {
             Ok(()) => true,
             Err(miss) => self.free_missed(pfn, order, end, references, miss),
-        };
-        if freed {
-            self.trace_free(pfn, order);
         }
-        freed
     }
 
     /// Puts a block on the CPU's own list. Calls nothing, so that nothing is saved for a call: what
@@ -180,6 +172,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         }
         let set = area.set_to_free(&mut entered, descriptor.zone(), migrate_type);
         let (set, slot, group) = set.ok_or(Miss::Unusual)?;
+        if P::TRACE && set.ring(order, migrate_type).is_some_and(|ring| !ring.is_full()) {
+            self.trace_free(pfn, order);
+        }
         let pushed = match end {
             End::Hot => set.push_hot_in(order, group, pfn),
             End::Cold => set.push_cold(order, migrate_type, pfn),
@@ -293,18 +288,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     pub(super) fn give(&self, pfn: Pfn, descriptor: &Descriptor, order: Order, end: End) {
         let Some(tables) = self.tables() else { return };
         let zone = tables.zone(descriptor.zone());
-        if zone.give(&self.platform, &tables.memmap, pfn, order, end) {
-            self.trace_free(pfn, order);
-        } else {
+        self.trace_free(pfn, order);
+        if !zone.give(&self.platform, &tables.memmap, pfn, order, end) {
             self.report_stray(pfn, order);
-        }
-    }
-
-    #[inline]
-    fn trace_free(&self, pfn: Pfn, order: Order) {
-        if P::TRACE {
-            let kind = EventKind::PageFree;
-            self.platform.trace(&Event { pfn: Some(pfn), order, migrate_type: 0, kind });
         }
     }
 }

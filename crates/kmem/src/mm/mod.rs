@@ -62,6 +62,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod user;
 mod vmalloc;
 mod wrong;

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::{Block, Descriptor};
-use crate::{Order, Pfn};
+use crate::platform::Frame;
+use crate::{Order, Pfn, VirtAddr};
 
 /// How many extents a memmap can have. A map of RAM with more holes has the smallest ones bridged
 /// with descriptors.
@@ -278,6 +279,12 @@ impl Memmap {
             Some(descriptor) => descriptor,
             None => no_descriptor(pfn),
         }
+    }
+
+    /// A frame that is known to have a descriptor, as trace events name it.
+    pub(crate) fn frame(&self, pfn: Pfn) -> Frame {
+        let descriptor = VirtAddr::new(core::ptr::from_ref(self.at(pfn)).addr());
+        Frame { descriptor, pfn }
     }
 
     /// The extent that holds a frame's descriptor, for code that goes on to the frame's buddies:

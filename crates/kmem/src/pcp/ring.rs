@@ -47,6 +47,12 @@ impl Ring {
         self.len == 0
     }
 
+    /// Whether a push fails.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.len >= self.high
+    }
+
     /// The most blocks there may be.
     #[cfg(test)]
     pub fn high(&self) -> u32 {
@@ -159,7 +165,7 @@ impl PageSet {
     #[inline]
     pub fn push_hot_in(&mut self, order: Order, group: RingGroup, pfn: Pfn) -> bool {
         let Some(ring) = self.rings.get_mut(group.ring(order)) else { return false };
-        if ring.len >= ring.high {
+        if ring.is_full() {
             return false;
         }
         let slot = ring.slot(ring.cold.wrapping_add(ring.len));
@@ -171,7 +177,7 @@ impl PageSet {
     /// Puts a block on the cold end. `false` where the ring is at its high mark.
     pub fn push_cold(&mut self, order: Order, migrate_type: MigrateType, pfn: Pfn) -> bool {
         let Some(ring) = self.rings.get_mut(ring_of(order, migrate_type)) else { return false };
-        if ring.len >= ring.high {
+        if ring.is_full() {
             return false;
         }
         ring.cold = ring.cold.wrapping_sub(1);

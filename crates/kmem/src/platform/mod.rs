@@ -50,7 +50,7 @@ use core::fmt;
 
 use crate::{CpuId, NodeMask, PhysAddr, VirtAddr};
 
-pub use events::{Event, EventKind};
+pub use events::{Event, Frame, PerCpuPlace, Site};
 pub use facility::{
     Caching, Clock, CrossCall, NotCalled, PageMap, PageMapError, Sleep, TEMPORARY_SLOTS,
     TemporaryMap, Unflushed, UserMap, WakeReason,

@@ -88,8 +88,9 @@ mod state;
 mod tests;
 mod validate;
 
+pub use crate::CacheName;
 pub(crate) use cache::{Cache, Kind, PinnedCache};
-pub use cache::{CacheId, CacheName, Ctor, CtorFlags};
+pub use cache::{CacheId, Ctor, CtorFlags};
 pub(crate) use cpu::CpuCache;
 pub(crate) use debug::{Debug, TRACK};
 pub(crate) use front::Front;

@@ -6,7 +6,7 @@ use super::{Floor, Watermarks, ZoneCounters, ZoneEvent};
 use crate::buddy::{Corruption, End, FreeAreas, Taken};
 use crate::gfp::ZoneKind;
 use crate::page::{Block, Memmap, MigrateType, Place};
-use crate::platform::{Event, EventKind, Hooks, Platform};
+use crate::platform::{Event, Hooks, Platform};
 use crate::sync::{Aside, SpinGuard, SpinLock, ZoneLevel};
 use crate::{CpuId, NodeId, Order, Pfn};
 
@@ -383,9 +383,8 @@ impl Zone {
             }
             areas.free_block(map, pfn, order, End::Hot);
             if P::TRACE {
-                let migrate_type = map.migrate_type(pfn) as u8;
-                let kind = EventKind::PagePcpuDrain;
-                platform.trace(&Event { pfn: Some(pfn), order, migrate_type, kind });
+                let (first, migrate_type) = (map.frame(pfn), map.migrate_type(pfn) as u8);
+                platform.trace(&Event::PagePcpuDrain { first, order, migrate_type });
             }
         }
         self.note_free(areas.free());
@@ -477,18 +476,20 @@ fn trace_taken<P: Hooks>(
     }
     let migrate_type = migrate_type as u8;
     if let Some(stolen) = taken.stolen {
-        let kind = EventKind::PageAllocExtfrag {
+        platform.trace(&Event::PageAllocExtfrag {
+            first: map.frame(taken.first),
+            order,
+            migrate_type,
             fallback_order: stolen.order,
             fallback_migrate_type: stolen.from as u8,
             page_block_order: map.page_block_order(),
             change_ownership: stolen.change_ownership,
-        };
-        platform.trace(&Event { pfn: Some(taken.first), order, migrate_type, kind });
+        });
     }
-    let kind = EventKind::PageAllocZoneLocked { percpu_refill };
     for block in 0..taken.blocks {
-        let pfn = Pfn::from_raw(taken.first.raw() + (block << order.get()));
-        platform.trace(&Event { pfn: Some(pfn), order, migrate_type, kind });
+        let first = map.frame(Pfn::from_raw(taken.first.raw() + (block << order.get())));
+        let event = Event::PageAllocZoneLocked { first, order, migrate_type, percpu_refill };
+        platform.trace(&event);
     }
 }
 

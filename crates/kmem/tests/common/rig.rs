@@ -189,6 +189,9 @@ pub struct Rig<const SHIFT: u32 = 12, const TRACE: bool = false> {
     slots: Mutex<BTreeSet<(u32, usize)>>,
     /// Whether a CPU can make another run something. For tests of one thread.
     pub can_call: Switch,
+    /// Whether trace events are kept.
+    pub keeps_events: Switch,
+    events: Mutex<Vec<Event>>,
 }
 
 /// Something that is on or off.
@@ -222,9 +225,17 @@ impl<const SHIFT: u32, const TRACE: bool> Rig<SHIFT, TRACE> {
         let ram = unsafe { alloc_zeroed(Self::layout(bytes)) };
         assert!(!ram.is_null());
         let _ = ram.expose_provenance();
-        let (reports, lines, slots) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (direct, can_call) = (direct as u64, Switch::default());
-        Rig { ram, bytes, direct, reports, lines, slots, can_call }
+        Rig {
+            ram,
+            bytes,
+            direct: direct as u64,
+            reports: Mutex::default(),
+            lines: Mutex::default(),
+            slots: Mutex::default(),
+            can_call: Switch::default(),
+            keeps_events: Switch::default(),
+            events: Mutex::default(),
+        }
     }
 
     fn layout(bytes: usize) -> Layout {
@@ -239,6 +250,11 @@ impl<const SHIFT: u32, const TRACE: bool> Rig<SHIFT, TRACE> {
     /// The log lines since the last call.
     pub fn take_lines(&self) -> Vec<String> {
         std::mem::take(&mut self.lines.lock().unwrap())
+    }
+
+    /// The trace events since the last call.
+    pub fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.events.lock().unwrap())
     }
 
     /// The first byte of a frame, in the direct map or not.
@@ -396,7 +412,10 @@ impl<const SHIFT: u32, const TRACE: bool> Hooks for Rig<SHIFT, TRACE> {
         self.reports.lock().unwrap().push(Report { kind, passed, there, line: report.to_string() });
     }
 
-    fn trace(&self, _: &Event) {
+    fn trace(&self, event: &Event) {
+        if self.keeps_events.is_on() {
+            self.events.lock().unwrap().push(*event);
+        }
         CPU.with(|cpu| cpu.point(Point::Trace));
     }
 }

@@ -7,9 +7,9 @@ use core::ptr::NonNull;
 use super::super::Mm;
 use crate::gfp::GfpError;
 use crate::percpu::{Memory, Wanted};
-use crate::platform::{Passed, Platform};
+use crate::platform::{Passed, PerCpuPlace, Platform};
 use crate::reclaim::Reclaim;
-use crate::{AllocError, CpuId, GFP_KERNEL, Gfp, Order};
+use crate::{AllocError, CpuId, GFP_KERNEL, Gfp, Order, VirtAddr};
 
 /// How much per-CPU data there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -168,19 +168,28 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let largest = 1 << P::PAGE_SHIFT;
         let wanted = Wanted::new(size, align, largest);
         let wanted = wanted.ok_or(AllocError::PerCpuLayout { size, align, largest })?;
-        if self.is_nmi_refused(Passed::Flags(gfp), Location::caller()) {
+        let site = Location::caller();
+        if self.is_nmi_refused(Passed::Flags(gfp), site) {
             return Err(AllocError::NoMemory { order: Order::ZERO, gfp });
         }
-        let gfp = self.flags_for_context(gfp, Location::caller());
+        let gfp = self.flags_for_context(gfp, site);
         let found = self.percpu.lock(&self.platform).alloc(wanted);
         let memory = match found {
             Some(memory) => memory,
-            None => self.grow_percpu(tables, wanted, gfp)?,
+            None => self.grow_percpu(tables, wanted, gfp).inspect_err(|_| {
+                self.trace_percpu_alloc(None, (size, align, 0), gfp, site);
+            })?,
         };
         let allocated = Allocated { memory, cpus: tables.cpus, owner: self.identity() };
         for (_, copy) in allocated.copies() {
             // SAFETY: so many bytes, whole words, were just allocated at each CPU.
             unsafe { clear(copy, wanted.bytes()) };
+        }
+        if P::TRACE {
+            let base = VirtAddr::from_ptr(allocated.first().as_ptr()).get() - memory.offset;
+            let place = PerCpuPlace { base: VirtAddr::new(base), offset: memory.offset };
+            let got = wanted.bytes() * tables.cpus as usize;
+            self.trace_percpu_alloc(Some(place), (size, align, got), gfp, site);
         }
         Ok(allocated)
     }

@@ -59,6 +59,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                     return Err((MisuseKind::NotFirstCopy, there(offset, false)));
                 }
                 // SAFETY: as above.
+                if P::TRACE && unsafe { chunks.find(chunk, offset) }.is_ok() {
+                    // SAFETY: as above.
+                    self.trace_percpu_free(unsafe { Chunk::bases(chunk)[0] }, offset);
+                }
+                // SAFETY: as above.
                 let spare = unsafe { chunks.free(chunk, offset) }.map_err(wrong)?;
                 if let Some(spare) = spare {
                     self.unmark_percpu(spare);

@@ -63,6 +63,8 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 descriptor.set(PageFlags::PerCpu);
             }
         }
+        // SAFETY: just made.
+        self.trace_chunk(unsafe { Chunk::bases(chunk) }.first(), true);
         let mut chunks = self.percpu.lock(&self.platform);
         // SAFETY: just made; it is freed when it is taken out.
         unsafe { chunks.insert(chunk) };
@@ -108,6 +110,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         // SAFETY: nobody else has it.
         let bases = unsafe { Chunk::bases(chunk) };
         let count = bases.len() as u64;
+        self.trace_chunk(bases.first(), false);
         for page in bases {
             // SAFETY: the chunk's own, and no object is in it.
             unsafe { self.free_page(VirtAddr::from_ptr(page.as_ptr())) };

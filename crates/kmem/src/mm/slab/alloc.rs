@@ -39,7 +39,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn kmem_cache_alloc(&self, id: CacheId, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         match self.alloc_at_hand(id, gfp) {
-            Some(object) => Ok(object),
+            Some(object) => {
+                self.trace_cache_alloc(Ok(object), id, gfp, None, Location::caller());
+                Ok(object)
+            }
             None => self.kmem_cache_alloc_slow(id, gfp, None, Location::caller()),
         }
     }
@@ -101,7 +104,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if !refused.is_empty() {
             return Err(GfpError::NotForObjects(refused).into());
         }
-        self.object_slow(tables, id.number, gfp, node, kind.size as usize, site)
+        let answer = self.object_slow(tables, id.number, gfp, node, kind.size as usize, site);
+        self.trace_cache_alloc(answer.as_ref().copied(), id, gfp, node, site);
+        answer
     }
 
     /// Whether nothing about a request is unusual.

@@ -56,7 +56,13 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 && let Some(tables) = self.tables()
                 && let Some(cache) = tables.cache(id)
             {
+                let before = had;
                 had += self.take_many_at_hand(tables, cache, &mut out[had..]);
+                if P::TRACE {
+                    for object in out[before..had].iter().flatten() {
+                        self.trace_cache_alloc(Ok(*object), id, gfp, None, Location::caller());
+                    }
+                }
             }
             // The next one fills the magazine.
             let Some(place) = out.get_mut(had) else { break };
@@ -88,7 +94,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let site = Location::caller();
         let mut left = objects;
         loop {
-            left = &left[self.free_many_at_hand(id, left)..];
+            left = &left[self.free_many_at_hand(id, left, site)..];
             // The next one makes room in the magazine, or is a wrong one.
             let Some((first, rest)) = left.split_first() else { return };
             self.free_object(first.as_ptr().expose_provenance(), Some(id), site);
@@ -129,7 +135,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
 
     /// Puts objects into the CPU's magazine, up to the first with which something is wrong or for
     /// which there is no room; answers how many.
-    fn free_many_at_hand(&self, id: CacheId, objects: &[NonNull<u8>]) -> usize {
+    fn free_many_at_hand(
+        &self,
+        id: CacheId,
+        objects: &[NonNull<u8>],
+        site: &'static Location<'static>,
+    ) -> usize {
         let Some(tables) = self.tables() else { return 0 };
         let Some(cache) = tables.cache(id) else { return 0 };
         let pinned = Pinned::new(&self.platform);
@@ -145,7 +156,14 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let Some((state, node)) = held.filter(|_| word.cache() == id.number) else { break };
             let entry = Entry { object: address, state };
             // One of another node goes the common way.
-            if tables.several_nodes && node != own.home || !own.own(&mut entered).push(entry) {
+            if tables.several_nodes && node != own.home {
+                break;
+            }
+            let magazine = own.own(&mut entered);
+            if P::TRACE && magazine.room() > 0 {
+                self.trace_object_free(address, Some(id), site);
+            }
+            if !magazine.push(entry) {
                 break;
             }
             entry.set(own.state);

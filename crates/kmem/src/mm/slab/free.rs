@@ -92,7 +92,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         id: Option<CacheId>,
         site: &'static Location<'static>,
     ) {
-        match self.free_at_hand::<false>(address, id) {
+        match self.free_at_hand::<false>(address, id, site) {
             Ok(()) => {}
             // A call of its own, so that the common path has none and keeps nothing on the stack.
             Err(Miss::Far) => self.free_far_object(address, id, site),
@@ -108,7 +108,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         id: Option<CacheId>,
         site: &'static Location<'static>,
     ) {
-        if self.free_at_hand::<true>(address, id).is_err() {
+        if self.free_at_hand::<true>(address, id, site).is_err() {
             self.free_object_slow(address, id, site);
         }
     }
@@ -141,6 +141,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         &self,
         address: usize,
         id: Option<CacheId>,
+        site: &'static Location<'static>,
     ) -> Result<(), Miss> {
         let tables = self.tables().ok_or(Miss::Other)?;
         let pinned = Pinned::new(&self.platform);
@@ -159,6 +160,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             own.away(&mut entered)
         };
         let entry = Entry { object: address, state };
+        if P::TRACE && magazine.room() > 0 {
+            self.trace_object_free(address, id, site);
+        }
         if !magazine.push(entry) {
             return Err(Miss::Other);
         }
@@ -220,7 +224,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         {
             return wrong(MisuseKind::StaleCache, There::Nothing);
         }
-        if id.is_none() && self.free_large_memory(tables, address) {
+        if id.is_none() && self.free_large_memory(tables, address, Some(site)) {
             return;
         }
         let found = match self.find_object(tables, address) {
@@ -244,9 +248,11 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             _ => return wrong(MisuseKind::DoubleFree, there),
         }
         self.make_room(tables, &found);
-        if self.free_at_hand::<true>(address, id).is_err()
-            && !self.give_shared(tables, &found, address, Some(site))
-        {
+        if self.free_at_hand::<true>(address, id, site).is_ok() {
+            return;
+        }
+        self.trace_object_free(address, id, site);
+        if !self.give_shared(tables, &found, address, Some(site)) {
             wrong(MisuseKind::ConcurrentFree, there);
         }
     }
@@ -282,7 +288,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     /// Gives memory back that the slab layer has for itself: not to a magazine, since to make room in
     /// one may take such memory.
     pub(super) fn free_internal(&self, tables: &Tables, address: usize) {
-        if self.free_large_memory(tables, address) {
+        if self.free_large_memory(tables, address, None) {
             return;
         }
         let found = self.find_object(tables, address);

@@ -53,7 +53,10 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[track_caller]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Result<NonNull<u8>, AllocError> {
         match self.kmalloc_at_hand(size, gfp) {
-            Some(object) => Ok(object),
+            Some(object) => {
+                self.trace_kmalloc(Ok(object), size, gfp, None, Location::caller());
+                Ok(object)
+            }
             None => self.kmalloc_slow(size, gfp, None, Location::caller()),
         }
     }
@@ -97,6 +100,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let got = self.tables().and_then(|tables| tables.classes.size_at_hand(size));
         // SAFETY: so many bytes were just allocated.
         unsafe { memory.write_bytes(0, got.unwrap_or(size)) };
+        self.trace_kmalloc(Ok(memory), size, gfp | Gfp::ZERO, None, Location::caller());
         Ok(memory)
     }
 
@@ -206,8 +210,9 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
     #[inline]
     #[track_caller]
     pub unsafe fn kfree(&self, memory: *const u8) {
-        if let Some(address) = address_of(memory) {
-            self.free_object(address, None, Location::caller());
+        match address_of(memory) {
+            Some(address) => self.free_object(address, None, Location::caller()),
+            None => self.trace_null_free(Location::caller()),
         }
     }
 
@@ -229,12 +234,16 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         if size == 0 {
             return Err(AllocError::ZeroSize);
         }
-        let Some(class) = tables.classes.class(size) else {
-            return self.large_memory(size, gfp);
+        let answer = match tables.classes.class(size) {
+            None => self.large_memory(size, gfp),
+            Some(class) => {
+                let dma = gfp.contains(Gfp::DMA) && tables.dma_classes;
+                let first = if dma { tables.classes.sizes().count() } else { 0 };
+                self.object_slow(tables, (first + class) as u16, gfp, node, size, site)
+            }
         };
-        let dma = gfp.contains(Gfp::DMA) && tables.dma_classes;
-        let first = if dma { tables.classes.sizes().count() } else { 0 };
-        self.object_slow(tables, (first + class) as u16, gfp, node, size, site)
+        self.trace_kmalloc(answer.as_ref().copied(), size, gfp, node, site);
+        answer
     }
 
     /// Memory above the largest size class: as many pages as it takes.
@@ -270,14 +279,23 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         Some((Page::of(pfn), descriptor.private()? as usize))
     }
 
-    /// Frees memory above the largest size class. `false` where it is none.
-    pub(super) fn free_large_memory(&self, tables: &Tables, address: usize) -> bool {
+    /// Frees memory above the largest size class, that of a caller or the slab layer's own. `false` where
+    /// it is none.
+    pub(super) fn free_large_memory(
+        &self,
+        tables: &Tables,
+        address: usize,
+        site: Option<&'static Location<'static>>,
+    ) -> bool {
         let Some((page, _)) = self.large(tables, address) else { return false };
         let descriptor = tables.memmap.at(page.pfn());
         // Of two who free it at one moment, the one that takes the flag away frees it: as much as is
         // there then.
         let freed = descriptor.clear(PageFlags::Large);
         if freed {
+            if let Some(site) = site {
+                self.trace_object_free(address, None, site);
+            }
             let size = descriptor.private().unwrap_or(0) as usize;
             descriptor.set_private(None);
             self.each_large_page(page, size, |descriptor| {

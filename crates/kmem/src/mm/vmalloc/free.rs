@@ -55,6 +55,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let area = space.check(start, |mapping| mapping.kind == kind);
             let pages = area.map(|area| area.data.pages);
             if let Ok(pages) = pages {
+                self.trace_area_free(start, self.vmalloc.waiting.load(Relaxed) + pages);
                 space.retire(start);
                 // With the lock held: whoever takes the area again counts it down.
                 self.vmalloc.used.fetch_sub(pages, Relaxed);
@@ -122,6 +123,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let Some(Going { start: first, .. }) = first else { return freed };
             let _unfinished = self.unfinished();
             self.unmap_going(map, first);
+            self.trace_purge(first);
             // What the runs of these were kept in may be an area itself, which is given back by this.
             freed += self.remove_going(first);
             // Release pairs with the Acquire of those who wait: the frames are free.
@@ -210,6 +212,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             let mut space = self.vmalloc.space.lock(&self.platform);
             let area = space.check(start, is_wanted).map(|area| area.data.pages);
             if area.is_ok() {
+                self.trace_area_free(start, self.vmalloc.waiting.load(Relaxed));
                 space.seize(start);
             }
             area

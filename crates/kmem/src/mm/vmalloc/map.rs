@@ -250,6 +250,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             self.vmalloc.used.fetch_add(pages, Relaxed);
             start
         };
+        self.trace_area(Some(start), (pages + 1) << P::PAGE_SHIFT, 1 << P::PAGE_SHIFT);
         NonNull::new(VirtAddr::new(start).as_ptr())
     }
 
@@ -285,6 +286,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         let Mapping { kind, pages, runs, .. } = mapping;
         let _unfinished = self.unfinished();
         let align = self.alignment(map, &runs, pages);
+        let size = || (kind.pages_before() + pages + 1) << P::PAGE_SHIFT;
         let start = match self.reserve(mapping, align, node) {
             Ok(start) => start,
             Err(mapping) => {
@@ -292,10 +294,12 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
                 self.vm_unmap_aliases();
                 self.reserve(mapping, align, node).map_err(|mapping| {
                     self.free_runs(mapping.runs);
+                    self.trace_area(None, size(), align);
                     AllocError::NoAddresses { pages }
                 })?
             }
         };
+        self.trace_area(Some(start), size(), align);
         let first = start + (kind.pages_before() << P::PAGE_SHIFT);
         // SAFETY: the frames are the area's, whose addresses nobody knows yet.
         let mapped = unsafe { map_runs::<P>(map, first, &runs, pages, caching) }.or_else(|_| {
@@ -307,6 +311,7 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
             // SAFETY: the addresses for mappings do not begin at 0.
             Ok(()) => Ok(unsafe { NonNull::new_unchecked(VirtAddr::new(first).as_ptr()) }),
             Err(error) => {
+                self.trace_area_free(start, self.vmalloc.waiting.load(Relaxed));
                 if let Some((mapping, _)) = self.vmalloc.space.lock(&self.platform).remove(start) {
                     self.free_runs(mapping.runs);
                 }

@@ -33,6 +33,7 @@ mod look;
 mod map;
 mod vmap;
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Mm;
@@ -79,6 +80,28 @@ impl Vmalloc {
             purges: AtomicUsize::new(0),
             bound: AtomicUsize::new(0),
         }
+    }
+
+    /// The addresses that areas may have.
+    pub(super) fn range(&self) -> (VirtAddr, VirtAddr) {
+        (VirtAddr::new(self.start.load(Relaxed)), VirtAddr::new(self.end.load(Relaxed)))
+    }
+
+    /// How many pages may wait to be unmapped.
+    pub(super) fn bound(&self) -> usize {
+        self.bound.load(Relaxed)
+    }
+
+    /// The area that begins at an address: the addresses that it has, its guard pages included, and the next
+    /// one that waits to be unmapped with it.
+    pub(super) fn area<P: Platform>(
+        &self,
+        platform: &P,
+        start: usize,
+    ) -> Option<(Range<usize>, Option<usize>)> {
+        let space = self.space.lock(platform);
+        let area = space.find(start)?;
+        Some((area.range(), area.data.next_going.map(|next| next.start)))
     }
 }
 
