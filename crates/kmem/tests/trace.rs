@@ -204,6 +204,10 @@ impl Worker {
 /// Works at random for a while, and gives everything back.
 fn work(mm: &'static Traced, cache: CacheId) {
     let mut task = Worker::new(mm, cache, GFP_KERNEL);
+    // More than a CPU keeps.
+    task.pages.extend((0..800).filter_map(|_| Some((mm.alloc_page(GFP_KERNEL).ok()?, 0))));
+    task.objects.extend((0..800).filter_map(|_| Some((mm.kmalloc(64, GFP_KERNEL).ok()?, false))));
+    task.free_all();
     for step in 0..3_000 {
         task.step();
         if step % 1000 == 999 {

@@ -413,9 +413,10 @@ impl<const SHIFT: u32, const TRACE: bool> Hooks for Rig<SHIFT, TRACE> {
     }
 
     fn trace(&self, event: &Event) {
+        // Before it is kept: what comes in between is told of first.
+        CPU.with(|cpu| cpu.point(Point::Trace));
         if self.keeps_events.is_on() {
             self.events.lock().unwrap().push(*event);
         }
-        CPU.with(|cpu| cpu.point(Point::Trace));
     }
 }
