@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use kmem::io::Registers;
 use kmem::platform::{
-    Caching, Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Hooks, Level, Misuse,
-    NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed, UserMap,
-    WakeReason,
+    Caching, Clock, Context, Cpus as PlatformCpus, CrossCall, DirectMap, Event, Hooks, Level,
+    Misuse, NotCalled, Overwritten, PageMap, PageMapError, Sleep, TemporaryMap, There, Unflushed,
+    UserMap, WakeReason,
 };
 use kmem::{CpuId, MAX_CPUS, Mm, NodeMask, Pfn, PhysAddr, Reclaim, VirtAddr};
 use rustix::io::Errno;
@@ -30,10 +30,11 @@ use crate::local::{self, Saved};
 use crate::mapping::{Mappings, TemporaryMappings};
 use crate::memory::Memory;
 use crate::task::Waits;
+use crate::trace::Recorder;
 use crate::user::UserSpace;
 
-/// The platform of a hosted machine with pages of `2^SHIFT` bytes.
-pub struct Host<const SHIFT: u32 = 12> {
+/// The platform of a hosted machine with pages of `2^SHIFT` bytes, which is traced or not.
+pub struct Host<const SHIFT: u32 = 12, const TRACE: bool = false> {
     /// What a thread's word is less its CPU's number, if it holds one of this machine.
     tag: u64,
     base: usize,
@@ -52,9 +53,11 @@ pub struct Host<const SHIFT: u32 = 12> {
     /// When the machine was made.
     start: Instant,
     echo: AtomicBool,
+    /// Where trace events go. Without it there is nobody whom they are for.
+    recorder: Option<Arc<Recorder>>,
 }
 
-impl<const SHIFT: u32, R: Reclaim> Manager for Mm<Host<SHIFT>, R> {
+impl<const SHIFT: u32, const TRACE: bool, R: Reclaim> Manager for Mm<Host<SHIFT, TRACE>, R> {
     fn cache_name(&self, number: u16) -> Option<Line> {
         Mm::cache_name(self, number).map(|name| Line::new(format_args!("{name}")))
     }
@@ -68,8 +71,11 @@ impl<const SHIFT: u32, R: Reclaim> Manager for Mm<Host<SHIFT>, R> {
     }
 }
 
-impl<const SHIFT: u32> Host<SHIFT> {
-    pub(crate) fn new(description: &Description) -> Result<Host<SHIFT>, Errno> {
+impl<const SHIFT: u32, const TRACE: bool> Host<SHIFT, TRACE> {
+    pub(crate) fn new(
+        description: &Description,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Result<Self, Errno> {
         let ram = description.ram();
         let end = ram.last().map_or(0, |range| range.end);
         let limit = description.direct_map_limit.unwrap_or(end.next_multiple_of(1 << SHIFT));
@@ -91,6 +97,7 @@ impl<const SHIFT: u32> Host<SHIFT> {
             misuses: Journal::new(),
             start: Instant::now(),
             echo: AtomicBool::new(false),
+            recorder,
             cpus,
         })
     }
@@ -185,7 +192,7 @@ fn no_cpu() -> ! {
 
 // SAFETY: a thread holds a CPU alone until it sleeps or yields, which pinned code does not do;
 // handlers run on that same thread and end before it goes on.
-unsafe impl<const SHIFT: u32> PlatformCpus for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> PlatformCpus for Host<SHIFT, TRACE> {
     #[inline]
     fn pin(&self) {}
 
@@ -228,7 +235,7 @@ unsafe impl<const SHIFT: u32> PlatformCpus for Host<SHIFT> {
 
 // SAFETY: while the thread's mask is set, a signal that arrives only marks that it came; a thread
 // that takes a CPU handles what waits for it before it runs anything. NMIs set their own mark.
-unsafe impl<const SHIFT: u32> Context for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> Context for Host<SHIFT, TRACE> {
     type Saved = Saved;
 
     #[inline]
@@ -270,7 +277,7 @@ unsafe impl<const SHIFT: u32> Context for Host<SHIFT> {
 
 // SAFETY: the memfd is mapped at `base` wherever the description says that there is RAM below the
 // limit, for as long as this value lives.
-unsafe impl<const SHIFT: u32> DirectMap for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> DirectMap for Host<SHIFT, TRACE> {
     const PAGE_SHIFT: u32 = SHIFT;
 
     #[inline]
@@ -292,7 +299,9 @@ unsafe impl<const SHIFT: u32> DirectMap for Host<SHIFT> {
     }
 }
 
-impl<const SHIFT: u32> Hooks for Host<SHIFT> {
+impl<const SHIFT: u32, const TRACE: bool> Hooks for Host<SHIFT, TRACE> {
+    const TRACE: bool = TRACE;
+
     fn log(&self, level: Level, message: fmt::Arguments<'_>) {
         let mark = match level {
             Level::Info => "",
@@ -311,18 +320,24 @@ impl<const SHIFT: u32> Hooks for Host<SHIFT> {
         self.misuses.write(line);
         self.log(Level::Error, format_args!("{}", line.as_str()));
     }
+
+    fn trace(&self, event: &Event) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(self.cpus.held().map(VirtualCpu::id), event);
+        }
+    }
 }
 
 // SAFETY: the work runs in a handler on the thread that holds the CPU, or on this one if it does;
 // the call waits until it has run, and posts it at most once.
-unsafe impl<const SHIFT: u32> CrossCall for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> CrossCall for Host<SHIFT, TRACE> {
     fn call_on(&self, cpu: CpuId, work: &(dyn Fn() + Sync)) -> Result<(), NotCalled> {
         interrupt::call_on(&self.cpus, cpu, work)
     }
 }
 
 // SAFETY: the frame's bytes of the memfd are mapped at the page until `unmap`.
-unsafe impl<const SHIFT: u32> TemporaryMap for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> TemporaryMap for Host<SHIFT, TRACE> {
     /// # Panics
     ///
     /// The running thread holds no CPU, or there is no such slot.
@@ -340,7 +355,7 @@ unsafe impl<const SHIFT: u32> TemporaryMap for Host<SHIFT> {
 }
 
 // SAFETY: the frames' bytes of the memfd are mapped at the pages until `unmap`.
-unsafe impl<const SHIFT: u32> PageMap for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> PageMap for Host<SHIFT, TRACE> {
     fn range(&self) -> Range<VirtAddr> {
         let range = self.mappings.range();
         VirtAddr::new(range.start)..VirtAddr::new(range.end)
@@ -369,7 +384,7 @@ unsafe impl<const SHIFT: u32> PageMap for Host<SHIFT> {
 }
 
 // SAFETY: the frame's bytes of the memfd are mapped at the page until `unmap`.
-unsafe impl<const SHIFT: u32> UserMap for Host<SHIFT> {
+unsafe impl<const SHIFT: u32, const TRACE: bool> UserMap for Host<SHIFT, TRACE> {
     fn range(&self) -> Range<VirtAddr> {
         let range = self.user.range();
         VirtAddr::new(range.start)..VirtAddr::new(range.end)
@@ -390,14 +405,14 @@ unsafe impl<const SHIFT: u32> UserMap for Host<SHIFT> {
     }
 }
 
-impl<const SHIFT: u32> Clock for Host<SHIFT> {
+impl<const SHIFT: u32, const TRACE: bool> Clock for Host<SHIFT, TRACE> {
     fn nanoseconds(&self) -> u64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
     }
 }
 
-impl<const SHIFT: u32> Sleep for Host<SHIFT> {
+impl<const SHIFT: u32, const TRACE: bool> Sleep for Host<SHIFT, TRACE> {
     /// In atomic context it returns at once: to sleep there would hang the machine.
     fn wait(&self, key: usize, ready: &(dyn Fn() -> bool + Sync), nanoseconds: u64) -> WakeReason {
         self.waits.wait(key, ready, nanoseconds)

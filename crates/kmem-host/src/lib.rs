@@ -79,7 +79,9 @@
 //!   memory.rs      the memfd and the direct map
 //!   mapping.rs     page mappings and temporary ones
 //!   edu.rs         a device that reads and writes memory by itself
-//!   journal.rs     the log, which handlers may write
+//!   ring.rs        what handlers may write to
+//!   journal.rs     the log
+//!   trace/         trace events, as a file that Linux's tools read
 //!   host.rs        all of this as kmem's platform
 //!   machine.rs     the machine that a program holds; shutdown.rs, error.rs
 //! ```
@@ -99,10 +101,12 @@ mod machine;
 mod mapping;
 mod memory;
 mod queue;
+mod ring;
 mod shutdown;
 mod signal;
 mod stack;
 mod task;
+pub mod trace;
 mod user;
 
 pub use description::{Description, DescriptionError};

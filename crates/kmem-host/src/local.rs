@@ -9,6 +9,7 @@
 //! found it, except [`Local::deferred`], which only handlers set; so a load, a change and a store of
 //! another word need not be one step.
 
+use std::borrow::Cow;
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64};
@@ -46,6 +47,8 @@ pub(crate) struct Local {
     deferred: AtomicBool,
     /// The thread's number; 0 until it first takes a CPU.
     thread: AtomicI32,
+    /// What it is called: the bytes of its name, the first in the lowest.
+    name: [AtomicU64; 2],
     /// How often [`relax`] was called.
     relaxed: AtomicU32,
     /// The nodes that the task may not take memory from: the complement, so that 0 is right.
@@ -66,6 +69,7 @@ thread_local! {
             state: AtomicU32::new(0),
             deferred: AtomicBool::new(false),
             thread: AtomicI32::new(0),
+            name: [const { AtomicU64::new(0) }; 2],
             relaxed: AtomicU32::new(0),
             forbidden_nodes: AtomicU16::new(0),
             memalloc: AtomicU32::new(0),
@@ -274,11 +278,70 @@ pub(crate) fn thread(prepare: impl FnOnce() -> i32) -> i32 {
     LOCAL.with(|local| match local.thread.load(Relaxed) {
         0 => {
             let thread = prepare();
+            let mut name = [0; NAME];
+            if let Ok(of_host) = rustix::thread::name() {
+                let bytes = of_host.as_bytes();
+                let length = bytes.len().min(NAME);
+                name[..length].copy_from_slice(&bytes[..length]);
+            }
+            for (word, bytes) in local.name.iter().zip(name.chunks_exact(size_of::<u64>())) {
+                let bytes = bytes.try_into().unwrap_or_default();
+                word.store(u64::from_le_bytes(bytes), Relaxed);
+            }
             local.thread.store(thread, Relaxed);
             thread
         }
         thread => thread,
     })
+}
+
+/// Bytes of a thread's name: the host keeps no longer ones.
+const NAME: usize = 16;
+
+/// Which thread does something, and in which state.
+#[derive(Clone, Copy)]
+pub(crate) struct Thread {
+    /// Its number.
+    pub(crate) number: i32,
+    name: [u8; NAME],
+    state: u32,
+}
+
+/// The running thread. Any context.
+pub(crate) fn this_thread() -> Thread {
+    LOCAL.with(|local| {
+        let mut name = [0; NAME];
+        for (bytes, word) in name.chunks_exact_mut(size_of::<u64>()).zip(&local.name) {
+            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+        }
+        Thread { number: local.thread.load(Relaxed), name, state: local.state.load(Relaxed) }
+    })
+}
+
+impl Thread {
+    /// What it is called.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        let length = self.name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+        String::from_utf8_lossy(&self.name[..length])
+    }
+
+    /// Its state as a trace file shows it: whether interrupts are off, whether another task waits (which is
+    /// not looked at), what kind of handler runs, how deeply pre-emption is disabled, whether it may change
+    /// CPUs (as before).
+    pub(crate) fn marks(&self) -> String {
+        let off = if self.state & (MASKED | NMI) != 0 { 'd' } else { '.' };
+        let handler = match (self.state & NMI != 0, self.state & INTERRUPT != 0) {
+            (true, true) => 'Z',
+            (true, false) => 'z',
+            (false, true) => 'h',
+            (false, false) => '.',
+        };
+        let depth = match self.state / PREEMPT {
+            0 => '.',
+            depth => char::from_digit(depth.min(0xf), 16).unwrap_or('f'),
+        };
+        format!("{off}.{handler}{depth}.")
+    }
 }
 
 /// Waits a moment. Most waits end within a few dozen rounds, unless the thread that is waited for

@@ -22,6 +22,7 @@ use crate::interrupt::{InterruptLine, NotRaised, OneShot, Storm};
 use crate::shutdown::Shutdown;
 use crate::stack::{self, Broken, NotRun};
 use crate::task::{self, Task};
+use crate::trace::{Recorder, TraceFile};
 use crate::{error, local};
 
 /// A machine with pages of `2^SHIFT` bytes, running in this process.
@@ -29,11 +30,13 @@ use crate::{error, local};
 /// It is made by [`Machine::boot`] and given back when the last `Arc` of it is dropped.
 /// [`Machine::shutdown`] says before that whether it was left in order.
 ///
+/// With `TRACE` the manager tells of its work: see [`trace`](crate::trace).
+///
 /// Whatever allocates or frees runs on a CPU: within [`Machine::run_on`], [`Machine::run`], a task
 /// of [`Machine::spawn`], or an interrupt handler.
-pub struct Machine<const SHIFT: u32 = 12, R: Reclaim = NoReclaim> {
+pub struct Machine<const SHIFT: u32 = 12, R: Reclaim = NoReclaim, const TRACE: bool = false> {
     /// In an `Arc` so that its platform can ask it what caches are called.
-    mm: Arc<Mm<Host<SHIFT>, R>>,
+    mm: Arc<Mm<Host<SHIFT, TRACE>, R>>,
     /// What the manager was booted from.
     boot_mem: Box<BootMem>,
     description: Description,
@@ -86,13 +89,46 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     where
         R: Send + 'static,
     {
+        Self::start(description, reclaim, None, early)
+    }
+}
+
+impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R, true> {
+    /// [`Machine::boot_with`] of a machine that is traced, from its first step on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::boot`].
+    pub fn boot_traced(
+        description: &Description,
+        reclaim: R,
+        trace: &TraceFile,
+    ) -> Result<Arc<Self>, HostError>
+    where
+        R: Send + 'static,
+    {
+        let recorder = Some(Arc::clone(trace.recorder()));
+        Self::start(description, reclaim, recorder, |_, _| ())
+    }
+}
+
+impl<const SHIFT: u32, R: Reclaim, const TRACE: bool> Machine<SHIFT, R, TRACE> {
+    fn start(
+        description: &Description,
+        reclaim: R,
+        recorder: Option<Arc<Recorder>>,
+        early: impl FnOnce(&Host<SHIFT, TRACE>, &BootMem),
+    ) -> Result<Arc<Self>, HostError>
+    where
+        R: Send + 'static,
+    {
         description.check()?;
         if description.page_shift != SHIFT {
             return Err(HostError::PageShift { described: description.page_shift, built: SHIFT });
         }
         error::check_fit(&description.footprint(), &description.name)?;
         let resource = |what| move |reason: Errno| HostError::Resource { what, reason };
-        let host = Host::new(description).map_err(resource("memory for the machine"))?;
+        let host = Host::new(description, recorder).map_err(resource("memory for the machine"))?;
         let cpus = Arc::clone(&host.cpus);
         let mm = Arc::new(Mm::with_reclaim(host, reclaim));
         mm.platform().set_manager(&mm);
@@ -119,7 +155,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     }
 
     /// Boots the manager and brings the other CPUs in. Runs on the boot CPU.
-    fn bring_up(&self, early: impl FnOnce(&Host<SHIFT>, &BootMem)) -> Result<(), HostError> {
+    fn bring_up(&self, early: impl FnOnce(&Host<SHIFT, TRACE>, &BootMem)) -> Result<(), HostError> {
         let (host, setup) = (self.host(), setup(&self.description));
         // SAFETY: the memory is this machine's alone, and all of it is there.
         unsafe { self.boot_mem.open(&memory_map(&self.description), &setup) }?;
@@ -135,7 +171,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     }
 
     /// The memory manager.
-    pub fn mm(&self) -> &Mm<Host<SHIFT>, R> {
+    pub fn mm(&self) -> &Mm<Host<SHIFT, TRACE>, R> {
         &self.mm
     }
 
@@ -145,7 +181,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     }
 
     /// The platform that the manager runs on.
-    pub fn host(&self) -> &Host<SHIFT> {
+    pub fn host(&self) -> &Host<SHIFT, TRACE> {
         self.mm.platform()
     }
 
@@ -238,7 +274,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     /// of a call of the manager: the process says what was touched, and aborts.
     pub fn run_on_stack<T>(
         &self,
-        stack: &KernelStack<'_, Host<SHIFT>, R>,
+        stack: &KernelStack<'_, Host<SHIFT, TRACE>, R>,
         work: impl FnOnce() -> T,
     ) -> Result<T, Broken> {
         stack::run(stack, work)
@@ -260,7 +296,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
         &self,
         cpu: Option<CpuId>,
         name: &str,
-        work: impl FnOnce(&KernelStack<'_, Host<SHIFT>, R>) -> T + Send + 'static,
+        work: impl FnOnce(&KernelStack<'_, Host<SHIFT, TRACE>, R>) -> T + Send + 'static,
     ) -> Task<Result<T, NotRun>>
     where
         R: Send + 'static,
@@ -502,7 +538,7 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     }
 }
 
-impl<const SHIFT: u32, R: Reclaim> Drop for Machine<SHIFT, R> {
+impl<const SHIFT: u32, R: Reclaim, const TRACE: bool> Drop for Machine<SHIFT, R, TRACE> {
     fn drop(&mut self) {
         self.cpus().stop_controller();
         let controller = self.controller.take();

@@ -99,8 +99,8 @@ unsafe impl corosensei::stack::Stack for Area {
 /// # Panics
 ///
 /// As `work` does. Code runs on the stack already.
-pub(crate) fn run<const SHIFT: u32, R: Reclaim, T>(
-    stack: &KernelStack<'_, Host<SHIFT>, R>,
+pub(crate) fn run<const SHIFT: u32, const TRACE: bool, R: Reclaim, T>(
+    stack: &KernelStack<'_, Host<SHIFT, TRACE>, R>,
     work: impl FnOnce() -> T,
 ) -> Result<T, Broken> {
     assert!(stack.enter(), "code runs on the stack already: it would be overwritten");
