@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::panic::{self, PanicHookInfo};
 use std::process::{ExitCode, exit};
 
-use crate::console;
+use crate::{boot, console};
 
 /// Why the command does not end well: one line for a person, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub fn end_on_kernel_panic() {
     panic::set_hook(Box::new(move |info| match message(info) {
         Some(message) if message.starts_with(MANAGERS) => {
             console::kernel_panic(message);
+            boot::finish_trace();
             exit(PANICKED);
         }
         _ => bug(info),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kmem::io::Registers;
 use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NoReclaim};
+use kmem_host::trace::TraceFile;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
 
@@ -22,8 +23,8 @@ use crate::interrupt;
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
 
 /// What is done with a machine between boot and shutdown, whatever its page size is.
-pub trait Visit {
-    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit>;
+pub trait Visit<const TRACE: bool = false> {
+    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT, TRACE>) -> Result<(), Exit>;
 }
 
 /// Boots a machine, has it visited, shuts it down and checks it.
@@ -33,18 +34,39 @@ pub trait Visit {
 pub fn boot(description: &Description, visit: impl Visit) -> Result<(), Exit> {
     end_on_kernel_panic();
     match description.page_shift {
-        12 => boot_with::<12>(description, visit),
-        13 => boot_with::<13>(description, visit),
-        14 => boot_with::<14>(description, visit),
-        16 => boot_with::<16>(description, visit),
-        other => Err(Exit::BadInput(format!(
-            "page_shift {other} is not built in: give 12, 13, 14 or 16"
-        ))),
+        12 => visit_booted(Hosted::<12>::boot(description)?, visit),
+        13 => visit_booted(Hosted::<13>::boot(description)?, visit),
+        14 => visit_booted(Hosted::<14>::boot(description)?, visit),
+        16 => visit_booted(Hosted::<16>::boot(description)?, visit),
+        other => Err(not_built_in(other)),
     }
 }
 
-fn boot_with<const SHIFT: u32>(description: &Description, visit: impl Visit) -> Result<(), Exit> {
-    let hosted = Hosted::<SHIFT>::boot(description)?;
+/// [`boot`] of a machine that is traced: a type of its own, so that one which is not is as fast as if
+/// there were no traces.
+pub fn boot_traced(
+    description: &Description,
+    trace: &TraceFile,
+    visit: impl Visit<true>,
+) -> Result<(), Exit> {
+    end_on_kernel_panic();
+    match description.page_shift {
+        12 => visit_booted(Hosted::<12, true>::boot_traced(description, trace)?, visit),
+        13 => visit_booted(Hosted::<13, true>::boot_traced(description, trace)?, visit),
+        14 => visit_booted(Hosted::<14, true>::boot_traced(description, trace)?, visit),
+        16 => visit_booted(Hosted::<16, true>::boot_traced(description, trace)?, visit),
+        other => Err(not_built_in(other)),
+    }
+}
+
+fn not_built_in(page_shift: u32) -> Exit {
+    Exit::BadInput(format!("page_shift {page_shift} is not built in: give 12, 13, 14 or 16"))
+}
+
+fn visit_booted<const SHIFT: u32, const TRACE: bool>(
+    hosted: Hosted<SHIFT, TRACE>,
+    visit: impl Visit<TRACE>,
+) -> Result<(), Exit> {
     let visited = visit.visit(&hosted);
     hosted.settle();
     match (hosted.shut_down(), visited) {
@@ -59,12 +81,12 @@ fn boot_with<const SHIFT: u32>(description: &Description, visit: impl Visit) -> 
 
 /// A machine that has booted; a handle that can be copied to its tasks.
 #[derive(Clone)]
-pub struct Hosted<const SHIFT: u32> {
-    inner: Arc<Inner<SHIFT>>,
+pub struct Hosted<const SHIFT: u32, const TRACE: bool = false> {
+    inner: Arc<Inner<SHIFT, TRACE>>,
 }
 
-pub struct Inner<const SHIFT: u32> {
-    machine: Arc<Machine<SHIFT, NoReclaim>>,
+pub struct Inner<const SHIFT: u32, const TRACE: bool> {
+    machine: Arc<Machine<SHIFT, NoReclaim, TRACE>>,
     title: String,
     begun: Instant,
     progress: Progress,
@@ -77,17 +99,31 @@ pub struct Inner<const SHIFT: u32> {
     closed: AtomicBool,
 }
 
-impl<const SHIFT: u32> Deref for Hosted<SHIFT> {
-    type Target = Inner<SHIFT>;
+impl<const SHIFT: u32, const TRACE: bool> Deref for Hosted<SHIFT, TRACE> {
+    type Target = Inner<SHIFT, TRACE>;
 
-    fn deref(&self) -> &Inner<SHIFT> {
+    fn deref(&self) -> &Inner<SHIFT, TRACE> {
         &self.inner
     }
 }
 
 impl<const SHIFT: u32> Hosted<SHIFT> {
     fn boot(description: &Description) -> Result<Self, Exit> {
-        let boot = || Machine::boot(description);
+        Self::start(description, || Machine::boot(description))
+    }
+}
+
+impl<const SHIFT: u32> Hosted<SHIFT, true> {
+    fn boot_traced(description: &Description, trace: &TraceFile) -> Result<Self, Exit> {
+        Self::start(description, || Machine::boot_traced(description, NoReclaim, trace))
+    }
+}
+
+impl<const SHIFT: u32, const TRACE: bool> Hosted<SHIFT, TRACE> {
+    fn start(
+        description: &Description,
+        boot: impl FnOnce() -> Result<Arc<Machine<SHIFT, NoReclaim, TRACE>>, HostError>,
+    ) -> Result<Self, Exit> {
         let metadata = description.footprint().metadata;
         let booted = if metadata > BOOTS_SLOWLY {
             let (name, size) = (&description.name, console::size(metadata));
@@ -133,7 +169,7 @@ const ERROR: &str = "error: ";
 /// about two seconds.
 const BOOTS_SLOWLY: u64 = 1 << 30;
 
-impl<const SHIFT: u32> Inner<SHIFT> {
+impl<const SHIFT: u32, const TRACE: bool> Inner<SHIFT, TRACE> {
     /// Name, memory, CPUs and nodes in one line.
     pub fn title(&self) -> &str {
         &self.title
@@ -201,11 +237,11 @@ impl<const SHIFT: u32> Inner<SHIFT> {
     }
 }
 
-impl<const SHIFT: u32> System for Hosted<SHIFT> {
-    type Platform = Host<SHIFT>;
+impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
+    type Platform = Host<SHIFT, TRACE>;
     type Reclaim = NoReclaim;
 
-    fn mm(&self) -> &Mm<Host<SHIFT>, NoReclaim> {
+    fn mm(&self) -> &Mm<Host<SHIFT, TRACE>, NoReclaim> {
         self.machine.mm()
     }
 
@@ -240,7 +276,7 @@ impl<const SHIFT: u32> System for Hosted<SHIFT> {
 
     fn run_on_stack(
         &self,
-        stack: &KernelStack<'_, Host<SHIFT>, NoReclaim>,
+        stack: &KernelStack<'_, Host<SHIFT, TRACE>, NoReclaim>,
         work: &dyn Fn(),
     ) -> bool {
         self.machine.run_on_stack(stack, work).is_ok()

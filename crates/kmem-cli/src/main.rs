@@ -11,6 +11,7 @@
 //! | `demo/` | `kmem demo`: a tour |
 //! | `advise/` | `kmem advise`: which call gets the memory that is needed |
 //! | `conformance/` | `kmem conformance`: the acceptance cases on every machine |
+//! | `trace/` | `kmem trace`: what a trace file comes to |
 
 mod advise;
 mod boot;
@@ -22,6 +23,7 @@ mod exit;
 mod hosted;
 mod interrupt;
 mod machines;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,7 @@ enum Command {
     Demo(demo::Args),
     Advise(advise::Args),
     Conformance(conformance::Args),
+    Trace(trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn run() -> Result<(), Exit> {
         Command::Demo(args) => demo::run(&args),
         Command::Advise(args) => advise::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Trace(args) => trace::run(&args),
     }
 }
 

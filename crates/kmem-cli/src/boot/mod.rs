@@ -3,6 +3,7 @@
 mod input;
 mod prompt;
 mod session;
+mod traced;
 
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use crate::exit::Exit;
 use crate::hosted;
 use input::Input;
 use session::{Commands, Session};
+pub use traced::finish as finish_trace;
 
 /// Boot a machine and run commands on it
 ///
@@ -29,6 +31,10 @@ pub struct Args {
     /// Run the commands of a file, one or more a line
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// Write what the memory manager does to a file, in the text form of Linux's trace files;
+    /// `kmem trace FILE` sums it up. The machine is slower by it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -37,6 +43,7 @@ Examples:
   kmem boot -c 'insmod scullp; cp /etc/services /dev/scullp0; cmp /etc/services /dev/scullp0'
   kmem boot --machine tiny --cpus 4 -c 'stress 100000'
   kmem boot --machine ldd2-i386 --mem 64M --set largest_order=4 -c 'cat /proc/buddyinfo'
+  kmem boot --trace events.txt -c 'insmod scullc; stress 10000'; kmem trace events.txt
   kmem boot -c help
 
 `kmem machines --keys` explains what --set and machine files take;
@@ -52,13 +59,14 @@ elsewhere the machine is shut down and its memory checked, and the status is 130
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let description = args.machine.describe()?;
-    let input = match (&args.commands, &args.script) {
-        (Some(commands), _) => Input::Text(commands.clone()),
-        (None, Some(path)) => Input::script(path)?,
-        (None, None) if stdin().is_terminal() => {
-            return hosted::boot(&description, Session(Commands::Prompt));
-        }
-        (None, None) => Input::standard(),
+    let commands = match (&args.commands, &args.script) {
+        (Some(commands), _) => Commands::Given(Input::Text(commands.clone())),
+        (None, Some(path)) => Commands::Given(Input::script(path)?),
+        (None, None) if stdin().is_terminal() => Commands::Prompt,
+        (None, None) => Commands::Given(Input::standard()),
     };
-    hosted::boot(&description, Session(Commands::Given(input)))
+    match &args.trace {
+        None => hosted::boot(&description, Session(commands)),
+        Some(path) => traced::boot(&description, path, Session(commands)),
+    }
 }

@@ -21,8 +21,8 @@ pub enum Commands {
 /// Runs commands.
 pub struct Session(pub Commands);
 
-impl Visit for Session {
-    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
+impl<const TRACE: bool> Visit<TRACE> for Session {
+    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT, TRACE>) -> Result<(), Exit> {
         let mut lines = Lines { machine, shell: Shell::new(machine), is_prompt: false };
         let result = match self.0 {
             Commands::Given(input) => input.each(|text| lines.run(text)),
@@ -41,14 +41,14 @@ impl Visit for Session {
 }
 
 /// Runs lines by a shell, as tasks of its machine.
-struct Lines<'m, const SHIFT: u32> {
-    machine: &'m Hosted<SHIFT>,
-    shell: Shell<'m, Hosted<SHIFT>>,
+struct Lines<'m, const SHIFT: u32, const TRACE: bool> {
+    machine: &'m Hosted<SHIFT, TRACE>,
+    shell: Shell<'m, Hosted<SHIFT, TRACE>>,
     /// Whether a person waits for the machine's messages.
     is_prompt: bool,
 }
 
-impl<const SHIFT: u32> Talk for Lines<'_, SHIFT> {
+impl<const SHIFT: u32, const TRACE: bool> Talk for Lines<'_, SHIFT, TRACE> {
     fn run(&mut self, text: &str) -> Result<ControlFlow<()>, Exit> {
         let result = self.machine.run(|| self.shell.run(text));
         self.machine.settle();
