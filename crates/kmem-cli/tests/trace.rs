@@ -127,28 +127,29 @@ fn a_trace_is_whole_after_a_failure_and_after_a_kernel_panic() {
     assert!(lines.iter().any(|line| line.name == "kmem_cache_alloc"));
 }
 
-/// Ctrl-C ends the process as without a trace, and the file has what was recorded.
+/// Ctrl-C ends the command and then the machine; other signals, and a second Ctrl-C, end the process as
+/// without a trace. The file has what was recorded.
 #[test]
-fn a_trace_is_whole_after_ctrl_c() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+fn a_trace_is_whole_after_a_signal() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let folder = Folder::new();
         let path = folder.path("events.txt");
         let mut child = Command::new(env!("CARGO_BIN_EXE_kmem"))
             .args(["boot", "--machine", "tiny", "--trace", &path])
-            .args(["-c", "stress 300; echo begun; stress 100000000"])
+            .args(["-c", "stress 300; echo begun; sleep 1000"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         while lines.next().expect("it ended too early").unwrap() != "begun" {}
-        std::thread::sleep(std::time::Duration::from_millis(300));
         // SAFETY: a signal to a child that has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
         let status = child.wait().unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal));
+        let ended_by = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(ended_by, (signal != libc::SIGINT).then_some(signal), "{status}");
         let (header, lines) = read(&path);
-        assert!(header.0 == lines.len() as u64 && lines.len() > 1000, "{header:?}");
+        assert!(header.0 == lines.len() as u64 && lines.len() > 300, "{header:?}");
     }
 }
 

@@ -1,9 +1,9 @@
 //! A machine that is traced: `kmem boot --trace FILE`.
 //!
-//! The file is to be whole however the process ends. It ends in three ways that are not the machine's
-//! shutdown: by a signal (Ctrl-C), by the machine's kernel panic, and by a bug. The first two write out what
-//! has been recorded before they end it; for the third there is what the writer wrote some milliseconds
-//! before.
+//! The file is to be whole however the process ends. Ctrl-C ends the command, and the machine is shut down
+//! as always. What ends the process at once is another signal, the machine's kernel panic, or a bug. The first
+//! two write out what has been recorded before they do; for the third, and for a second Ctrl-C, there is what
+//! the writer wrote some milliseconds before.
 
 use std::fs::File;
 use std::mem::MaybeUninit;
@@ -61,7 +61,7 @@ pub fn finish() {
     }
 }
 
-/// The signals that end a process, as far as they do.
+/// The signals that end this process, as far as they do.
 struct Signals(libc::sigset_t);
 
 impl Signals {
@@ -72,7 +72,7 @@ impl Signals {
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
         // SAFETY: just made.
         let mut set = unsafe { set.assume_init() };
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in [libc::SIGTERM, libc::SIGHUP] {
             // Those that are ignored, as by nohup, end nothing.
             if is_default(signal) {
                 // SAFETY: the set is one.
