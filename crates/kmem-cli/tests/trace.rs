@@ -150,6 +150,10 @@ fn a_trace_is_whole_after_a_signal() {
         assert_eq!(ended_by, (signal != libc::SIGINT).then_some(signal), "{status}");
         let (header, lines) = read(&path);
         assert!(header.0 == lines.len() as u64 && lines.len() > 300, "{header:?}");
+        if signal == libc::SIGINT {
+            assert_eq!(status.code(), Some(128 + signal));
+            assert_eq!(summary(&path)["memory"]["pages"]["live"], 0);
+        }
     }
 }
 
