@@ -44,6 +44,34 @@ pub trait Driver: Send + Sync {
     /// There is no such device, no memory, or no more within the quota.
     fn write(&self, device: u64, position: u64, data: &[u8]) -> Result<usize, ScullError>;
 
+    /// Writes behind a device's end, as [`Module::append`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::write`].
+    fn append(&self, device: u64, data: &[u8]) -> Result<usize, ScullError>;
+
+    /// How many bytes a device has, up to the end of what was written farthest.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device.
+    fn size(&self, device: u64) -> Result<u64, ScullError>;
+
+    /// How many bytes of memory a device has for them.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device.
+    fn held(&self, device: u64) -> Result<u64, ScullError>;
+
+    /// Makes a device end at `size`, in bytes, as [`Module::truncate`] does.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, or a user has its memory mapped.
+    fn truncate(&self, device: u64, size: u64) -> Result<(), ScullError>;
+
     /// Has `work` do something with a device's memory in a user's address space, as
     /// [`Module::mmap`] gives it, with all pages mapped that there are.
     ///
@@ -100,6 +128,22 @@ impl<S: Source, P: Platform, R: Reclaim> Driver for Module<'_, S, P, R> {
         let mut file = self.open(device, Mode::ReadWrite)?;
         file.seek(position);
         file.write(data)
+    }
+
+    fn append(&self, device: u64, data: &[u8]) -> Result<usize, ScullError> {
+        self.append(device, data)
+    }
+
+    fn size(&self, device: u64) -> Result<u64, ScullError> {
+        self.size(device)
+    }
+
+    fn held(&self, device: u64) -> Result<u64, ScullError> {
+        self.held(device)
+    }
+
+    fn truncate(&self, device: u64, size: u64) -> Result<(), ScullError> {
+        self.truncate(device, size)
     }
 
     fn with_mapped(

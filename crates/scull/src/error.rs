@@ -25,6 +25,8 @@ pub enum Errno {
     Efault,
     /// The device is busy.
     Ebusy,
+    /// No such control of the device.
+    Enotty,
 }
 
 impl Errno {
@@ -40,6 +42,7 @@ impl Errno {
             Errno::Eacces => "EACCES",
             Errno::Efault => "EFAULT",
             Errno::Ebusy => "EBUSY",
+            Errno::Enotty => "ENOTTY",
         }
     }
 
@@ -55,6 +58,7 @@ impl Errno {
             Errno::Eacces => 13,
             Errno::Efault => 14,
             Errno::Ebusy => 16,
+            Errno::Enotty => 25,
         }
     }
 }
@@ -117,6 +121,11 @@ pub enum ScullError {
         /// How many mappings there are.
         mappings: u32,
     },
+    /// A device has no such control: see [`ioctl`](crate::ioctl).
+    NoSuchCommand {
+        /// The number that was asked for.
+        command: u32,
+    },
     /// The position lies beyond what can be counted.
     TooFar {
         /// The position, in bytes.
@@ -137,6 +146,7 @@ impl ScullError {
             ScullError::NotMappable { .. } => Errno::Enodev,
             ScullError::NothingThere { .. } => Errno::Efault,
             ScullError::Mapped { .. } => Errno::Ebusy,
+            ScullError::NoSuchCommand { .. } => Errno::Enotty,
             ScullError::TooFar { .. } => Errno::Efbig,
         }
     }
@@ -173,6 +183,9 @@ impl fmt::Display for ScullError {
             ScullError::Mapped { mappings: 1 } => f.write_str("the device's memory is mapped")?,
             ScullError::Mapped { mappings } => {
                 write!(f, "the device's memory is mapped {mappings} times")?
+            }
+            ScullError::NoSuchCommand { command } => {
+                write!(f, "a device has no control {command:#x}: give one of those of magic 'k'")?
             }
             ScullError::TooFar { position } => {
                 write!(f, "position {position} is beyond what a device can hold")?

@@ -42,6 +42,7 @@
 //! | `module.rs` | the module: devices, open files, its file in `/proc` |
 //! | `mapped.rs` | a device's memory in a user's address space |
 //! | `driver.rs` | modules of all kinds behind one face |
+//! | `ioctl.rs` | the controls of a device, by number |
 
 #![no_std]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -49,6 +50,7 @@
 mod allocator;
 mod driver;
 mod error;
+pub mod ioctl;
 mod lock;
 mod mapped;
 mod memory;

@@ -123,15 +123,37 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Module<'m, S, P, R> {
         file.device.open_files.fetch_add(1, Ordering::Relaxed);
         if mode == Mode::Write {
             let shape = self.shape();
-            let mut store = file.store();
-            // Relaxed: it changes with the lock held.
-            let mappings = file.device.mappings.load(Ordering::Relaxed);
-            if mappings > 0 {
-                return Err(ScullError::Mapped { mappings });
-            }
-            store.trim(shape);
+            self.unmapped(file.device)?.trim(shape);
         }
         Ok(file)
+    }
+
+    /// Makes a device end at `size`, in bytes, as `ftruncate` does: what lies behind is given back, and
+    /// what it had not reached before reads as zeroes. With 0 the device is trimmed.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, or a user has its memory mapped.
+    pub fn truncate(&self, device: u64, size: u64) -> Result<(), ScullError> {
+        let shape = self.shape();
+        let mut store = self.unmapped(self.device(device)?)?;
+        match size {
+            0 => store.trim(shape),
+            size => store.resize(size),
+        }
+        Ok(())
+    }
+
+    /// Writes behind the end of a device and answers how many bytes: at most to the end of a quantum. Where
+    /// the end is and the write are one step: what others append comes before or after it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, no memory, or no more within the quota.
+    pub fn append(&self, device: u64, data: &[u8]) -> Result<usize, ScullError> {
+        let mut store = self.device(device)?.store.lock(self.mm.platform());
+        let end = store.size();
+        store.write(end, data)
     }
 
     /// Gives a user `pages` addresses of pages from `address` on, at which they see the device's memory
@@ -204,6 +226,19 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Module<'m, S, P, R> {
         self.table().iter().enumerate().try_for_each(|(number, device)| {
             device.store.lock(self.mm.platform()).write_mem(number, out)
         })
+    }
+
+    /// A device's store, for a change that takes memory away from it: not while a user has it mapped.
+    fn unmapped<'l>(
+        &'l self,
+        device: &'l Device<'m, S, P, R>,
+    ) -> Result<Guard<'l, Store<'m, S, P, R>, P>, ScullError> {
+        let store = device.store.lock(self.mm.platform());
+        // Relaxed: it changes with the lock held.
+        match device.mappings.load(Ordering::Relaxed) {
+            0 => Ok(store),
+            mappings => Err(ScullError::Mapped { mappings }),
+        }
     }
 
     fn shape(&self) -> Shape<S> {

@@ -36,6 +36,10 @@ impl Account {
         self.held += bytes;
     }
 
+    pub(crate) fn sub(&mut self, bytes: u64) {
+        self.held -= bytes;
+    }
+
     /// The device holds nothing any more.
     pub(crate) fn clear(&mut self) {
         self.held = 0;

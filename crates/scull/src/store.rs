@@ -139,6 +139,53 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
         self.shape = shape;
     }
 
+    /// Makes the store end at `size`, in bytes: what lies behind is given back, and where there was nothing
+    /// there is a hole. Its shape stays.
+    pub(crate) fn resize(&mut self, size: u64) {
+        if size < self.size {
+            let freed = self.cut(size);
+            self.account.sub(freed);
+        }
+        self.size = size;
+    }
+
+    /// Gives back the quanta that lie behind `size`, with the sets and items that have no others, and
+    /// answers how many bytes those had.
+    fn cut(&mut self, size: u64) -> u64 {
+        let quantum_bytes = self.quantum_bytes();
+        let Place { item, slot, offset } = self.place(size);
+        // The store may grow again, and must not show then what is forgotten now.
+        if offset > 0
+            && let Some(Item { set: Some(set), .. }) = item_mut(&mut self.first, item)
+            && let Some(quantum) = &set[slot]
+        {
+            // SAFETY: as in `write`: the quantum has so many bytes, and this store is borrowed mutably.
+            unsafe { quantum.0.as_ptr().add(offset).write_bytes(0, quantum_bytes - offset) };
+        }
+        let (kept, qset) = (size.div_ceil(quantum_bytes as u64), self.shape.qset as u64);
+        let (kept_items, kept_slots) = (kept.div_ceil(qset), (kept % qset) as usize);
+        let Some(last) = kept_items.checked_sub(1) else {
+            let all = self.first.take();
+            return self.free_items(all);
+        };
+        let rest = item_mut(&mut self.first, last).and_then(|item| item.next.take());
+        let mut freed = self.free_items(rest);
+        // With none of its slots beyond, the last set is kept whole.
+        let set = item_mut(&mut self.first, last).filter(|_| kept_slots > 0);
+        if let Some(mut set) = set.and_then(|item| item.set.take()) {
+            for slot in &mut set[kept_slots..] {
+                if let Some(quantum) = slot.take() {
+                    self.free_quantum(quantum);
+                    freed += quantum_bytes as u64;
+                }
+            }
+            if let Some(item) = item_mut(&mut self.first, last) {
+                item.set = Some(set);
+            }
+        }
+        freed
+    }
+
     /// Writes what `/proc` shows of the device with this number: its shape and size, where its items
     /// are, and where the quanta of the last one are. A list of all would be too long to read, and
     /// the last item is the one that grows.
@@ -265,27 +312,33 @@ impl<'m, S: Source, P: Platform, R: Reclaim> Store<'m, S, P, R> {
         Ok(address)
     }
 
-    fn free_items(&self, first: Option<Small<Item>>) {
-        let mut link = first;
+    /// Frees items with all that they have, and answers how many bytes that was.
+    fn free_items(&self, first: Option<Small<Item>>) -> u64 {
+        let (mut link, mut freed) = (first, 0);
         while let Some(mut item) = link {
             link = item[0].next.take();
+            freed += size_of::<Item>() as u64;
             if let Some(set) = item[0].set.take() {
-                self.free_set(set);
+                freed += self.free_set(set);
             }
             // SAFETY: items come from this manager.
             unsafe { item.free(self.mm) };
         }
+        freed
     }
 
-    /// Frees each quantum, and then the set (A307).
-    fn free_set(&self, mut set: Small<Option<Quantum>>) {
+    /// Frees each quantum, and then the set (A307); answers how many bytes that was.
+    fn free_set(&self, mut set: Small<Option<Quantum>>) -> u64 {
+        let mut freed = Small::<Option<Quantum>>::bytes_of(set.len()) as u64;
         for slot in set.iter_mut() {
             if let Some(quantum) = slot.take() {
                 self.free_quantum(quantum);
+                freed += self.quantum_bytes() as u64;
             }
         }
         // SAFETY: sets come from this manager.
         unsafe { set.free(self.mm) };
+        freed
     }
 
     fn free_quantum(&self, quantum: Quantum) {
