@@ -44,7 +44,7 @@ fn a_command_that_cannot_be_done_says_why_in_one_line() {
         ("insmod scullp; cat /dev/scullp0/x", "there is no device /dev/scullp0/x"),
         ("cat /proc/nonsense", "ls /proc"),
         ("cat //proc/nonsense", "there is no /proc/nonsense"),
-        ("cat /proc/", "/proc/ is a directory"),
+        ("cat /proc/", "/proc is a directory"),
         ("cat /dev", "/dev is a directory"),
         ("cat /", "/ is a directory"),
         ("cat ''", "the path is empty"),

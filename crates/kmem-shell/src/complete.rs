@@ -123,7 +123,8 @@ impl<S: System> Shell<'_, S> {
         let repeated = wanted.last().filter(|last| last.ends_with("..."));
         let Some(place) = wanted.get(before.len()).or(repeated) else { return Vec::new() };
         let place = place.trim_end_matches("...").trim_matches(['[', ']']);
-        let loaded = || self.modules.iter().map(|module| module.kind().name);
+        let loaded = self.tree.modules.kinds();
+        let loaded = || loaded.iter().map(|kind| kind.name);
         match (place, name) {
             ("FILE" | "FROM" | "TO" | "PATH" | "DEVICE", _) => self.paths(typed),
             ("MODULE", "insmod") => {

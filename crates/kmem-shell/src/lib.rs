@@ -13,7 +13,7 @@
 //! | `shell.rs` | the state between commands, and running one |
 //! | `complete.rs` | what a word that is being typed may become |
 //! | `commands/` | a file a group of commands, and the table of all |
-//! | `files/` | devices, `/proc` files and the host's files as streams |
+//! | `files/` | the machine's files as a tree that several use at a time; paths as streams |
 //! | `free_lists.rs` | the free lists at a moment, to compare |
 //! | `memory.rs` | the bytes of a page that the shell owns |
 //! | `stress/` | the random work of the command `stress` |
@@ -38,6 +38,7 @@ mod text;
 pub use commands::{Command, Run, table};
 pub use complete::Completion;
 pub use error::{Error, Failure};
+pub use files::{Access, File, FileError, FileKind, Status, Tree};
 pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};
 pub use shell::Shell;

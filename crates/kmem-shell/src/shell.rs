@@ -2,16 +2,17 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::commands::{self, Areas, Command, Fill, Held, Objects};
-use crate::files::{self, Modules};
+use crate::files::{self, Tree};
 use crate::{Error, Failure, Invocation, Sink, System, parse};
 
 /// A shell: what it runs on, and what its user holds.
 pub struct Shell<'m, S: System> {
     pub(crate) system: &'m S,
-    pub(crate) modules: Modules<'m>,
+    pub(crate) tree: Arc<Tree<'m, S>>,
     /// What `alloc_pages` gave out, by ID.
     pub(crate) held: Vec<Held>,
     /// The ID that the next block gets.
@@ -31,7 +32,7 @@ impl<'m, S: System> Shell<'m, S> {
     pub fn new(system: &'m S) -> Self {
         Shell {
             system,
-            modules: Modules::new(),
+            tree: Arc::new(Tree::new(system)),
             held: Vec::new(),
             next_id: 1,
             objects: Objects::new(),
@@ -44,6 +45,11 @@ impl<'m, S: System> Shell<'m, S> {
     /// What it runs on.
     pub fn system(&self) -> &'m S {
         self.system
+    }
+
+    /// The machine's files, which others may use while commands run.
+    pub fn tree(&self) -> Arc<Tree<'m, S>> {
+        Arc::clone(&self.tree)
     }
 
     /// Runs the commands of a text one after the other, up to the first that fails or ends the run.
@@ -113,7 +119,7 @@ impl<'m, S: System> Shell<'m, S> {
     ///
     /// What `fill` took no longer has the contents that it was given, or a cache cannot be destroyed.
     pub fn finish(mut self) -> Result<(), Error> {
-        self.modules.unload_all();
+        self.tree.modules.unload_all();
         for held in core::mem::take(&mut self.held) {
             held.free(self.system.mm());
         }

@@ -16,9 +16,9 @@
 //!
 //! What is set holds for a device from when it is emptied, as with [`Driver::set`].
 
-use crate::{Driver, ScullError};
 #[cfg(doc)]
 use crate::Kind;
+use crate::{Driver, ScullError};
 
 /// The letter that the numbers share.
 pub const MAGIC: u8 = b'k';

@@ -10,7 +10,7 @@ use kmem::{Mm, Platform, Reclaim, VirtAddr};
 
 use super::objects::{address, pointer};
 use super::{Command, exactly, print, size};
-use crate::files::device_of;
+use crate::files::{Scull, device_of};
 use crate::{Count, Failure, OnPurpose, Shell, Sink, System};
 
 /// What the user of a shell holds of vmalloc: the addresses of areas that are theirs alone.
@@ -121,19 +121,12 @@ fn run_mmap<S: System>(
     out: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [path] = exactly(&mmap::<S>(), arguments)?;
-    let (module, number) = device_of(shell, path).map_err(Failure::Failed)?;
+    let Scull { module, number } = device_of(shell, path).map_err(Failure::Failed)?;
     let failed = |error| Failure::Failed(format!("{path}: {error}"));
     let page = 1usize << S::Platform::PAGE_SHIFT;
-    let mut held = 0;
     let mut buffer = vec![0; page];
-    // Reads end with the device.
-    loop {
-        match module.read(number, held, &mut buffer).map_err(failed)? {
-            0 => break,
-            count => held += count as u64,
-        }
-    }
-    let pages = held.div_ceil(page as u64).min(MOST_MAPPED) as usize;
+    let size = module.size(number).map_err(failed)?;
+    let pages = size.div_ceil(page as u64).min(MOST_MAPPED) as usize;
     if pages == 0 {
         // One that cannot be mapped whatever it holds says that: to write to it would not help.
         module.with_mapped(number, shell.system.user(), 1, &mut |_, _| ()).map_err(failed)?;

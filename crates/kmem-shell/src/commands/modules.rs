@@ -34,7 +34,7 @@ fn run_insmod<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let (name, settings) = arguments.split_first().ok_or_else(|| usage(&insmod::<S>()))?;
-    shell.modules.load(shell.system, name, settings)
+    shell.tree.modules.load(shell.system, name, settings)
 }
 
 pub(super) const fn rmmod<S: System>() -> Command<S> {
@@ -55,7 +55,7 @@ fn run_rmmod<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [name] = exactly(&rmmod::<S>(), arguments)?;
-    shell.modules.unload(shell.system, name)
+    shell.tree.modules.unload(shell.system, name)
 }
 
 pub(super) const fn lsmod<S: System>() -> Command<S> {
@@ -76,6 +76,6 @@ fn run_lsmod<S: System>(
     let [] = exactly(&lsmod::<S>(), arguments)?;
     let mut text = String::new();
     // A string takes all that is written to it.
-    let _ = shell.modules.write_table(&mut text);
+    let _ = shell.tree.modules.write_table(&mut text);
     print(out, format_args!("{text}"))
 }

@@ -1,10 +1,15 @@
-//! Paths as streams: devices, `/proc` and `/sys` files, files of the host.
+//! Paths as streams: the machine's own files, and files of the host.
+//!
+//! [`Tree`] is the machine's files, for the shell and for whoever else uses them at the same time; the
+//! streams below are how the shell's commands read and write them.
 
 mod device;
+mod error;
 mod leaks;
 mod modules;
 mod proc;
 mod sys;
+mod tree;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -13,60 +18,50 @@ use alloc::vec::Vec;
 
 use crate::{Shell, Sink, Source, System, go_on};
 
-pub(crate) use modules::{Loaded, Modules, kinds};
+pub use error::FileError;
+pub use tree::{Access, File, FileKind, Status, Tree};
+
+pub(crate) use device::Scull;
+pub(crate) use modules::kinds;
 
 /// How many bytes are copied or compared at a time.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// Where a path leads. What is in one of the machine's directories has a name there; the name of
-/// the directory itself is empty.
+/// Whose file a path leads to.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
-    Device(String),
-    Proc(String),
-    Sys(String),
+    /// The machine's, by this path.
+    Machine(String),
     /// To the host, which is given the path as it was written: it alone can follow links.
     Host,
 }
 
 /// Resolves `//`, `.` and `..` to see whose the path is.
 fn place(path: &str) -> Place {
-    let mut names = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop();
-            }
-            name => names.push(name),
+    let names = tree::resolve(path);
+    match names.first() {
+        Some(&("dev" | "proc" | "sys")) if path.starts_with('/') => {
+            Place::Machine(format!("/{}", names.join("/")))
         }
-    }
-    match names.split_first() {
-        Some((&"dev", names)) if path.starts_with('/') => Place::Device(names.join("/")),
-        Some((&"proc", names)) if path.starts_with('/') => Place::Proc(names.join("/")),
-        Some((&"sys", names)) if path.starts_with('/') => Place::Sys(names.join("/")),
         _ => Place::Host,
     }
 }
 
-/// The module and the number of the device that a path leads to.
+/// The device that a path leads to.
 pub(crate) fn device_of<'m, S: System>(
     shell: &Shell<'m, S>,
     path: &str,
-) -> Result<(Loaded<'m>, u64), String> {
+) -> Result<Scull<'m>, String> {
     match place(path) {
-        Place::Device(name) => device::device::<S>(&shell.modules, &name),
+        Place::Machine(path) if path.starts_with("/dev/") => Ok(shell.tree.device(&path)?),
         _ => Err(format!("{path} is no device: give one of /dev")),
     }
 }
 
-/// The place of a file, which one of the machine's directories is not.
+/// The place of a file.
 fn file(path: &str) -> Result<Place, String> {
     match place(path) {
         Place::Host if path.is_empty() => Err("the path is empty: give a file".into()),
-        Place::Device(name) | Place::Proc(name) | Place::Sys(name) if name.is_empty() => {
-            Err(format!("{path} is a directory: give a file"))
-        }
         place => Ok(place),
     }
 }
@@ -83,9 +78,10 @@ pub(crate) fn open<'m, S: System>(
     path: &str,
 ) -> Result<Box<dyn Source + 'm>, String> {
     match file(path)? {
-        Place::Device(name) => device::open::<S>(&shell.modules, &name),
-        Place::Proc(name) => proc::open(shell, &name),
-        Place::Sys(path) => sys::open(shell, &path),
+        Place::Machine(path) => {
+            let file = shell.tree.open(&path, Access::READ)?;
+            Ok(Box::new(Reading { file, position: 0 }))
+        }
         Place::Host => shell.system.open(path).map(|source| source as Box<dyn Source>),
     }
 }
@@ -108,9 +104,13 @@ pub(crate) fn create<'m, S: System>(
     path: &str,
 ) -> Result<Box<dyn Sink + 'm>, String> {
     match file(path)? {
-        Place::Device(name) => device::create::<S>(&shell.modules, &name),
-        Place::Proc(name) => Err(format!("/proc/{name} cannot be written")),
-        Place::Sys(path) => sys::create(&shell.modules, &path),
+        Place::Machine(path) => {
+            let file = shell.tree.open(&path, Access::WRITE)?;
+            // A parameter changes when all of its text is there.
+            let is_text = shell.tree.status(&path)?.kind == FileKind::Text;
+            let text = is_text.then(Vec::new);
+            Ok(Box::new(Writing { file, position: 0, text }))
+        }
         Place::Host => shell.system.create(path).map(|sink| sink as Box<dyn Sink>),
     }
 }
@@ -122,13 +122,11 @@ pub(crate) fn create<'m, S: System>(
 /// There is no such thing.
 pub(crate) fn list<S: System>(shell: &Shell<'_, S>, path: &str) -> Result<Vec<String>, String> {
     match place(path) {
-        Place::Device(name) if name.is_empty() => Ok(device::names(&shell.modules)),
-        Place::Proc(name) if name.is_empty() => Ok(proc::names(shell)),
+        Place::Machine(place) => match shell.tree.status(&place)?.kind {
+            FileKind::Directory => Ok(shell.tree.names(&place)?),
+            FileKind::Device | FileKind::Text => Ok(Vec::from([path.into()])),
+        },
         Place::Host => shell.system.list(path),
-        Place::Sys(name) => {
-            Ok(sys::names(&shell.modules, &name)?.unwrap_or_else(|| Vec::from([path.into()])))
-        }
-        Place::Device(_) | Place::Proc(_) => open(shell, path).map(|_| Vec::from([path.into()])),
     }
 }
 
@@ -156,19 +154,53 @@ pub(crate) fn copy<S: System>(
     }
 }
 
-/// A text that is made when the file is opened, as a stream.
-struct Text {
-    text: String,
-    at: usize,
+/// A file of the machine that is read from its start to its end.
+struct Reading<'m> {
+    file: File<'m>,
+    position: u64,
 }
 
-impl Source for Text {
+impl Source for Reading<'_> {
     fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {
-        let left = &self.text.as_bytes()[self.at..];
-        let count = left.len().min(out.len());
-        out[..count].copy_from_slice(&left[..count]);
-        self.at += count;
+        let count = self.file.read_at(self.position, out)?;
+        self.position += count as u64;
         Ok(count)
+    }
+}
+
+/// The longest text that is collected: what is longer is refused as what it is by then.
+const LONGEST_TEXT: usize = 64;
+
+/// A file of the machine that is written from its start on.
+struct Writing<'m> {
+    file: File<'m>,
+    position: u64,
+    /// What is to be written in one piece, at the end.
+    text: Option<Vec<u8>>,
+}
+
+impl Sink for Writing<'_> {
+    fn write(&mut self, mut data: &[u8]) -> Result<(), String> {
+        if let Some(text) = &mut self.text {
+            text.extend_from_slice(data);
+            if text.len() > LONGEST_TEXT {
+                self.file.write_at(0, text)?;
+            }
+            return Ok(());
+        }
+        while !data.is_empty() {
+            let count = self.file.write_at(self.position, data)?;
+            self.position += count as u64;
+            data = &data[count..];
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        if let Some(text) = &self.text {
+            self.file.write_at(0, text)?;
+        }
+        Ok(())
     }
 }
 
@@ -178,19 +210,20 @@ mod tests {
 
     #[test]
     fn a_path_is_resolved_before_it_is_decided_whose_it_is() {
+        let machine = |path: &str| Place::Machine(path.into());
         for path in ["/dev/zero", "//dev/zero", "/dev//zero/", "/./dev/./zero", "/../dev/zero"] {
-            assert_eq!(place(path), Place::Device("zero".into()), "{path}");
+            assert_eq!(place(path), machine("/dev/zero"), "{path}");
         }
         for path in ["/proc/a", "//proc/a", "/dev/../proc/a", "/tmp/../proc/a", "/proc/b/../a"] {
-            assert_eq!(place(path), Place::Proc("a".into()), "{path}");
+            assert_eq!(place(path), machine("/proc/a"), "{path}");
         }
         for path in ["/sys/a", "//sys/a", "/dev/../sys/./a"] {
-            assert_eq!(place(path), Place::Sys("a".into()), "{path}");
+            assert_eq!(place(path), machine("/sys/a"), "{path}");
         }
         for path in ["/dev", "/dev/", "//dev/.", "/dev/zero/.."] {
-            assert_eq!(place(path), Place::Device(String::new()), "{path}");
+            assert_eq!(place(path), machine("/dev"), "{path}");
         }
-        assert_eq!(place("/dev/a/b"), Place::Device("a/b".into()));
+        assert_eq!(place("/dev/a/b"), machine("/dev/a/b"));
         for path in
             ["", "/", "/tmp/dev", "dev/zero", "../proc/a", "/dev/../tmp/f", "/devices", "/dev/.."]
         {
