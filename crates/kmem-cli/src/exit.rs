@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::panic::{self, PanicHookInfo};
 use std::process::{ExitCode, exit};
 
-use crate::{boot, console};
+use crate::{boot, console, mount};
 
 /// Why the command does not end well: one line for a person, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,10 @@ pub fn end_on_kernel_panic() {
     panic::set_hook(Box::new(move |info| match message(info) {
         Some(message) if message.starts_with(MANAGERS) => {
             console::kernel_panic(message);
-            boot::finish_trace();
+            mount::detach();
+            if let Err(unwritten) = boot::finish_trace() {
+                unwritten.tell();
+            }
             exit(PANICKED);
         }
         _ => bug(info),
@@ -88,16 +91,32 @@ impl Exit {
         }
     }
 
-    /// Prints the line and answers the status.
-    pub fn report(self) -> ExitCode {
-        self.tell();
-        ExitCode::from(match self {
+    fn status(&self) -> u8 {
+        match self {
             Exit::Failed(_) => 1,
             Exit::BadInput(_) => 2,
             Exit::Lost(_) => 3,
             Exit::Interrupted(_) => INTERRUPTED,
             Exit::Closed => CLOSED,
-        })
+        }
+    }
+
+    /// Prints the line and answers the status.
+    pub fn report(self) -> ExitCode {
+        self.tell();
+        ExitCode::from(self.status())
+    }
+
+    /// Ends the process here, from whichever thread, with what came of its machine.
+    pub fn end(ended: Result<(), Exit>) -> ! {
+        let status = boot::finish_trace_after(ended).map_or_else(
+            |exit| {
+                exit.tell();
+                exit.status()
+            },
+            |()| 0,
+        );
+        exit(status.into())
     }
 }
 

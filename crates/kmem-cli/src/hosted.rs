@@ -13,70 +13,58 @@ use kmem::platform::UserMap;
 use kmem::{CpuId, KernelStack, Mm, NoReclaim};
 use kmem_host::trace::TraceFile;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
-use kmem_shell::{Count, Handler, Interrupts, Sink, Source, System};
+use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
 use crate::exit::{Exit, end_on_kernel_panic};
-use crate::interrupt;
+use crate::{interrupt, mount};
 
 /// How far apart the interrupts of a stress run are, on average.
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
 
-/// What is done with a machine between boot and shutdown, whatever its page size is.
-pub trait Visit<const TRACE: bool = false> {
-    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT, TRACE>) -> Result<(), Exit>;
+/// What is done with a machine between boot and shutdown, whatever its page size is and whether it can be
+/// traced.
+pub trait Visit {
+    fn visit<const SHIFT: u32, const TRACE: bool>(
+        self,
+        machine: &Hosted<SHIFT, TRACE>,
+    ) -> Result<(), Exit>;
 }
 
 /// Boots a machine, has it visited, shuts it down and checks it.
 ///
 /// What is lost at the end counts for more than a command that failed: that line is printed as
 /// well, and the status is that of the loss. A kernel panic ends the process.
-pub fn boot(description: &Description, visit: impl Visit) -> Result<(), Exit> {
-    end_on_kernel_panic();
-    match description.page_shift {
-        12 => visit_booted(Hosted::<12>::boot(description)?, visit),
-        13 => visit_booted(Hosted::<13>::boot(description)?, visit),
-        14 => visit_booted(Hosted::<14>::boot(description)?, visit),
-        16 => visit_booted(Hosted::<16>::boot(description)?, visit),
-        other => Err(not_built_in(other)),
-    }
-}
-
-/// [`boot`] of a machine that is traced: a type of its own, so that one which is not is as fast as if
-/// there were no traces.
-pub fn boot_traced(
+pub fn boot(
     description: &Description,
-    trace: &TraceFile,
-    visit: impl Visit<true>,
+    trace: Option<&TraceFile>,
+    visit: impl Visit,
+) -> Result<(), Exit> {
+    // Of the usual pages there are two types of machine, so that one without a trace is as fast as if there
+    // were no traces. Of other pages there is one, which can be traced: each type is built by itself, and
+    // takes its time.
+    match (description.page_shift, trace) {
+        (12, None) => run::<12, false>(description, None, |machine| visit.visit(machine)),
+        (12, trace) => run::<12, true>(description, trace, |machine| visit.visit(machine)),
+        (13, trace) => run::<13, true>(description, trace, |machine| visit.visit(machine)),
+        (14, trace) => run::<14, true>(description, trace, |machine| visit.visit(machine)),
+        (16, trace) => run::<16, true>(description, trace, |machine| visit.visit(machine)),
+        (other, _) => Err(Exit::BadInput(format!(
+            "page_shift {other} is not built in: give 12, 13, 14 or 16"
+        ))),
+    }
+}
+
+/// [`boot`] of a machine that is known to have pages of `2^SHIFT` bytes.
+pub fn run<const SHIFT: u32, const TRACE: bool>(
+    description: &Description,
+    trace: Option<&TraceFile>,
+    visit: impl FnOnce(&Hosted<SHIFT, TRACE>) -> Result<(), Exit>,
 ) -> Result<(), Exit> {
     end_on_kernel_panic();
-    match description.page_shift {
-        12 => visit_booted(Hosted::<12, true>::boot_traced(description, trace)?, visit),
-        13 => visit_booted(Hosted::<13, true>::boot_traced(description, trace)?, visit),
-        14 => visit_booted(Hosted::<14, true>::boot_traced(description, trace)?, visit),
-        16 => visit_booted(Hosted::<16, true>::boot_traced(description, trace)?, visit),
-        other => Err(not_built_in(other)),
-    }
-}
-
-fn not_built_in(page_shift: u32) -> Exit {
-    Exit::BadInput(format!("page_shift {page_shift} is not built in: give 12, 13, 14 or 16"))
-}
-
-fn visit_booted<const SHIFT: u32, const TRACE: bool>(
-    hosted: Hosted<SHIFT, TRACE>,
-    visit: impl Visit<TRACE>,
-) -> Result<(), Exit> {
-    let visited = visit.visit(&hosted);
-    hosted.settle();
-    match (hosted.shut_down(), visited) {
-        (Err(lost), Err(failed)) => {
-            failed.tell();
-            Err(lost)
-        }
-        (Err(exit), Ok(())) | (Ok(()), Err(exit)) => Err(exit),
-        (Ok(()), Ok(())) => Ok(()),
-    }
+    let hosted = Hosted::boot(description, trace)?;
+    let visited = visit(&hosted);
+    hosted.close(visited)
 }
 
 /// A machine that has booted; a handle that can be copied to its tasks.
@@ -97,6 +85,10 @@ pub struct Inner<const SHIFT: u32, const TRACE: bool> {
     logged: Mutex<Vec<(String, bool)>>,
     /// Whether nobody reads standard output any more.
     closed: AtomicBool,
+    /// Whether the machine's files are mounted.
+    mounted: AtomicBool,
+    /// Whether they are to be served when the commands have ended.
+    serving: AtomicBool,
 }
 
 impl<const SHIFT: u32, const TRACE: bool> Deref for Hosted<SHIFT, TRACE> {
@@ -107,23 +99,9 @@ impl<const SHIFT: u32, const TRACE: bool> Deref for Hosted<SHIFT, TRACE> {
     }
 }
 
-impl<const SHIFT: u32> Hosted<SHIFT> {
-    fn boot(description: &Description) -> Result<Self, Exit> {
-        Self::start(description, || Machine::boot(description))
-    }
-}
-
-impl<const SHIFT: u32> Hosted<SHIFT, true> {
-    fn boot_traced(description: &Description, trace: &TraceFile) -> Result<Self, Exit> {
-        Self::start(description, || Machine::boot_traced(description, NoReclaim, trace))
-    }
-}
-
 impl<const SHIFT: u32, const TRACE: bool> Hosted<SHIFT, TRACE> {
-    fn start(
-        description: &Description,
-        boot: impl FnOnce() -> Result<Arc<Machine<SHIFT, NoReclaim, TRACE>>, HostError>,
-    ) -> Result<Self, Exit> {
+    fn boot(description: &Description, trace: Option<&TraceFile>) -> Result<Self, Exit> {
+        let boot = || Machine::boot_traced(description, NoReclaim, trace);
         let metadata = description.footprint().metadata;
         let booted = if metadata > BOOTS_SLOWLY {
             let (name, size) = (&description.name, console::size(metadata));
@@ -151,8 +129,23 @@ impl<const SHIFT: u32, const TRACE: bool> Hosted<SHIFT, TRACE> {
             shown: AtomicUsize::new(0),
             logged: Mutex::default(),
             closed: AtomicBool::new(false),
+            mounted: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
         };
         Ok(Hosted { inner: Arc::new(inner) })
+    }
+
+    /// Shuts the machine down after what was done with it, and checks it. Nothing runs on it any more.
+    pub fn close(self, visited: Result<(), Exit>) -> Result<(), Exit> {
+        self.settle();
+        match (self.shut_down(), visited) {
+            (Err(lost), Err(failed)) => {
+                failed.tell();
+                Err(lost)
+            }
+            (Err(exit), Ok(())) | (Ok(()), Err(exit)) => Err(exit),
+            (Ok(()), Ok(())) => Ok(()),
+        }
     }
 
     /// Looks whether all memory is there and sound.
@@ -178,6 +171,38 @@ impl<const SHIFT: u32, const TRACE: bool> Inner<SHIFT, TRACE> {
     /// Runs `work` as a task of the machine.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
         self.machine.run_on(CpuId::BOOT, work)
+    }
+
+    /// [`Inner::run`] on whichever CPU is free.
+    pub fn task<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.machine.run(work)
+    }
+
+    /// How many CPUs are running.
+    pub fn cpus(&self) -> usize {
+        self.machine.online_cpus().count()
+    }
+
+    /// Notes that the machine's files are mounted.
+    pub fn note_mounted(&self) {
+        self.mounted.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks that the machine stays after its commands; answers whether there is anything to stay for.
+    pub fn serve(&self) -> bool {
+        let mounted = self.mounted.load(Ordering::Relaxed);
+        self.serving.store(mounted, Ordering::Relaxed);
+        mounted
+    }
+
+    /// Whether the machine stays after its commands.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// How much RAM there is, in pages.
+    pub fn ram_pages(&self) -> u64 {
+        self.machine.description().ram_bytes() >> SHIFT
     }
 
     /// Takes the progress bar away and prints reports of misuse that nobody has seen.
@@ -241,14 +266,21 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
     type Platform = Host<SHIFT, TRACE>;
     type Reclaim = NoReclaim;
 
+    fn commands() -> &'static [Command<Self>] {
+        const { &[mount::serve()] }
+    }
+
     fn mm(&self) -> &Mm<Host<SHIFT, TRACE>, NoReclaim> {
         self.machine.mm()
     }
 
     fn print(&self, bytes: &[u8]) -> Result<(), String> {
         self.progress.clear();
-        let mut out = stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
+        let written = self.machine.without_cpu(|| {
+            let mut out = stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        });
+        written.map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
                 self.closed.store(true, Ordering::Relaxed);
             }
@@ -344,13 +376,20 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
         interrupt::is_asked()
     }
 
+    // What the host does takes no CPU of the machine's: it may be that it waits for one, where the file is in
+    // a folder that this machine serves.
+
     fn open(&self, path: &str) -> Result<Box<dyn Source>, String> {
-        let file = File::open(path).map_err(|error| cannot("open", path, &error))?;
-        // A directory opens, and then cannot be read: say so now.
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(format!("{path} is a directory: give a file"));
-        }
-        Ok(Box::new(HostFile { file, path: path.to_owned() }))
+        let open = || {
+            let file = File::open(path).map_err(|error| cannot("open", path, &error))?;
+            // A directory opens, and then cannot be read: say so now.
+            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                return Err(format!("{path} is a directory: give a file"));
+            }
+            Ok(file)
+        };
+        let file = self.machine.without_cpu(open)?;
+        Ok(Box::new(HostFile { machine: self.clone(), file: Some(file), path: path.to_owned() }))
     }
 
     fn same_file(&self, one: &str, other: &str) -> bool {
@@ -358,26 +397,30 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
             let metadata = std::fs::metadata(path).ok().filter(|metadata| metadata.is_file())?;
             Some((metadata.dev(), metadata.ino()))
         };
-        one == other || identity(one).is_some_and(|one| identity(other) == Some(one))
+        let same = || identity(one).is_some_and(|one| identity(other) == Some(one));
+        one == other || self.machine.without_cpu(same)
     }
 
     fn create(&self, path: &str) -> Result<Box<dyn Sink>, String> {
-        let file = File::create(path).map_err(|error| cannot("create", path, &error))?;
-        Ok(Box::new(HostFile { file, path: path.to_owned() }))
+        let file = self.machine.without_cpu(|| File::create(path));
+        let file = Some(file.map_err(|error| cannot("create", path, &error))?);
+        Ok(Box::new(HostFile { machine: self.clone(), file, path: path.to_owned() }))
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, String> {
-        let failed = |error| cannot("list", path, &error);
-        if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-            return Ok(vec![console::printable(path)]);
-        }
-        let mut names = std::fs::read_dir(path)
-            .map_err(failed)?
-            .map(|entry| Ok(console::printable(&entry?.file_name().to_string_lossy())))
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(failed)?;
-        names.sort();
-        Ok(names)
+        self.machine.without_cpu(|| {
+            let failed = |error| cannot("list", path, &error);
+            if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+                return Ok(vec![console::printable(path)]);
+            }
+            let mut names = std::fs::read_dir(path)
+                .map_err(failed)?
+                .map(|entry| Ok(console::printable(&entry?.file_name().to_string_lossy())))
+                .collect::<std::io::Result<Vec<_>>>()
+                .map_err(failed)?;
+            names.sort();
+            Ok(names)
+        })
     }
 }
 
@@ -391,26 +434,50 @@ impl Interrupts for Arriving<'_> {
 }
 
 /// A file of the host.
-struct HostFile {
-    file: File,
+struct HostFile<const SHIFT: u32, const TRACE: bool> {
+    machine: Hosted<SHIFT, TRACE>,
+    /// There until it is closed.
+    file: Option<File>,
     path: String,
 }
 
-impl Source for HostFile {
-    fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {
-        loop {
-            match self.file.read(out) {
-                // The machine's interrupts are signals.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result.map_err(|error| cannot("read", &self.path, &error)),
-            }
-        }
+impl<const SHIFT: u32, const TRACE: bool> HostFile<SHIFT, TRACE> {
+    /// Does something with it, without a CPU.
+    fn with<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&File) -> std::io::Result<T>,
+    ) -> Result<T, String> {
+        let file = self.file.as_ref().ok_or_else(|| format!("{} is closed", self.path))?;
+        let done = self.machine.machine.without_cpu(|| work(file));
+        done.map_err(|error| cannot(what, &self.path, &error))
     }
 }
 
-impl Sink for HostFile {
+impl<const SHIFT: u32, const TRACE: bool> Source for HostFile<SHIFT, TRACE> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {
+        self.with("read", |mut file| {
+            loop {
+                match file.read(out) {
+                    // The machine's interrupts are signals.
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        })
+    }
+}
+
+impl<const SHIFT: u32, const TRACE: bool> Sink for HostFile<SHIFT, TRACE> {
     fn write(&mut self, data: &[u8]) -> Result<(), String> {
-        self.file.write_all(data).map_err(|error| cannot("write", &self.path, &error))
+        self.with("write", |mut file| file.write_all(data))
+    }
+}
+
+impl<const SHIFT: u32, const TRACE: bool> Drop for HostFile<SHIFT, TRACE> {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        self.machine.machine.without_cpu(|| drop(file));
     }
 }
 

@@ -1,46 +1,35 @@
 //! Ctrl-C while commands run: it ends the command, and not the machine.
 //!
 //! The first one is noted, and a command that takes long looks ([`is_asked`]) and stops. The second one, of a
-//! command that does not, ends the process as it would have without this.
+//! command that does not, ends the process: see [`signals`](crate::signals).
 
-use std::mem::MaybeUninit;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Whether the running command is to stop.
-static ASKED: AtomicBool = AtomicBool::new(false);
+/// What becomes of a Ctrl-C now.
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
-/// Whether Ctrl-C was pressed since the command began.
+/// No command runs.
+const IDLE: u8 = 0;
+/// One runs, and may be asked to stop.
+const RUNNING: u8 = 1;
+/// It has been asked.
+const ASKED: u8 = 2;
+
+/// Whether the command that runs has been asked to stop.
 pub fn is_asked() -> bool {
-    ASKED.load(Relaxed)
+    STATE.load(Relaxed) == ASKED
+}
+
+/// Asks the command that runs to stop. Answers whether there is one that had not been asked before.
+pub fn ask() -> bool {
+    STATE.compare_exchange(RUNNING, ASKED, Relaxed, Relaxed).is_ok()
 }
 
 /// Runs a command, which Ctrl-C asks to stop.
 pub fn interruptible<T>(command: impl FnOnce() -> T) -> T {
-    ASKED.store(false, Relaxed);
-    let mut kept = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all bytes zero are an action, which is filled in. The handler does what one may do: it changes an
-    // atomic, and calls `signal` and `raise`. It runs on the alternate stack of a thread that has one, as the
-    // stack of a task may be small.
-    unsafe {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
-        action.sa_sigaction = on_interrupt as *const () as usize;
-        action.sa_flags = libc::SA_ONSTACK | libc::SA_RESTART;
-        libc::sigaction(libc::SIGINT, &raw const action, kept.as_mut_ptr());
-    }
+    STATE.store(RUNNING, Relaxed);
     let result = command();
-    // SAFETY: the action was in force before.
-    unsafe { libc::sigaction(libc::SIGINT, kept.as_ptr(), std::ptr::null_mut()) };
+    STATE.store(IDLE, Relaxed);
     result
-}
-
-extern "C" fn on_interrupt(signal: libc::c_int) {
-    if ASKED.swap(true, Relaxed) {
-        // SAFETY: both may be called in a handler. The signal comes when the handler has returned, and ends the
-        // process.
-        unsafe {
-            libc::signal(signal, libc::SIG_DFL);
-            libc::raise(signal);
-        }
-    }
 }

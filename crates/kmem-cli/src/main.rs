@@ -23,6 +23,8 @@ mod exit;
 mod hosted;
 mod interrupt;
 mod machines;
+mod mount;
+mod signals;
 mod trace;
 
 use std::process::ExitCode;

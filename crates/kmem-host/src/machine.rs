@@ -93,8 +93,9 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R> {
     }
 }
 
-impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R, true> {
-    /// [`Machine::boot_with`] of a machine that is traced, from its first step on.
+impl<const SHIFT: u32, R: Reclaim, const TRACE: bool> Machine<SHIFT, R, TRACE> {
+    /// [`Machine::boot_with`] of a machine that is traced from its first step on, where its type has `TRACE`
+    /// and there is a trace.
     ///
     /// # Errors
     ///
@@ -102,17 +103,15 @@ impl<const SHIFT: u32, R: Reclaim> Machine<SHIFT, R, true> {
     pub fn boot_traced(
         description: &Description,
         reclaim: R,
-        trace: &TraceFile,
+        trace: Option<&TraceFile>,
     ) -> Result<Arc<Self>, HostError>
     where
         R: Send + 'static,
     {
-        let recorder = Some(Arc::clone(trace.recorder()));
+        let recorder = trace.map(|trace| Arc::clone(trace.recorder()));
         Self::start(description, reclaim, recorder, |_, _| ())
     }
-}
 
-impl<const SHIFT: u32, R: Reclaim, const TRACE: bool> Machine<SHIFT, R, TRACE> {
     fn start(
         description: &Description,
         reclaim: R,

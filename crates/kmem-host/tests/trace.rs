@@ -51,7 +51,7 @@ fn trace(cpus: u32, work: impl FnOnce(&Arc<Traced>)) -> Trace {
     let mut description = Description::preset("tiny").unwrap();
     description.cpus(cpus).unwrap();
     let file = TraceFile::start(File::create(&place.0).unwrap(), cpus).unwrap();
-    let machine = Traced::boot_traced(&description, NoReclaim, &file).unwrap();
+    let machine = Traced::boot_traced(&description, NoReclaim, Some(&file)).unwrap();
     work(&machine);
     let counters = machine.mm().counters();
     let written = file.finish().unwrap();
@@ -257,7 +257,7 @@ fn the_counts_of_the_header_are_right_while_it_is_written() {
     assert_eq!(form::read(&place.text()).0, (0, 0, 1));
     let mut description = Description::preset("tiny").unwrap();
     description.cpus(1).unwrap();
-    let machine = Traced::boot_traced(&description, NoReclaim, &file).unwrap();
+    let machine = Traced::boot_traced(&description, NoReclaim, Some(&file)).unwrap();
     let pair = || {
         machine.run(|| {
             let object = machine.mm().kmalloc(100, GFP_KERNEL).unwrap();
@@ -290,7 +290,7 @@ fn a_file_that_takes_no_more_ends_the_trace_and_not_the_machine() {
     let file = TraceFile::start(full, 1).unwrap();
     let mut description = Description::preset("tiny").unwrap();
     description.cpus(1).unwrap();
-    let machine = Traced::boot_traced(&description, NoReclaim, &file).unwrap();
+    let machine = Traced::boot_traced(&description, NoReclaim, Some(&file)).unwrap();
     machine.run(|| {
         for _ in 0..100_000 {
             let object = machine.mm().kmalloc(100, GFP_KERNEL).unwrap();
@@ -310,7 +310,7 @@ fn a_pipe_gets_lines_only() {
     let read = std::thread::spawn(move || std::io::read_to_string(&mut reader).unwrap());
     let mut description = Description::preset("tiny").unwrap();
     description.cpus(1).unwrap();
-    let machine = Traced::boot_traced(&description, NoReclaim, &file).unwrap();
+    let machine = Traced::boot_traced(&description, NoReclaim, Some(&file)).unwrap();
     machine.run(|| drop(machine.mm().pages(GFP_KERNEL, 0)));
     drop(file);
     drop(machine);

@@ -75,6 +75,11 @@ impl<'m, S: System> Shell<'m, S> {
         Ok(())
     }
 
+    /// Ends the run, as `exit` does.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Whether a command has ended the run: nothing more is to be run then.
     pub fn has_ended(&self) -> bool {
         self.ended

@@ -13,7 +13,7 @@ pub enum Input {
     /// The command line: all of it is one text.
     Text(String),
     /// A file, or standard input that is no terminal: it may have no end, so it is read by lines.
-    Lines { name: String, reader: Box<dyn BufRead> },
+    Lines { name: String, reader: Box<dyn BufRead>, is_standard: bool },
 }
 
 /// A longer line is no line of commands.
@@ -29,14 +29,23 @@ impl Input {
             false => Ok(file),
         });
         match file {
-            Ok(file) => Ok(Input::Lines { name, reader: Box::new(BufReader::new(file)) }),
+            Ok(file) => {
+                let reader = Box::new(BufReader::new(file));
+                Ok(Input::Lines { name, reader, is_standard: false })
+            }
             Err(error) => Err(Exit::BadInput(format!("cannot read the script {name}: {error}"))),
         }
     }
 
     /// The commands on standard input.
     pub fn standard() -> Self {
-        Input::Lines { name: "standard input".into(), reader: Box::new(stdin().lock()) }
+        let reader = Box::new(stdin().lock());
+        Input::Lines { name: "standard input".into(), reader, is_standard: true }
+    }
+
+    /// Whether it is standard input.
+    pub fn is_standard(&self) -> bool {
+        matches!(self, Input::Lines { is_standard: true, .. })
     }
 
     /// Hands each piece of the input to `work`, until one fails or ends the run.
@@ -46,7 +55,7 @@ impl Input {
     ) -> Result<(), Exit> {
         match self {
             Input::Text(text) => interruptible(|| work(&text)).map(drop),
-            Input::Lines { name, mut reader } => {
+            Input::Lines { name, mut reader, .. } => {
                 for number in 1u64.. {
                     let line = next_line(&mut *reader).map_err(Exit::BadInput);
                     let worked = line.and_then(|line| {

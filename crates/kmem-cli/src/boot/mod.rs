@@ -10,10 +10,11 @@ use std::path::PathBuf;
 
 use crate::choice::Choice;
 use crate::exit::Exit;
-use crate::hosted;
+use crate::mount::Point;
+use crate::{hosted, signals};
 use input::Input;
 use session::{Commands, Session};
-pub use traced::finish as finish_trace;
+pub use traced::{finish as finish_trace, finish_after as finish_trace_after};
 
 /// Boot a machine and run commands on it
 ///
@@ -35,6 +36,9 @@ pub struct Args {
     /// `kmem trace FILE` sums it up. The machine is slower by it
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Show the machine's /dev, /proc and /sys as real files in an empty folder, by FUSE
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -45,6 +49,9 @@ Examples:
   kmem boot --machine ldd2-i386 --mem 64M --set largest_order=4 -c 'cat /proc/buddyinfo'
   kmem boot --trace events.txt -c 'insmod scullc; stress 10000'; kmem trace events.txt
   kmem boot -c help
+  kmem boot --mount /mnt                  # then, elsewhere: ls /mnt/dev; head -5 /mnt/proc/meminfo
+  kmem boot --mount /mnt -c 'insmod scull; serve' &
+  cp /etc/services /mnt/dev/scull0; cmp /etc/services /mnt/dev/scull0
 
 `kmem machines --keys` explains what --set and machine files take;
 `kmem machines NAME` prints a machine file to begin with.
@@ -55,7 +62,14 @@ cache that must be made (`panic`) and cannot; 141 nobody reads the output any mo
 All names of commands are looked up before the first command of a text runs; what is wrong with a
 command's arguments is found (2) when its turn comes. At a prompt what fails is told and does not
 count: the status is 0, or 3. Ctrl-C ends the command that runs: at a prompt the next one may follow,
-elsewhere the machine is shut down and its memory checked, and the status is 130.";
+elsewhere the machine is shut down and its memory checked, and the status is 130. SIGTERM and SIGHUP
+(and Ctrl-C while nothing runs) end the machine as `exit` does where it waits for commands or serves;
+while a command runs, or between two of a script, they end the process without the check. A second
+one ends it at once.
+
+With --mount the host's programs use the machine's files while commands run; `serve`, and standard
+input without any command, serve until a signal, whoever has a file open then. However it ends, the
+folder is unmounted. docs/files.md says what is different from real device files.";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let description = args.machine.describe()?;
@@ -65,8 +79,11 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         (None, None) if stdin().is_terminal() => Commands::Prompt,
         (None, None) => Commands::Given(Input::standard()),
     };
-    match &args.trace {
-        None => hosted::boot(&description, Session(commands)),
-        Some(path) => traced::boot(&description, path, Session(commands)),
-    }
+    let point = args.mount.as_deref().map(Point::claim).transpose()?;
+    // Before there is any other thread.
+    signals::watch()
+        .map_err(|error| Exit::Failed(format!("cannot start a thread for signals: {error}")))?;
+    let trace = args.trace.as_deref().map(|path| traced::start(path, &description)).transpose()?;
+    let trace = trace.map(|trace| &trace.file);
+    finish_trace_after(hosted::boot(&description, trace, Session { commands, point }))
 }

@@ -33,14 +33,14 @@ impl fmt::Display for Taken {
 }
 
 /// The objects of a cache, in use by anybody.
-fn in_use<const SHIFT: u32>(guide: &Guide<'_, SHIFT>, is: impl Fn(&CacheInfo) -> bool) -> u64 {
+fn in_use(guide: &Guide<'_>, is: impl Fn(&CacheInfo) -> bool) -> u64 {
     guide.machine.mm().caches().filter(is).map(|cache| cache.active).sum()
 }
 
 /// Copies `file`, of so many bytes, from one device of a module to another, and counts what it took.
 /// `what` is how the module is loaded: its name, and perhaps a quantum.
-pub fn copy<const SHIFT: u32>(
-    guide: &mut Guide<'_, SHIFT>,
+pub fn copy(
+    guide: &mut Guide<'_>,
     what: &str,
     file: &str,
     bytes: u64,
@@ -48,7 +48,7 @@ pub fn copy<const SHIFT: u32>(
     let (module, quantum) = what.split_once(" quantum=").unwrap_or((what, "4000"));
     let quantum = quantum.parse().unwrap_or_default();
     let given = guide.machine.mm().kmalloc_size_roundup(quantum);
-    let look = |guide: &Guide<'_, SHIFT>| {
+    let look = |guide: &Guide<'_>| {
         let pages = guide.lists().pages();
         let objects = match module {
             "scullc" => in_use(guide, |cache| cache.name.as_str() == "scullc"),

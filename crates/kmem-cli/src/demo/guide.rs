@@ -7,19 +7,19 @@ use std::sync::Arc;
 use kmem::{CacheFlags, GFP_KERNEL, Gfp};
 use kmem_shell::{FreeLists, Shell, System};
 
+use super::Machine;
 use crate::console::{COMMAND, GOOD, REMARK, printable};
 use crate::exit::Exit;
-use crate::hosted::Hosted;
 
 /// Shows and runs commands, and counts what held.
-pub struct Guide<'m, const SHIFT: u32> {
-    pub machine: &'m Hosted<SHIFT>,
-    shell: Shell<'m, Hosted<SHIFT>>,
+pub struct Guide<'m> {
+    pub machine: &'m Machine,
+    shell: Shell<'m, Machine>,
     held: u32,
 }
 
-impl<'m, const SHIFT: u32> Guide<'m, SHIFT> {
-    pub fn new(machine: &'m Hosted<SHIFT>) -> Self {
+impl<'m> Guide<'m> {
+    pub fn new(machine: &'m Machine) -> Self {
         Guide { machine, shell: Shell::new(machine), held: 0 }
     }
 
@@ -79,7 +79,7 @@ impl<'m, const SHIFT: u32> Guide<'m, SHIFT> {
     /// Has every CPU use every size of kmalloc once. What a CPU keeps for that stays with it, and would
     /// be missing at the end.
     pub fn warm_up(&self) -> Result<(), Exit> {
-        let work = |system: &Hosted<SHIFT>, _| {
+        let work = |system: &Machine, _| {
             let mm = system.mm();
             for cache in mm.caches() {
                 let dma = cache.flags.contains(CacheFlags::CACHE_DMA);

@@ -3,13 +3,14 @@
 use kmem_host::Description;
 use kmem_shell::{Shell, System};
 
+use super::Machine;
 use super::guide::{Guide, say};
 use crate::console::{COMMAND, printable};
 use crate::exit::Exit;
-use crate::hosted::{self, Hosted, Visit};
+use crate::hosted;
 
 /// scullv, its areas, and a user that sees them.
-pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Result<(), Exit> {
+pub fn areas(guide: &mut Guide<'_>, file: &str) -> Result<(), Exit> {
     guide.remark(
         "The driver scullv has its pieces from vmalloc: 16 pages in a row each, whose frames may \
          lie\nanywhere. Behind each lies a page that nothing is mapped at. /proc/vmallocinfo lists them.",
@@ -26,7 +27,7 @@ pub fn areas<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>, file: &str) -> Resu
 }
 
 /// What lies behind an area and below a stack, and what becomes of a task that goes there.
-pub fn guards<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+pub fn guards(guide: &mut Guide<'_>) -> Result<(), Exit> {
     let reports = guide.machine.misuses();
     guide.remark(
         "A task writes behind an area, where nothing is mapped: a real fault. The report says which area \
@@ -43,7 +44,7 @@ pub fn guards<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit
 }
 
 /// A device that uses memory by itself.
-pub fn device<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+pub fn device(guide: &mut Guide<'_>) -> Result<(), Exit> {
     guide.remark(
         "A device with 28 address lines copies memory by itself. It gets memory that it reaches, or a copy \
          in\nit; what it could not find is refused, since it would silently go to other memory.",
@@ -53,7 +54,7 @@ pub fn device<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit
 }
 
 /// High memory, on a machine that has some.
-pub fn high_memory<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+pub fn high_memory(guide: &mut Guide<'_>) -> Result<(), Exit> {
     const MACHINE: &str = "lkd-i386";
     guide.remark(
         "Another machine: a 32-bit PC with 2 GiB, of which the kernel sees 896 MB at all times. A page of \
@@ -62,20 +63,16 @@ pub fn high_memory<const SHIFT: u32>(guide: &mut Guide<'_, SHIFT>) -> Result<(),
     say(format_args!("{COMMAND}$ kmem boot --machine {MACHINE} -c kmap{COMMAND:#}"))?;
     let description = Description::preset(MACHINE)
         .map_err(|error| Exit::Failed(format!("the preset cannot be read: {error}")))?;
-    hosted::boot(&description, Commands("kmap"))?;
+    hosted::run(&description, None, |machine| run_only(machine, "kmap"))?;
     guide.held("what was written by one address was read by another")
 }
 
-/// Commands that a machine is booted for.
-struct Commands(&'static str);
-
-impl Visit for Commands {
-    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
-        say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(self.0)))?;
-        let mut shell = Shell::new(machine);
-        let done = machine.run(|| shell.run(self.0));
-        let finished = machine.run(|| shell.finish());
-        machine.settle();
-        done.and(finished).map_err(|error| machine.exit_of(error))
-    }
+/// Shows a command that a machine was booted for.
+fn run_only(machine: &Machine, command: &str) -> Result<(), Exit> {
+    say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(command)))?;
+    let mut shell = Shell::new(machine);
+    let done = machine.run(|| shell.run(command));
+    let finished = machine.run(|| shell.finish());
+    machine.settle();
+    done.and(finished).map_err(|error| machine.exit_of(error))
 }

@@ -11,9 +11,15 @@ use std::path::PathBuf;
 use kmem_host::Description;
 
 use crate::exit::Exit;
-use crate::hosted;
+use crate::hosted::{self, Hosted};
 use sample::Sample;
 use tour::Tour;
+
+/// The pages of the machines that are shown: those of the presets which the tour boots.
+const PAGE_SHIFT: u32 = 12;
+
+/// Such a machine.
+type Machine = Hosted<PAGE_SHIFT>;
 
 /// Take a tour: boot, copy a file through a driver, look at the memory, free wrongly
 ///
@@ -34,5 +40,5 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         Some(path) => Sample::existing(path, description.ram_bytes())?,
         None => Sample::make()?,
     };
-    hosted::boot(&description, Tour::new(&sample))
+    hosted::run(&description, None, |machine| Tour::new(&sample).take(machine))
 }

@@ -9,9 +9,9 @@ use super::density::{HEADING, copy};
 use super::guide::{Guide, say};
 use super::mapped;
 use super::sample::Sample;
+use super::{Machine, PAGE_SHIFT};
 use crate::console::{COMMAND, GOOD, seconds};
 use crate::exit::Exit;
-use crate::hosted::{Hosted, Visit};
 
 /// The tour over a file.
 pub struct Tour<'s> {
@@ -23,10 +23,9 @@ impl<'s> Tour<'s> {
     pub fn new(sample: &'s Sample) -> Self {
         Tour { sample, begun: Instant::now() }
     }
-}
 
-impl Visit for Tour<'_> {
-    fn visit<const SHIFT: u32>(self, machine: &Hosted<SHIFT>) -> Result<(), Exit> {
+    /// Takes it on a machine.
+    pub fn take(self, machine: &Machine) -> Result<(), Exit> {
         let mut guide = Guide::new(machine);
         let walked = self.walk(&mut guide);
         let finished = guide.finish();
@@ -35,13 +34,11 @@ impl Visit for Tour<'_> {
         let time = seconds(self.begun.elapsed());
         say(format_args!("\n{GOOD}All {held} checks held{GOOD:#}, in {time}. Your turn: kmem boot"))
     }
-}
 
-impl Tour<'_> {
-    fn walk<const SHIFT: u32>(&self, guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+    fn walk(&self, guide: &mut Guide<'_>) -> Result<(), Exit> {
         let file = quoted(&self.sample.file);
         let copy = quoted(&self.sample.copy());
-        let page = 1u64 << SHIFT;
+        let page = 1u64 << PAGE_SHIFT;
         let file_pages = self.sample.bytes.div_ceil(page);
 
         guide.remark(
@@ -138,7 +135,7 @@ impl Tour<'_> {
     }
 
     /// scull, scullc and scullp beside each other.
-    fn compare_devices<const SHIFT: u32>(&self, guide: &mut Guide<'_, SHIFT>) -> Result<(), Exit> {
+    fn compare_devices(&self, guide: &mut Guide<'_>) -> Result<(), Exit> {
         let bytes = Sample::FOUR_MEGABYTES;
         let file = quoted(&self.sample.four_megabytes()?);
         guide.remark(
@@ -154,7 +151,7 @@ impl Tour<'_> {
         guide.check(
             "scullp asks less often, its pages hold nothing but the file, and it takes fewer",
             scullp.calls < scull.calls
-                && scullp.whole == 2 * (bytes >> SHIFT)
+                && scullp.whole == 2 * (bytes >> PAGE_SHIFT)
                 && scullp.pages < scull.pages,
         )?;
 
