@@ -2,110 +2,12 @@
 
 mod common;
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::process::{Child, Command};
-
-use common::Folder;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-const PROMPT: &str = "kmem> ";
-
-/// The seconds after which what is waited for does not come any more.
-const PATIENCE: i64 = 100;
-
-/// `kmem boot` at a terminal.
-struct Session {
-    child: Child,
-    terminal: File,
-    screen: String,
-    /// How much of the screen has been waited for.
-    seen: usize,
-    /// Where the prompt keeps what was typed.
-    state: Folder,
-}
-
-impl Session {
-    fn boot() -> Self {
-        Session::boot_in(Folder::new())
-    }
-
-    fn boot_in(state: Folder) -> Self {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-        let inner = OpenOptions::new().read(true).write(true).open(name).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_kmem"))
-            .args(["boot", "--machine", "tiny"])
-            .env("TERM", "xterm")
-            .env("XDG_STATE_HOME", state.path(""))
-            .env_remove("NO_COLOR")
-            .stdin(inner.try_clone().unwrap())
-            .stdout(inner.try_clone().unwrap())
-            .stderr(inner)
-            .spawn()
-            .unwrap();
-        Session { child, terminal: terminal.into(), screen: String::new(), seen: 0, state }
-    }
-
-    /// Reads more; `false` once the other end is closed.
-    fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        let wait = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };
-        let ready = poll(&mut [PollFd::new(&self.terminal, PollFlags::IN)], Some(&wait)).unwrap();
-        assert!(ready > 0, "nothing more came: {:?}", self.screen);
-        let count = self.terminal.read(&mut bytes).unwrap_or(0);
-        self.screen += &String::from_utf8_lossy(&bytes[..count]);
-        count > 0
-    }
-
-    /// Waits until `text` is shown after what was waited for before.
-    fn expect(&mut self, text: &str) {
-        loop {
-            if let Some(at) = self.screen[self.seen..].find(text) {
-                self.seen += at + text.len();
-                return;
-            }
-            assert!(self.read(), "{text:?} did not come: {}", self.screen);
-        }
-    }
-
-    fn enter(&mut self, line: &str) {
-        self.expect(PROMPT);
-        // The end of the line comes from the key, not from the editor.
-        self.keys(&format!("{line}\r"));
-    }
-
-    /// Types keys.
-    fn keys(&mut self, keys: &str) {
-        write!(self.terminal, "{keys}").unwrap();
-    }
-
-    /// What Ctrl-C does while a command runs: the terminal is not the child's own, so it sends no signal.
-    fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
-    }
-
-    /// What was shown in all, and the status.
-    fn end(self) -> (String, Option<i32>) {
-        let (screen, status, _) = self.leave();
-        (screen, status)
-    }
-
-    /// The same, and where the prompt keeps what was typed.
-    fn leave(mut self) -> (String, Option<i32>, Folder) {
-        while self.read() {}
-        (self.screen, self.child.wait().unwrap().code(), self.state)
-    }
-}
+use common::session::{PROMPT, Session};
 
 #[test]
 fn exit_ends_a_prompt_with_0_whatever_failed_before() {
     for end in ["exit", "ls /dev; quit"] {
-        let mut session = Session::boot();
+        let mut session = Session::boot(&[]);
         session.enter("cat /none");
         session.expect("cat: cannot open /none");
         session.enter("exit 1");
@@ -118,7 +20,7 @@ fn exit_ends_a_prompt_with_0_whatever_failed_before() {
 
 #[test]
 fn what_is_lost_at_a_prompt_is_told_at_its_end() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("leak 0; exit");
     let (screen, status) = session.end();
     assert_eq!(status, Some(3), "{screen}");
@@ -129,7 +31,7 @@ fn what_is_lost_at_a_prompt_is_told_at_its_end() {
 /// messages it shows by itself.
 #[test]
 fn a_message_is_shown_once_at_a_prompt() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("wrong_free double");
     session.expect("double free");
     session.enter("fill GFP_KERNEL 2; exit");
@@ -142,7 +44,7 @@ fn a_message_is_shown_once_at_a_prompt() {
 /// A command that takes long shows how far it is, and takes the bar away before its result.
 #[test]
 fn a_bar_shows_how_far_many_objects_are() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("cache create many 8; cache alloc many 200000; exit");
     session.expect("% ");
     session.expect("\u{1b}[2K");
@@ -154,7 +56,7 @@ fn a_bar_shows_how_far_many_objects_are() {
 /// Lines that are pasted together, or typed while a command runs, are run one after the other.
 #[test]
 fn lines_typed_ahead_are_not_lost() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.expect(PROMPT);
     write!(session.terminal, "alloc_pages GFP_KERNEL 0\ralloc_pages GFP_KERNEL 1\rfree 1\r")
         .unwrap();
@@ -171,7 +73,7 @@ fn lines_typed_ahead_are_not_lost() {
 /// the objects included. The log has them.
 #[test]
 fn stress_leaves_nothing_of_its_wrong_frees_on_the_screen() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     // With this seed and so many operations there are caches that keep owners among those made.
     session.enter("stress 300000 1");
     session.expect("free lists as before");
@@ -195,7 +97,7 @@ const UP: &str = "\u{1b}[A";
 /// Commands, modules, parameters, paths, flags and choices, each from its beginning.
 #[test]
 fn tab_completes_what_may_stand_where_the_cursor_is() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("insmod scull");
     session.expect(PROMPT);
     for (typed, whole) in [
@@ -227,7 +129,7 @@ fn tab_completes_what_may_stand_where_the_cursor_is() {
 
 #[test]
 fn what_a_command_wants_is_shown_while_it_is_typed() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.expect(PROMPT);
     session.keys("alloc_pages ");
     session.expect("FLAGS ORDER [NODE]");
@@ -241,12 +143,12 @@ fn what_a_command_wants_is_shown_while_it_is_typed() {
 
 #[test]
 fn what_was_typed_is_there_the_next_time() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("alloc_pages GFP_KERNEL 3");
     session.enter("exit");
     let (_, status, state) = session.leave();
     assert_eq!(status, Some(0));
-    let mut session = Session::boot_in(state);
+    let mut session = Session::boot_in(state, &[]);
     session.expect(PROMPT);
     session.keys(&format!("{UP}{UP}"));
     session.expect("alloc_pages GFP_KERNEL 3");
@@ -259,7 +161,7 @@ fn what_was_typed_is_there_the_next_time() {
 /// The machine goes on: what was there before is there afterwards, and nothing is lost.
 #[test]
 fn ctrl_c_ends_the_command_and_not_the_machine() {
-    let mut session = Session::boot();
+    let mut session = Session::boot(&[]);
     session.enter("insmod scullp; echo kept > /dev/scullp0");
     for endless in ["stress 1000000000 1", "sleep 3600", "cat /dev/zero > /dev/null"] {
         session.expect(PROMPT);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 pub mod mounted;
+pub mod session;
 
 use std::io::Write;
 use std::path::PathBuf;
