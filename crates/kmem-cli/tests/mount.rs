@@ -363,7 +363,7 @@ fn ioctl(file: &File, command: u32, argument: &mut i32) -> Result<i32, i32> {
     }
 }
 
-/// A303, A305: the texts' controls, as C calls them.
+/// A303, A305: the book's controls, as C calls them.
 #[test]
 fn ioctl_sets_and_gets_quantum_and_qset() {
     if !can_mount() {

@@ -1,6 +1,6 @@
 //! The controls of a device: what `ioctl` does on a file that is open on one.
 //!
-//! Numbers are those of the texts' scull where they fit: magic `k`, an `int` behind a pointer. In all kinds
+//! Numbers are those of the book's scull where they fit: magic `k`, an `int` behind a pointer. In all kinds
 //! "quantum" means [`Kind::size`], which scullp and scullv count as an order.
 //!
 //! | number | encoded as | what it does |
@@ -11,7 +11,7 @@
 //! | [`QUERY_QUANTUM`], [`QUERY_QSET`] | `_IO('k', 7 and 8)` | answers it |
 //! | [`EXCHANGE_QUANTUM`], [`EXCHANGE_QSET`] | `_IOWR('k', 9 and 10, int)` | sets it, gets the former |
 //!
-//! The texts have four more, which take a number where others take a pointer: 3, 4, 11 and 12. They are
+//! The book has four more, which take a number where others take a pointer: 3, 4, 11 and 12. They are
 //! refused: what the number says about its argument is what a caller in between can see of it.
 //!
 //! What is set holds for a device from when it is emptied, as with [`Driver::set`].
@@ -55,7 +55,7 @@ const fn number(direction: u32, number: u32) -> u32 {
 }
 
 /// Does what `command` says with a module, for one of its devices: the parameters are the module's, as in
-/// the texts. `argument` is the `int` that the caller points to; where the command has none it stays as it is.
+/// the book. `argument` is the `int` that the caller points to; where the command has none it stays as it is.
 /// Answers what `ioctl` returns.
 ///
 /// # Errors

@@ -203,9 +203,9 @@ fn what_several_tasks_append_is_all_there() {
     });
 }
 
-/// The numbers as the texts' header makes them.
+/// The numbers as the book's header makes them.
 #[test]
-fn controls_have_the_texts_numbers() {
+fn controls_have_the_books_numbers() {
     assert_eq!(ioctl::RESET, 0x6b00);
     assert_eq!([ioctl::SET_QUANTUM, ioctl::SET_QSET], [0x4004_6b01, 0x4004_6b02]);
     assert_eq!([ioctl::GET_QUANTUM, ioctl::GET_QSET], [0x8004_6b05, 0x8004_6b06]);
