@@ -116,7 +116,7 @@ fn a_signal_during_a_command_ends_the_process() {
     if !can_mount() {
         return;
     }
-    for signal in SIGNALS {
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
         let mut machine = Mounted::boot(&["-c", "insmod scull; sleep 1000"]);
         until("the device", || machine.at("dev/scull0").exists());
         let file = File::open(machine.at("dev/scull0")).unwrap();
@@ -136,6 +136,22 @@ fn a_signal_during_a_command_ends_the_process() {
     assert!(!is_mount_point(&machine.root));
 }
 
+/// Ctrl-C ends the command alone: the machine is shut down in order.
+#[test]
+fn ctrl_c_during_a_command_ends_it_and_then_the_machine() {
+    if !can_mount() {
+        return;
+    }
+    let mut machine = Mounted::boot(&["-c", "insmod scull; sleep 1000"]);
+    until("the device", || machine.at("dev/scull0").exists());
+    let file = File::open(machine.at("dev/scull0")).unwrap();
+    machine.signal(libc::SIGINT);
+    assert_eq!(machine.wait().code(), Some(130), "{}", machine.said());
+    assert!(machine.said().contains("sleep: interrupted"));
+    assert!(!is_mount_point(&machine.root));
+    assert!(file.read_at(&mut [0], 0).is_err());
+}
+
 /// The second one does not wait for the command.
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
@@ -144,11 +160,11 @@ fn a_second_signal_ends_the_process_at_once() {
     }
     let mut machine = Mounted::boot(&["-c", "insmod scull; sleep 1000"]);
     until("the device", || machine.at("dev/scull0").exists());
-    machine.signal(libc::SIGINT);
-    until("the end of the mount", || !is_mount_point(&machine.root));
     machine.signal(libc::SIGTERM);
+    until("the end of the mount", || !is_mount_point(&machine.root));
+    machine.signal(libc::SIGHUP);
     let signal = machine.wait().signal();
-    assert!([Some(libc::SIGINT), Some(libc::SIGTERM)].contains(&signal), "{signal:?}");
+    assert!([Some(libc::SIGTERM), Some(libc::SIGHUP)].contains(&signal), "{signal:?}");
 }
 
 /// What `nohup` asks for.
@@ -440,7 +456,8 @@ fn a_signal_ends_a_prompt_and_leaves_the_terminal_in_order() {
         let (_folder, root) = a_folder();
         let mut session = Session::boot(&["--mount", &root]);
         let before = LocalModes::ICANON | LocalModes::ECHO;
-        session.enter("alloc_pages GFP_KERNEL 0; insmod scull");
+        session.enter("insmod scull; alloc_pages GFP_KERNEL 0");
+        session.expect("id 1: ");
         session.expect("kmem> ");
         until("the editor", || {
             !tcgetattr(&session.terminal).unwrap().local_modes.intersects(before)
@@ -456,19 +473,21 @@ fn a_signal_ends_a_prompt_and_leaves_the_terminal_in_order() {
     }
 }
 
-/// Ctrl-C at a command of a prompt ends the process, as it does without a mount.
+/// The machine goes on after Ctrl-C, and its files stay where they are.
 #[test]
-fn the_interrupt_key_ends_a_command_and_the_mount() {
+fn the_interrupt_key_ends_a_command_and_not_the_mount() {
     if !can_mount() {
         return;
     }
     let (_folder, root) = a_folder();
     let mut session = Session::boot(&["--mount", &root]);
     session.enter("echo begun; sleep 1000");
-    session.expect("begun\r\n");
-    // SAFETY: as above. What the key does to a process that has the terminal.
-    unsafe { libc::kill(session.child.id() as i32, libc::SIGINT) };
+    session.expect("\nbegun");
+    session.interrupt();
+    session.expect("sleep: interrupted");
+    assert!(is_mount_point(Path::new(&root)));
+    session.enter("exit");
     let (screen, status) = session.end();
-    assert_eq!(status, None, "{screen}");
+    assert_eq!(status, Some(0), "{screen}");
     assert!(!is_mount_point(Path::new(&root)));
 }

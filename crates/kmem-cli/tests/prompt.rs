@@ -58,9 +58,8 @@ fn a_bar_shows_how_far_many_objects_are() {
 fn lines_typed_ahead_are_not_lost() {
     let mut session = Session::boot(&[]);
     session.expect(PROMPT);
-    write!(session.terminal, "alloc_pages GFP_KERNEL 0\ralloc_pages GFP_KERNEL 1\rfree 1\r")
-        .unwrap();
-    write!(session.terminal, "free 2\rexit\r").unwrap();
+    session.keys("alloc_pages GFP_KERNEL 0\ralloc_pages GFP_KERNEL 1\rfree 1\r");
+    session.keys("free 2\rexit\r");
     let (screen, status) = session.end();
     assert_eq!(status, Some(0), "{screen}");
     for shown in ["order 0", "order 1"] {

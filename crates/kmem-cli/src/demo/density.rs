@@ -39,12 +39,7 @@ fn in_use(guide: &Guide<'_>, is: impl Fn(&CacheInfo) -> bool) -> u64 {
 
 /// Copies `file`, of so many bytes, from one device of a module to another, and counts what it took.
 /// `what` is how the module is loaded: its name, and perhaps a quantum.
-pub fn copy(
-    guide: &mut Guide<'_>,
-    what: &str,
-    file: &str,
-    bytes: u64,
-) -> Result<Taken, Exit> {
+pub fn copy(guide: &mut Guide<'_>, what: &str, file: &str, bytes: u64) -> Result<Taken, Exit> {
     let (module, quantum) = what.split_once(" quantum=").unwrap_or((what, "4000"));
     let quantum = quantum.parse().unwrap_or_default();
     let given = guide.machine.mm().kmalloc_size_roundup(quantum);

@@ -55,7 +55,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<const SHIFT: u32, const TRACE: bool> Shared<SHIFT, TRACE> {
-    pub fn new(machine: &'static Hosted<SHIFT, TRACE>, tree: Arc<Tree<'static, Hosted<SHIFT, TRACE>>>) -> Self {
+    pub fn new(
+        machine: &'static Hosted<SHIFT, TRACE>,
+        tree: Arc<Tree<'static, Hosted<SHIFT, TRACE>>>,
+    ) -> Self {
         let tables =
             Tables { files: Mutex::new(Open::new()), directories: Mutex::new(Open::new()) };
         Shared {

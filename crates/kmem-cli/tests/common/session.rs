@@ -19,7 +19,7 @@ const PATIENCE: i64 = 100;
 pub struct Session {
     pub child: Child,
     pub terminal: File,
-    screen: String,
+    pub screen: String,
     /// How much of the screen has been waited for.
     seen: usize,
     /// Where the prompt keeps what was typed.
