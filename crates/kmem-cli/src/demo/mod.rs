@@ -3,6 +3,7 @@
 mod density;
 mod guide;
 mod mapped;
+mod outside;
 mod sample;
 mod tour;
 

@@ -11,6 +11,7 @@ mod mistakes;
 mod modules;
 mod objects;
 mod pages;
+mod percpu;
 mod slabtop;
 mod stacks;
 
@@ -68,6 +69,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             areas::vfree(),
             areas::mmap(),
             highmem::kmap(),
+            percpu::percpu(),
             caches::cache(),
             slabtop::slabtop(),
             dma::dma(),
