@@ -43,8 +43,8 @@ pub fn nodes(guide: &mut Guide<'_>) -> Result<(), Exit> {
 /// What is set apart before there is a page allocator.
 pub fn boot_time(guide: &mut Guide<'_>) -> Result<(), Exit> {
     guide.remark(
-        "Memory that lies side by side is easiest to get at boot, before anybody else has some. Here 8 MiB \
-         are\nset apart for drivers, and the RAM above 512 MiB is left to whoever knows of it.",
+        "Memory that lies side by side is easiest to get at boot, before anybody else has some. Here 8 MiB\n\
+         are set apart for drivers, and the RAM above 512 MiB is left to whoever knows of it.",
     )?;
     kmem(&[
         "boot",

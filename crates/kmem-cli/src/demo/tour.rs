@@ -18,7 +18,7 @@ const TRY_NEXT: &str = "
 
 What to try next:
   kmem boot                      a prompt: Tab completes, `help stress` explains
-  kmem boot --mount DIR          in another terminal: cp, dd, cat and tail -f on DIR/dev and DIR/proc
+  kmem boot --mount DIR          elsewhere: cp, dd, cat and tail -f on DIR/dev and DIR/proc
   kmem boot --machine tiny -c 'fill; cat /proc/zoneinfo'
                                  what a machine does that is out of memory
   kmem advise                    asks what is needed, and answers with the call
