@@ -119,7 +119,15 @@ pub fn files(guide: &mut Guide<'_>, sample: &Sample) -> Result<(), Exit> {
 fn kmem(words: &[&str]) -> Result<(), Exit> {
     let line = format!("kmem {}", line(words));
     say(format_args!("{COMMAND}$ {line}{COMMAND:#}"))?;
-    ended_well(&line, this()?.args(words).stdin(Stdio::null()).status())
+    let mut command = this()?;
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::piped());
+    let output = command.output();
+    // What it tells people beside its output is part of what there is to see.
+    if let Ok(output) = &output {
+        let told = String::from_utf8_lossy(&output.stderr);
+        told.lines().try_for_each(|line| say(format_args!("{line}")))?;
+    }
+    ended_well(&line, output.map(|output| output.status))
 }
 
 /// This program.
