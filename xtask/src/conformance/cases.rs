@@ -148,10 +148,12 @@ fn all(text: &str) -> Result<Cases> {
 }
 
 fn parse(number: usize, line: &str) -> Result<Option<Case>> {
-    if line.trim().is_empty() {
+    // The command's array has an object a line; a PC writes the objects alone.
+    let object = line.trim().trim_start_matches(['[', ',']).trim_end_matches(']');
+    if object.is_empty() {
         return Ok(None);
     }
-    serde_json::from_str(line).map(Some).with_context(|| format!("line {number}"))
+    serde_json::from_str(object).map(Some).with_context(|| format!("line {number}"))
 }
 
 fn collect(cases: impl IntoIterator<Item = Result<Case>>) -> Result<Cases> {

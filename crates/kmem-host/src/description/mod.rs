@@ -52,7 +52,7 @@ mod tests;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -220,7 +220,10 @@ impl Description {
         // A file such as /dev/zero has no end: one byte too many tells that it is too large.
         File::open(path)
             .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
-            .map_err(|error| unreadable(error.to_string()))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidData => unreadable("it is no text of UTF-8".into()),
+                _ => unreadable(error.to_string()),
+            })?;
         if text.len() as u64 > LARGEST_FILE {
             return Err(unreadable(format!("it is larger than {LARGEST_FILE} bytes")));
         }
@@ -389,7 +392,11 @@ fn wrong(
     value: impl fmt::Display,
     allowed: impl Into<String>,
 ) -> DescriptionError {
-    let (key, value, allowed) = (key.into(), value.to_string(), allowed.into());
+    let (key, mut value, allowed) = (key.into(), value.to_string(), allowed.into());
+    if value.is_empty() {
+        // It would not be seen.
+        value = "''".into();
+    }
     DescriptionError::Wrong { key, value, allowed }
 }
 

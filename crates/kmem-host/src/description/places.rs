@@ -71,8 +71,12 @@ impl Places {
         self.file = Some(file);
     }
 
-    /// A key was given another value: it, and what is in it, have no place any more.
+    /// A key was given another value: it, and what is in it, have no place any more. Nor has its table, which
+    /// stands for keys that it lacks.
     pub(super) fn forget(&mut self, key: &str) {
+        if let Some((table, _)) = key.rsplit_once('.') {
+            self.of.remove(table);
+        }
         let inside = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
         self.of.retain(|name, _| !name.strip_prefix(key).is_some_and(inside));
     }
@@ -148,6 +152,10 @@ mod tests {
             places.note("x", key, 0..1, &[0..1]);
         }
         places.forget("node.1");
+        let kept: Vec<_> = places.of.keys().map(String::as_str).collect();
+        assert_eq!(kept, ["cpus", "cpus[0]", "node.10.ram", "node.10.ram[0]"]);
+        places.note("x", "node.10", 0..1, &[]);
+        places.forget("node.10.movable");
         let kept: Vec<_> = places.of.keys().map(String::as_str).collect();
         assert_eq!(kept, ["cpus", "cpus[0]", "node.10.ram", "node.10.ram[0]"]);
     }

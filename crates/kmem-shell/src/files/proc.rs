@@ -11,6 +11,7 @@ use super::error::{ENOENT, FileError};
 use super::modules::{Loaded, Modules, kinds};
 use super::tree::Node;
 use crate::System;
+use crate::commands::did_you_mean;
 
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
@@ -84,19 +85,21 @@ pub(super) fn find<'m, S: System>(
     } else if let Some(module) = name.strip_suffix(MEM).and_then(|name| modules.find(name)) {
         Proc::Mem(module)
     } else {
-        return Err(FileError::new(ENOENT, missing::<S>(name)));
+        return Err(FileError::new(ENOENT, missing(system, modules, name)));
     };
     Ok(Node::Proc(proc))
 }
 
-fn missing<S: System>(name: &str) -> String {
+fn missing<S: System>(system: &S, modules: &Modules<'_>, name: &str) -> String {
     let module = name.strip_suffix(MEM).unwrap_or_default();
     if kinds::<S>().any(|kind| kind.name == module) {
         format!("/proc/{name} needs the module {module}: `insmod {module}` first")
     } else if name == BIGPHYSAREA {
         "/proc/bigphysarea needs bigphysarea=512 or so on the command line".into()
     } else {
-        format!("there is no /proc/{name}; `ls /proc` lists what there is")
+        let names = names(system, modules);
+        let meant = did_you_mean(name, names.iter().map(String::as_str));
+        format!("there is no /proc/{name}{meant}; `ls /proc` lists what there is")
     }
 }
 
