@@ -3,13 +3,14 @@
 //! It shows what is done of how much, how fast, and how long it will take. What is over in a moment shows
 //! none, and at the end it is gone.
 
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::console::printable;
 
@@ -27,10 +28,10 @@ pub struct Progress {
 }
 
 struct Running {
-    what: String,
-    total: u64,
     begun: Instant,
-    bar: Option<ProgressBar>,
+    /// Hidden at first, but it sees how fast things go.
+    bar: ProgressBar,
+    shown: bool,
 }
 
 impl Default for Progress {
@@ -48,27 +49,25 @@ impl Progress {
         }
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let now = running.get_or_insert_with(|| Running {
-            what: what.to_owned(),
-            total: total.unwrap_or(0),
             begun: Instant::now(),
-            bar: None,
+            bar: bar_of(what, total),
+            shown: false,
         });
-        if now.bar.is_none() && now.begun.elapsed() < PATIENCE {
-            return;
+        if !now.shown && now.begun.elapsed() >= PATIENCE {
+            now.bar.set_draw_target(ProgressDrawTarget::stderr());
+            now.shown = true;
         }
-        let Running { what, total, begun, bar } = now;
-        let bar = bar.get_or_insert_with(|| bar_of(what, *total).with_elapsed(begun.elapsed()));
         // Several CPUs tell their own view; the farthest counts.
-        if done > bar.position() {
-            bar.set_position(done);
+        if done > now.bar.position() {
+            now.bar.set_position(done);
         }
     }
 
     /// Prints something on standard output, which may be the same terminal, above the bar.
     pub fn above<T>(&self, print: impl FnOnce() -> T) -> T {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        match running.as_ref().and_then(|running| running.bar.as_ref()) {
-            Some(bar) => bar.suspend(print),
+        match running.as_ref() {
+            Some(running) => running.bar.suspend(print),
             None => print(),
         }
     }
@@ -76,25 +75,30 @@ impl Progress {
     /// Takes the bar off the screen: what it was about is over.
     pub fn clear(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(bar) = running.and_then(|running| running.bar) {
-            bar.finish_and_clear();
+        if let Some(running) = running {
+            running.bar.finish_and_clear();
         }
     }
 }
 
-/// The bar of `total` pieces. Bytes are shown as sizes.
-fn bar_of(what: &str, total: u64) -> ProgressBar {
+/// The bar of `total` pieces, not shown yet. Bytes are shown as sizes.
+fn bar_of(what: &str, total: Option<u64>) -> ProgressBar {
     let bytes = what == "bytes";
     let template = match (bytes, total) {
-        (true, 0) => "{spinner} {bytes} {bytes_per_sec}, {elapsed}",
-        (false, 0) => "{spinner} {human_pos} {msg} {per_sec}, {elapsed}",
-        (true, _) => "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        (false, _) => "{wide_bar} {human_pos} of {human_len} {msg}, {per_sec}, {eta} left",
+        (true, None) => "{spinner} {bytes}, {bytes_per_sec}, {elapsed}",
+        (false, None) => "{spinner} {human_pos} {msg}, {rate}/s, {elapsed}",
+        (true, Some(_)) => "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        (false, Some(_)) => "{wide_bar} {human_pos} of {human_len} {msg}, {rate}/s, {eta} left",
+    };
+    let whole = |state: &ProgressState, out: &mut dyn Write| {
+        // A bar takes all that is written to it.
+        let _ = write!(out, "{}", HumanCount(state.per_sec() as u64));
     };
     // A mistake in a template above shows another bar.
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", whole);
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
     bar.with_style(style).with_message(printable(what))
 }
 
@@ -134,17 +138,83 @@ fn resident() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use indicatif::TermLike;
+
     use super::*;
 
-    /// A template with a mistake would be a plain bar.
+    /// A terminal of one line, which keeps what is written to it.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl Screen {
+        fn line(&self) -> String {
+            self.0.lock().unwrap().trim().to_owned()
+        }
+    }
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            100
+        }
+
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn bars_tell_what_is_done_and_what_is_left() {
         for what in ["bytes", "pages"] {
-            for total in [0, 1 << 20] {
+            for total in [None, Some(1 << 20)] {
+                let screen = Screen::default();
                 let bar = bar_of(what, total);
+                bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
                 bar.set_position(1 << 19);
-                assert_eq!(bar.length(), (total > 0).then_some(total));
-                assert_eq!(bar.message(), what);
+                bar.tick();
+                let line = screen.line();
+                let parts: &[&str] = match (what, total) {
+                    ("bytes", None) => &["512.00 KiB, ", "/s, "],
+                    ("bytes", _) => &["512.00 KiB of 1.00 MiB, ", "/s, ", " left"],
+                    (_, None) => &["524,288 pages, ", "/s, "],
+                    (_, Some(_)) => &["524,288 of 1,048,576 pages, ", "/s, ", " left"],
+                };
+                for part in parts {
+                    assert!(line.contains(part), "'{part}' is not in: {line}");
+                }
+                bar.finish_and_clear();
+                assert_eq!(screen.line(), "", "it goes");
             }
         }
     }
@@ -166,7 +236,7 @@ mod tests {
         let progress = Progress { shows: true, running: Mutex::default() };
         progress.show("pages", 1, Some(2));
         // Nothing is drawn before it has taken a while.
-        assert!(progress.running.lock().unwrap().as_ref().is_some_and(|now| now.bar.is_none()));
+        assert!(progress.running.lock().unwrap().as_ref().is_some_and(|now| !now.shown));
         assert_eq!(progress.above(|| 7), 7);
         progress.clear();
         assert!(progress.running.lock().unwrap().is_none());

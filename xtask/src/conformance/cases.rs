@@ -263,6 +263,17 @@ mod tests {
         assert_eq!(failure, "case wrong_order failed on tiny: found 1, asked 2");
     }
 
+    /// The command's document, and what a PC writes.
+    #[test]
+    fn objects_are_read_a_line_each_with_an_array_around_them_or_without() {
+        let array = format!("[\n{}\n]\n", LINES.trim().replace('\n', "\n,"));
+        assert!(serde_json::from_str::<Vec<Case>>(&array).is_ok(), "{array}");
+        let (array, lines) = (all(&array).unwrap(), all(LINES).unwrap());
+        assert_eq!(array.0.len(), lines.0.len());
+        assert_eq!(array.tally(), lines.tally());
+        assert!(all("[]\n").is_err(), "no case ran");
+    }
+
     #[test]
     fn a_count_is_read() {
         assert_eq!(count("3 passed, 0 failed, 2 skipped"), Some(5));

@@ -235,7 +235,10 @@ impl Description {
             if !node.distance.is_empty()
                 && (node.distance.len() != count || node.distance[index] != 10)
             {
-                let allowed = format!("{count} numbers, one for each node, the node itself 10");
+                let allowed = match count {
+                    1 => "one number, 10 for the node itself".into(),
+                    _ => format!("{count} numbers, one for each node, the node itself 10"),
+                };
                 return Err(self.wrong(&key("distance"), format!("{:?}", node.distance), allowed));
             }
         }

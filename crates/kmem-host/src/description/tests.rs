@@ -182,7 +182,7 @@ fn what_is_wrong_in_a_file_is_told_with_its_place() {
         ),
         ("@cpus = [0, 1]", "3:12", ["node.0.cpus = 1 is", "below 1"]),
         ("@movable = \"65M\"", "3:11", ["node.0.movable = 65M is", "up to 64M"]),
-        ("@distance = [10, 20]", "3:12", ["node.0.distance = [10, 20] is", "1 numbers"]),
+        ("@distance = [10, 20]", "3:12", ["node.0.distance = [10, 20] is", "one number"]),
         ("[[node]]\nram = [\"0-1M\", \"1M-17T\"]", "2:16", ["node.0.ram = 1M-", "32-bit frame"]),
     ] {
         let text = text.replace('@', good);
