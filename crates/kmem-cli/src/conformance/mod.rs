@@ -1,14 +1,9 @@
 //! `kmem conformance`: the acceptance cases, on every machine that they say something about.
 
-mod machine;
-
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cases::{Case, Outcome};
 use kmem::spelling::nearest;
-use kmem_host::Description;
-use machine::Hosted;
+use kmem_cases::{Judged, Outcome, count, variants};
 use serde_json::json;
 
 use crate::console::JsonRows;
@@ -55,59 +50,12 @@ Exit status:
   1  some failed, or could not be printed
   2  there is no such machine or case";
 
-/// A machine that cases are run on: a preset, and what is different about it.
-struct Variant {
-    name: &'static str,
-    preset: &'static str,
-    settings: &'static [&'static str],
-}
-
-/// Besides the presets themselves: the other page sizes (A002), zones that no preset has, one Movable and one
-/// that ends inside a block of the largest order, and memory that the command line takes out (A256, A257).
-const VARIANTS: [Variant; 5] = [
-    Variant { name: "default/8k", preset: "default", settings: &["page_shift=13"] },
-    Variant { name: "default/16k", preset: "default", settings: &["page_shift=14"] },
-    Variant { name: "default/64k", preset: "default", settings: &["page_shift=16"] },
-    Variant {
-        name: "default/zones",
-        preset: "default",
-        settings: &["node.0.movable=256M", "dma_limit=18M"],
-    },
-    Variant {
-        name: "default/mem",
-        preset: "default",
-        settings: &["dma_limit=256M", "command_line=mem=1000M bigphysarea=2000"],
-    },
-];
-
-fn variants() -> impl Iterator<Item = Variant> {
-    let presets = Description::preset_names();
-    presets.map(|name| Variant { name, preset: name, settings: &[] }).chain(VARIANTS)
-}
-
-impl Variant {
-    fn describe(&self) -> Result<Description, Exit> {
-        let failed = |error| Exit::Failed(format!("{}: {error}", self.name));
-        let mut description = Description::preset(self.preset).map_err(failed)?;
-        for setting in self.settings {
-            description.set(setting).map_err(failed)?;
-        }
-        Ok(description)
-    }
-}
-
-impl Args {
-    fn wants<M: cases::Machine>(&self, case: &Case<M>) -> bool {
-        let named = |text: &String| case.name.contains(text) || case.ids.contains(&text.as_str());
-        self.case.as_ref().is_none_or(named)
-    }
-}
-
 pub fn run(args: &Args) -> Result<(), Exit> {
-    let wanted = |variant: &Variant| args.machine.as_ref().is_none_or(|name| name == variant.name);
-    let chosen: Vec<_> = variants().filter(wanted).collect();
+    let chosen: Vec<_> = variants()
+        .filter(|variant| args.machine.as_ref().is_none_or(|name| name == variant.name()))
+        .collect();
     if chosen.is_empty() {
-        let names: Vec<_> = variants().map(|variant| variant.name).collect();
+        let names: Vec<_> = variants().map(|variant| variant.name()).collect();
         let name = args.machine.as_deref().unwrap_or_default();
         let meant = match nearest(name, names.iter().copied()) {
             Some(near) => format!(", did you mean '{near}'? There are "),
@@ -118,27 +66,32 @@ pub fn run(args: &Args) -> Result<(), Exit> {
             names.join(", ")
         )));
     }
-    let per_machine = cases::table::<Hosted<12>>().filter(|case| args.wants(case)).count();
+    let only = args.case.as_deref();
+    let each = count(only);
+    if each == 0 {
+        return Err(Exit::BadInput(no_case(only.unwrap_or_default())));
+    }
     let mut tally = Tally {
         json: args.json.then(JsonRows::new),
         progress: Progress::default(),
-        total: (per_machine * chosen.len()) as u64,
+        total: each * chosen.len() as u64,
         passed: 0,
         failed: 0,
         skipped: 0,
     };
     for variant in &chosen {
-        let description = variant.describe()?;
-        match description.page_shift {
-            12 => on::<12>(variant, &description, args, &mut tally)?,
-            13 => on::<13>(variant, &description, args, &mut tally)?,
-            14 => on::<14>(variant, &description, args, &mut tally)?,
-            16 => on::<16>(variant, &description, args, &mut tally)?,
-            other => return Err(Exit::Failed(format!("page_shift {other} is not built in"))),
-        }
-    }
-    if tally.passed + tally.failed + tally.skipped == 0 {
-        return Err(Exit::BadInput(no_case(args.case.as_deref().unwrap_or_default())));
+        let (name, mut printed) = (variant.name(), Ok(()));
+        tally.show();
+        let ran = variant.run(only, |judged| {
+            // What cannot be printed ends the run with the machine.
+            if printed.is_ok() {
+                printed = tally.add(name, &judged);
+                tally.show();
+            }
+            printed.is_ok()
+        });
+        ran.map_err(|error| Exit::Failed(format!("{name}: {error}")))?;
+        printed?;
     }
     tally.finish()
 }
@@ -151,50 +104,6 @@ fn no_case(text: &str) -> String {
         format!("no case claims {text}: docs/conformance.md says what else shows a statement")
     } else {
         format!("there is no case '{text}': give a part of a name, or an ID such as A062")
-    }
-}
-
-/// Runs the cases on one machine, booting it anew for each.
-fn on<const SHIFT: u32>(
-    variant: &Variant,
-    description: &Description,
-    args: &Args,
-    tally: &mut Tally,
-) -> Result<(), Exit> {
-    for case in cases::table::<Hosted<SHIFT>>() {
-        if !args.wants(case) {
-            continue;
-        }
-        tally.show();
-        let (outcome, detail) = match (case.needs)(&machine::facts(variant.name, description)) {
-            Err(needed) => ("skipped", format!("needs {needed}")),
-            Ok(()) => match judge::<SHIFT>(variant, description, case) {
-                Ok(()) => ("passed", String::new()),
-                Err(reason) => ("failed", reason),
-            },
-        };
-        tally.add(variant.name, case.name, case.ids, outcome, &detail)?;
-    }
-    Ok(())
-}
-
-fn judge<const SHIFT: u32>(
-    variant: &Variant,
-    description: &Description,
-    case: &Case<Hosted<SHIFT>>,
-) -> Result<(), String> {
-    let hosted = Hosted::<SHIFT>::boot(variant.name, description)
-        .map_err(|error| format!("the machine does not boot: {error}"))?;
-    let run = AssertUnwindSafe(|| hosted.run(|| cases::run(case, &hosted)));
-    match catch_unwind(run) {
-        Ok(Outcome::Passed) => Ok(()),
-        Ok(Outcome::Failed(failure)) => Err(failure.to_string()),
-        Ok(Outcome::Skipped(needed)) => Err(format!("skipped although chosen: needs {needed}")),
-        Err(payload) => {
-            let message = payload.downcast_ref::<String>().map(String::as_str);
-            let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
-            Err(format!("it panicked: {}", message.unwrap_or("without a message")))
-        }
     }
 }
 
@@ -217,19 +126,14 @@ impl Tally {
         self.progress.show("cases", done, Some(self.total));
     }
 
-    fn add(
-        &mut self,
-        machine: &str,
-        case: &str,
-        ids: &[&str],
-        outcome: &str,
-        detail: &str,
-    ) -> Result<(), Exit> {
-        match outcome {
-            "passed" => self.passed += 1,
-            "failed" => self.failed += 1,
-            _ => self.skipped += 1,
-        }
+    fn add(&mut self, machine: &str, judged: &Judged) -> Result<(), Exit> {
+        let Judged { case, ids, outcome, detail } = judged;
+        let (outcome, count) = match outcome {
+            Outcome::Passed => ("passed", &mut self.passed),
+            Outcome::Failed => ("failed", &mut self.failed),
+            Outcome::Skipped => ("skipped", &mut self.skipped),
+        };
+        *count += 1;
         let line = match &mut self.json {
             Some(document) => document.row(&json!({
                 "machine": machine,
