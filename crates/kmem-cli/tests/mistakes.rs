@@ -49,7 +49,7 @@ fn wrong_arguments_say_what_to_give() {
         (&["boot", "--mem", "12"], &["mem = 12", "a multiple of the page size from 1M to 16T"]),
         (&["boot", "--mem", "17T"], &["mem = 17T", "to 16T"]),
         (&["boot", "--mem", "99999999999999T"], &["'99999999999999T' is no size", "up to 16T"]),
-        (&["boot", "--nodes", "16", "--mem", "1M"], &["mem = 1M", "from 16M"]),
+        (&["boot", "--nodes", "16", "--mem", "4M"], &["nodes = 16", "at most 4, or ram of 16M"]),
         (&["boot", "--cpus", "1000"], &["cpus = 1000", "from 1 to 256"]),
         (&["boot", "--cpus", "-1"], &["'-1'", "a number of CPUs from 1 to 256"]),
         (&["boot", "--cpus", "2.5"], &["'2.5'", "a number of CPUs from 1 to 256"]),

@@ -41,16 +41,24 @@ fn a_message_is_shown_once_at_a_prompt() {
     assert!(screen.contains("warning: "), "{screen}");
 }
 
-/// A command that takes long shows how far it is, and takes the bar away before its result.
+/// A command that takes long shows what is done of how much and the time left, and takes the bar away before
+/// anything else is shown. What is over in a moment shows none.
 #[test]
-fn a_bar_shows_how_far_many_objects_are() {
+fn a_bar_shows_how_far_a_long_command_is() {
     let mut session = Session::boot(&[]);
-    session.enter("cache create many 8; cache alloc many 200000; exit");
-    session.expect("% ");
+    session.enter("stress 1000000000");
+    session.expect(" of 1,000,000,000 operations, ");
+    session.expect("/s, ");
+    session.expect(" left");
+    session.interrupt();
     session.expect("\u{1b}[2K");
-    session.expect("200000 objects from 0x");
+    session.expect("stress: interrupted");
+    session.enter("cache create few 8; cache alloc few 9; exit");
+    session.expect("9 objects from 0x");
     let (screen, status) = session.end();
     assert_eq!(status, Some(0), "{screen}");
+    let after = screen.rsplit("interrupted").next().unwrap();
+    assert!(!after.contains(" left"), "{after:?}");
 }
 
 /// Lines that are pasted together, or typed while a command runs, are run one after the other.

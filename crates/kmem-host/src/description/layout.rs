@@ -72,6 +72,16 @@ impl Description {
         }
         let total: u64 = self.nodes.iter().map(Node::size).sum();
         let movable: u64 = self.nodes.iter().map(|node| node.movable).sum();
+        let least = LEAST.max(1 << self.page_shift);
+        if total / least < u64::from(count) {
+            let allowed = format!(
+                "at most {}, or ram of {} and more: the machine has {}",
+                (total / least).max(1),
+                format_size(least * u64::from(count)),
+                format_size(total)
+            );
+            return Err(wrong("nodes", count, allowed));
+        }
         let count = u64::from(count);
         let before = self.clone();
         let ram = self.nodes.drain(..).flat_map(|node| node.ram).collect();
