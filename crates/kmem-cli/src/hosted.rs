@@ -459,7 +459,7 @@ impl<const SHIFT: u32, const TRACE: bool> Source for HostFile<SHIFT, TRACE> {
     fn size(&self) -> Option<u64> {
         let status = self.with("look at", File::metadata).ok()?;
         // Others have no end, or none that is known.
-        status.is_file().then(|| status.len()).filter(|size| *size > 0)
+        status.is_file().then_some(status.len()).filter(|size| *size > 0)
     }
 
     fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {

@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> Result<(), Exit> {
         path => {
             let file = File::open(path).map_err(cannot)?;
             let status = file.metadata().map_err(cannot)?;
-            let size = status.is_file().then(|| status.len());
+            let size = status.is_file().then_some(status.len());
             read(BufReader::with_capacity(1 << 20, file), name, page, size)?
         }
     };
