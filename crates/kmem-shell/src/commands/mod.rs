@@ -10,6 +10,7 @@ mod highmem;
 mod mistakes;
 mod modules;
 mod objects;
+mod page;
 mod pages;
 mod slabtop;
 mod stacks;
@@ -61,6 +62,7 @@ pub const fn table<S: System>() -> &'static [Command<S>] {
             pages::free(),
             pages::fill(),
             pages::drain(),
+            page::page(),
             objects::kmalloc(),
             objects::krealloc(),
             objects::kfree(),
