@@ -17,7 +17,7 @@ use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
 use crate::exit::{Exit, end_on_kernel_panic};
-use crate::{interrupt, mount};
+use crate::{interrupt, mount, top};
 
 /// How far apart the interrupts of a stress run are, on average.
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
@@ -178,6 +178,11 @@ impl<const SHIFT: u32, const TRACE: bool> Inner<SHIFT, TRACE> {
         self.machine.run(work)
     }
 
+    /// Runs what is none of the machine's business: its CPU is free for others meanwhile.
+    pub fn idle<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.machine.without_cpu(work)
+    }
+
     /// How many CPUs are running.
     pub fn cpus(&self) -> usize {
         self.machine.online_cpus().count()
@@ -267,7 +272,7 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
     type Reclaim = NoReclaim;
 
     fn commands() -> &'static [Command<Self>] {
-        const { &[mount::serve()] }
+        const { &[mount::serve(), top::top()] }
     }
 
     fn mm(&self) -> &Mm<Host<SHIFT, TRACE>, NoReclaim> {

@@ -12,6 +12,9 @@
 //! | `advise/` | `kmem advise`: which call gets the memory that is needed |
 //! | `conformance/` | `kmem conformance`: the acceptance cases on every machine |
 //! | `trace/` | `kmem trace`: what a trace file comes to |
+//! | `look/` | what a machine's texts say, for `map` and `top` |
+//! | `map/` | `kmem map`: physical memory as a picture |
+//! | `top/` | `kmem top`: a machine, watched |
 
 mod advise;
 mod boot;
@@ -22,9 +25,12 @@ mod demo;
 mod exit;
 mod hosted;
 mod interrupt;
+mod look;
 mod machines;
+mod map;
 mod mount;
 mod signals;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -58,6 +64,8 @@ enum Command {
     Advise(advise::Args),
     Conformance(conformance::Args),
     Trace(trace::Args),
+    Map(map::Args),
+    Top(top::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +83,8 @@ fn run() -> Result<(), Exit> {
         Command::Advise(args) => advise::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Map(args) => map::run(&args),
+        Command::Top(args) => top::run(&args),
     }
 }
 

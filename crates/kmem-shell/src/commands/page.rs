@@ -3,7 +3,8 @@
 use alloc::format;
 use alloc::string::String;
 
-use kmem::{Page, PhysAddr, Platform, VirtAddr};
+use kmem::platform::DirectMap;
+use kmem::{Page, Pfn, VirtAddr};
 
 use super::{Command, exactly};
 use crate::files::{known, parse_frame, write_page};
@@ -49,7 +50,7 @@ fn run_page<S: System>(
 /// The page at an address: of RAM, of an area of vmalloc, or of the direct map.
 fn at<S: System>(system: &S, address: u64) -> Option<Page> {
     let mm = system.mm();
-    let physical = kmem::Pfn::new(PhysAddr::new(address).get() >> S::Platform::PAGE_SHIFT);
+    let physical = Pfn::new(address >> S::Platform::PAGE_SHIFT);
     physical.and_then(|pfn| mm.pfn_to_page(pfn)).or_else(|| {
         let address = VirtAddr::new(usize::try_from(address).ok()?);
         mm.vmalloc_to_page(address.as_ptr()).or_else(|| mm.virt_to_page(address))
