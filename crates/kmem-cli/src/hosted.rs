@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use kmem::io::Registers;
 use kmem::platform::UserMap;
-use kmem::{CpuId, KernelStack, Mm, NoReclaim};
+use kmem::{CpuId, KernelStack, Mm, NoReclaim, Pfn};
 use kmem_host::trace::TraceFile;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
-use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
+use kmem_shell::{Age, Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console::{self, Progress};
 use crate::exit::{Exit, end_on_kernel_panic};
@@ -295,6 +295,15 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
 
     fn nanoseconds(&self) -> u64 {
         self.begun.elapsed().as_nanos() as u64
+    }
+
+    fn block_age(&self, first: Pfn) -> Age {
+        let host = self.machine.host();
+        match host.block_age(first) {
+            Some(time) => Age::Known(time),
+            None if host.keeps_ages() => Age::Unknown,
+            None => Age::NotKept,
+        }
     }
 
     fn sleep(&self, nanoseconds: u64) {

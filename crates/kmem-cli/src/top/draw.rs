@@ -13,7 +13,7 @@ use crate::look::runs::Owner;
 use crate::look::tables::{Cache, ZoneInfo};
 
 /// Before a row of the map: an address.
-pub const LABELS: u16 = 18;
+pub const LABELS: u16 = 16;
 /// Lines around the map: the heading, what is at the cursor, the keys.
 pub const FRAME_LINES: usize = 5;
 
@@ -41,14 +41,16 @@ pub fn draw(frame: &mut Frame<'_>, app: &App) {
     }
 }
 
-fn heading(app: &App) -> Line<'static> {
-    let mut spans = vec![Span::styled(format!(" {}  ", app.title), BOLD)];
+fn heading(app: &App) -> Vec<Line<'static>> {
+    let mut spans = vec![Span::from(" ")];
     for (at, screen) in (1..).zip(Screen::ALL) {
-        let style =
-            if screen == app.screen { BOLD.add_modifier(Modifier::REVERSED) } else { FAINT };
+        let style = match screen == app.screen {
+            true => BOLD.add_modifier(Modifier::REVERSED),
+            false => FAINT,
+        };
         spans.extend([Span::styled(format!(" {at} {} ", screen.name()), style), " ".into()]);
     }
-    spans.into()
+    vec![Line::styled(format!(" {}", app.title), BOLD), spans.into()]
 }
 
 fn keys(app: &App) -> String {
@@ -83,7 +85,7 @@ fn overview(app: &App, width: u16) -> (Line<'static>, Vec<Line<'static>>) {
     let width = usize::from(width).saturating_sub(68).clamp(12, 60);
     let head = format!(
         " {:<15} {:>9} {:>7} {:>9}  {:<width$.width$} min, low, high",
-        "zone", "free", "listed", "of", "free, logarithmic"
+        "zone", "free", "listed", "of", "free pages"
     );
     let mut lines = Vec::new();
     for zone in app.now.zones.iter().filter(|zone| zone.managed > 0) {
@@ -114,9 +116,14 @@ fn overview(app: &App, width: u16) -> (Line<'static>, Vec<Line<'static>>) {
 fn watermarks(zone: &ZoneInfo, width: usize) -> Line<'static> {
     let ZoneInfo { node, name, free, min, low, high, managed, .. } = zone;
     let listed: u64 = zone.pagesets.iter().map(|set| set.count).sum();
+    // The watermarks are a small share of a zone: the left half is for twice the highest of them.
+    let twice = high.saturating_mul(2).min(*managed);
     let place = |pages: u64| {
-        let all = (*managed as f64 + 1.0).log2();
-        let at = (pages as f64 + 1.0).log2() / all * width as f64;
+        let half = width as f64 / 2.0;
+        let at = match pages <= twice {
+            true => pages as f64 / twice.max(1) as f64 * half,
+            false => half + (pages - twice) as f64 / (managed - twice).max(1) as f64 * half,
+        };
         (at.round() as usize).min(width)
     };
     let style = match free {
@@ -267,7 +274,7 @@ fn map(frame: &mut Frame<'_>, area: Rect, app: &App) {
         lines.push(Line::styled(text, BOLD));
         for (row_index, row) in zone.rows.iter().enumerate() {
             let address = row.first.saturating_mul(memory.page);
-            let mut spans = vec![Span::styled(format!("{address:>#16x}  "), FAINT)];
+            let mut spans = vec![Span::styled(format!("{address:>#14x}  "), FAINT)];
             for (at, cell) in row.cells.iter().enumerate() {
                 let is_cursor = app.map.cursor == (index, row_index, at);
                 if is_cursor {
@@ -320,8 +327,8 @@ Enter           go into the cell at the cursor, down to one page
 Esc, Backspace  go back out
 q, Ctrl-C       end
 
-Bars of free pages are logarithmic; m, l and h are the
-watermarks min, low and high. A cell of the map shows who has
+In bars of free pages m, l and h are the watermarks min, low
+and high; the left half is up to twice high. A cell of the map shows who has
 most of it, in lower case where others have some of it too.
 All texts are read anew each second.";
     let (width, height) = (66.min(area.width), 13.min(area.height));

@@ -176,7 +176,7 @@ impl MapView {
         let at = self.cell().map(|(first, _)| first);
         let old = self.grid.scale;
         // Each zone has a line of its own above its rows.
-        let rows = rows.saturating_sub(2 * memory.zones.len()).max(1);
+        let rows = rows.saturating_sub(memory.zones.len()).max(1);
         self.grid = Grid::new(memory, self.range(), columns, rows);
         let is_same = at.is_some() && old == self.grid.scale;
         let at = at.filter(|_| is_same).unwrap_or_default();

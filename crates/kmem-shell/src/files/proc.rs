@@ -3,14 +3,15 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write};
 
+use kmem::page::{Block, Place};
 use kmem::{Mm, Pfn, report};
 
 use super::error::{ENOENT, FileError};
 use super::modules::{Loaded, Modules, kinds};
 use super::tree::Node;
-use crate::System;
+use crate::{Age, System};
 
 /// What a module's file is called after its name: `scullpmem`.
 const MEM: &str = "mem";
@@ -125,7 +126,27 @@ pub(crate) fn known<S: System>(system: &S, frame: u64) -> Result<Pfn, String> {
 
 /// Writes what is known of a frame.
 pub(crate) fn write_page<S: System>(system: &S, pfn: Pfn, out: &mut String) -> fmt::Result {
-    report::page(system.mm(), pfn, out)
+    let mm = system.mm();
+    report::page(mm, pfn, out)?;
+    let head = mm.memmap().and_then(|memmap| Some((memmap, memmap.head(pfn)?)));
+    let Some((memmap, (head, Block::Used(_) | Block::Compound(_)))) = head else { return Ok(()) };
+    if memmap.get(head).is_none_or(|first| first.place() != Place::Held) {
+        return Ok(());
+    }
+    out.push_str("age:         ");
+    match system.block_age(head) {
+        Age::Known(time) => {
+            let (seconds, rest) = (time / 1_000_000_000, time % 1_000_000_000 / 1000);
+            writeln!(out, "{seconds}.{rest:06} s")
+        }
+        Age::Unknown => {
+            writeln!(out, "not known: it was not handed out by itself, or before the trace")
+        }
+        Age::NotKept => {
+            let advice = "a hosted one does with `kmem boot --trace FILE`";
+            writeln!(out, "not known: this machine keeps no times; {advice}")
+        }
+    }
 }
 
 fn missing<S: System>(name: &str) -> String {
