@@ -10,6 +10,8 @@ use common::{Folder, kmem, tiny};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+// Of what is drawn, words are waited for, or what is bold: blanks that are there already are not written.
+
 /// What the terminal is told when a screen of its own is taken, and when it is given back.
 const TAKEN: &str = "\u{1b}[?1049h";
 const GIVEN_BACK: &str = "\u{1b}[?1049l";
@@ -128,7 +130,7 @@ fn a_mounted_machine_is_mapped_and_watched_until_it_goes() {
 
     let mut session = Session::start(Folder::new(), &["top", &root]);
     session.expect(TAKEN);
-    session.expect("pages handed out");
+    session.expect("handed");
     session.keys("5");
     session.expect("zone Normal");
     mounted.signal(libc::SIGTERM);
@@ -144,13 +146,13 @@ fn top_at_the_prompt_shows_the_machine_and_gives_the_terminal_back() {
     let mut session = Session::boot(&[]);
     session.enter("top");
     session.expect(TAKEN);
-    session.expect("pages handed out");
+    session.expect("handed");
     for (key, shown) in [
         ("2", "share of what is free"),
         ("3", "kmalloc-"),
         ("4", "at most"),
-        ("5", "zone Normal"),
-        ("\r", "frame 0"),
+        ("5", "Node 0, zone Normal"),
+        ("\r", "references:"),
     ] {
         session.keys(key);
         session.expect(shown);
@@ -167,14 +169,14 @@ fn top_at_the_prompt_shows_the_machine_and_gives_the_terminal_back() {
 fn a_signal_gives_the_terminal_back() {
     let texts = texts();
     let mut session = Session::start(Folder::new(), &["top", &texts.path("")]);
-    session.expect("pages handed out");
+    session.expect("handed");
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     session.expect(GIVEN_BACK);
     assert_eq!(session.child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
 
     let mut session = Session::boot(&[]);
     session.enter("top");
-    session.expect("pages handed out");
+    session.expect("handed");
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     session.expect(GIVEN_BACK);
     assert!(!session.screen.ends_with(PROMPT));
@@ -187,8 +189,11 @@ fn the_age_of_a_block_is_known_where_there_is_a_trace() {
     let folder = Folder::new();
     let trace = folder.path("events");
     let run = |commands: &str, traced: bool| {
-        let boot = ["boot", "--machine", "tiny", "-c", commands];
-        kmem(&[&boot[..], if traced { &["--trace", &trace] } else { &[] }].concat()).out
+        let mut arguments = vec!["boot", "--machine", "tiny", "-c", commands];
+        if traced {
+            arguments.extend(["--trace", &trace]);
+        }
+        kmem(&arguments).out
     };
     let alloc = "alloc_pages GFP_KERNEL 3";
     // Which page that is, is the same each time: nothing else runs on the machine.

@@ -76,12 +76,18 @@ fn watch(texts: &dyn Texts, title: &str) -> Result<(), Exit> {
     let failed = |error| Exit::Failed(format!("cannot use the terminal: {error}"));
     let mut taken = terminal::Taken::new().map_err(failed)?;
     let mut next = PERIOD;
+    let mut shown = None;
     while !app.has_ended && !interrupt::is_asked() {
         let mut key = Ok(None);
         texts.idle(&mut || {
             key = (|| {
                 let size = taken.terminal.size()?;
                 app.lay_out(size.width, size.height);
+                // Another screen is drawn as a whole: what others wrote to the terminal goes with the old one.
+                let chosen = (app.screen, app.help, app.map.page.is_some());
+                if shown.replace(chosen) != Some(chosen) {
+                    taken.terminal.clear()?;
+                }
                 taken.terminal.draw(|frame| draw::draw(frame, &app))?;
                 let until = next.saturating_sub(begun.elapsed()).min(WAIT);
                 Ok(if event::poll(until)? { Some(event::read()?) } else { None })

@@ -149,7 +149,7 @@ impl<'z> Run<'z> {
     /// What lies between this run and RAM of the same zone.
     fn hole_before(&self, start: u64, zone: &'z Zone) -> Option<Run<'z>> {
         let is_hole = self.frames.end < start && self.zone.index() == zone.index();
-        is_hole.then(|| Run { frames: self.frames.end..start, zone, kind: Kind::Hole })
+        is_hole.then_some(Run { frames: self.frames.end..start, zone, kind: Kind::Hole })
     }
 }
 
