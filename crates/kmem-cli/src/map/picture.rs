@@ -97,7 +97,7 @@ pub fn draw(memory: &Memory, name: &str) -> Picture {
         let digits = digits.len().max(8);
         let top = sheet.y;
         let mut next = drawn.rows.first().map_or(0, |row| row.first);
-        let mut is_first = true;
+        let mut label_next = true;
         for row in &drawn.rows {
             if row.first != next {
                 let gap = console::size(address(row.first - next));
@@ -110,9 +110,10 @@ pub fn draw(memory: &Memory, name: &str) -> Picture {
                 sheet.y += 18;
             }
             let span = COLUMNS << grid.scale;
-            // Every fourth address, and the first after what is left out.
-            let is_told =
-                row.first != next || row.first / span % 4 == 0 || std::mem::take(&mut is_first);
+            // Every fourth address, the first, and that after what is left out.
+            let is_first = row.first != next || label_next;
+            let is_told = is_first || (row.first / span).is_multiple_of(4);
+            label_next = false;
             let label = is_told.then(|| format!("{:0digits$x}", address(row.first)));
             sheet.row(&row.cells, label.as_deref());
             next = row.first + span;
