@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::keys::{self, CTRL_C};
 use crate::serial::Serial;
 use crate::{clock, task};
 
@@ -18,7 +19,6 @@ const REMEMBERED: usize = 50;
 /// Lines longer than this take no more.
 const LONGEST: usize = 4000;
 
-const CTRL_C: u8 = 3;
 const CTRL_D: u8 = 4;
 const BELL: u8 = 7;
 const CTRL_U: u8 = 21;
@@ -113,7 +113,7 @@ impl Console {
 fn next() -> u8 {
     let begun = clock::nanoseconds();
     loop {
-        match Serial.read() {
+        match keys::next() {
             Some(byte) => return byte,
             None if clock::nanoseconds() - begun < AWAKE => core::hint::spin_loop(),
             None => task::sleep(PAUSE),

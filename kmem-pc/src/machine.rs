@@ -21,7 +21,7 @@ use crate::pci::Device;
 use crate::platform::Pc;
 use crate::serial::Serial;
 use crate::user::User;
-use crate::{MM, apic, clock, commands, smp, task};
+use crate::{MM, apic, clock, commands, keys, smp, task};
 
 /// The PC. A handle that can be copied to its tasks.
 #[derive(Clone)]
@@ -166,6 +166,10 @@ impl System for Machine {
 
     fn expect_misuses(&self, expected: bool) {
         MM.platform().expect_misuses(expected);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        keys::is_asked()
     }
 
     fn open(&self, _: &str) -> Result<Box<dyn Source>, String> {

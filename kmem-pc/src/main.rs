@@ -38,6 +38,7 @@ mod exit;
 mod heap;
 mod hook;
 mod interrupt;
+mod keys;
 mod lock;
 mod log;
 mod machine;
@@ -185,7 +186,9 @@ fn prompt(
     while !shell.has_ended()
         && let Some(line) = console.read_line()
     {
-        match shell.run(&line) {
+        // Where lines are sent, a byte more is of the next one.
+        let result = if sent { shell.run(&line) } else { keys::interruptible(|| shell.run(&line)) };
+        match result {
             Err(error) if sent => return Err(error),
             Err(error) => say(&error),
             Ok(()) => {}

@@ -20,6 +20,8 @@ const PROGRAMS: &[Program] = &[
     Program { name: "cc", packages: &["gcc", "libc6-dev"] },
     // Reads the symbols of the freestanding build.
     Program { name: "nm", packages: &["binutils"] },
+    // The tests of what is seen at a terminal.
+    Program { name: "tmux", packages: &["tmux"] },
 ];
 
 /// What a PC is booted with.

@@ -1,11 +1,9 @@
-//! What people see: errors, messages, progress. Colours and progress are for terminals only.
+//! What people see: errors, messages, sizes. Colours are for terminals only.
 
-use std::io::{self, IsTerminal, Write, stderr};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressStyle};
 
 /// For what is typed.
 pub const COMMAND: Style = Style::new().bold();
@@ -69,51 +67,29 @@ pub fn printable(message: &str) -> String {
     }
 }
 
-/// A bar on standard error that shows how far a long command is.
-#[derive(Default)]
-pub struct Progress {
-    bar: Mutex<Option<ProgressBar>>,
+/// Rows as one JSON document, an array: each row is a line, which can be read as soon as it is there.
+pub struct JsonRows {
+    begun: bool,
 }
 
-impl Progress {
-    /// Shows that `done` of `total` is done.
-    pub fn show(&self, what: &str, done: u64, total: u64) {
-        if !stderr().is_terminal() {
-            return;
-        }
-        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style).with_message(what.to_owned())
-        });
-        // Several CPUs tell their own view; the farthest counts.
-        if done > bar.position() {
-            bar.set_position(done);
+impl JsonRows {
+    /// Before the first.
+    pub fn new() -> Self {
+        JsonRows { begun: false }
+    }
+
+    /// A row, with what goes before it.
+    pub fn row(&mut self, row: &serde_json::Value) -> String {
+        match std::mem::replace(&mut self.begun, true) {
+            false => format!("[\n{row}\n"),
+            true => format!(",{row}\n"),
         }
     }
 
-    /// Takes the bar off the screen.
-    pub fn clear(&self) {
-        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+    /// What goes after the last.
+    pub fn end(&self) -> &'static str {
+        if self.begun { "]\n" } else { "[]\n" }
     }
-}
-
-/// Shows on standard error, while `work` runs, what the process is busy with.
-pub fn busy<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    if !stderr().is_terminal() {
-        return work();
-    }
-    let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let spinner = ProgressBar::new_spinner().with_style(style).with_message(printable(what));
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let result = work();
-    spinner.finish_and_clear();
-    result
 }
 
 /// A time as people read it.
@@ -139,7 +115,20 @@ pub fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_MESSAGE, printable, size};
+    use super::{JsonRows, LONGEST_MESSAGE, printable, size};
+
+    #[test]
+    fn rows_are_one_document_however_many_there_are() {
+        for count in 0..3 {
+            let mut rows = JsonRows::new();
+            let mut text: String =
+                (0..count).map(|n| rows.row(&serde_json::json!({ "n": n }))).collect();
+            assert!(text.is_empty() || text.ends_with('\n'), "a row is all there: {text}");
+            text += rows.end();
+            let read: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.len(), count, "{text}");
+        }
+    }
 
     #[test]
     fn a_message_is_one_line_without_control_characters() {

@@ -92,7 +92,8 @@ impl Exit {
         }
     }
 
-    fn status(&self) -> u8 {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
         match self {
             Exit::Failed(_) => 1,
             Exit::BadInput(_) => 2,

@@ -15,8 +15,9 @@ use kmem_host::trace::TraceFile;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
 use kmem_shell::{Age, Command, Count, Handler, Interrupts, Sink, Source, System};
 
-use crate::console::{self, Progress};
+use crate::console;
 use crate::exit::{Exit, end_on_kernel_panic};
+use crate::progress::{self, Progress};
 use crate::{interrupt, mount, top};
 
 /// How far apart the interrupts of a stress run are, on average.
@@ -103,12 +104,8 @@ impl<const SHIFT: u32, const TRACE: bool> Hosted<SHIFT, TRACE> {
     fn boot(description: &Description, trace: Option<&TraceFile>) -> Result<Self, Exit> {
         let boot = || Machine::boot_traced(description, NoReclaim, trace);
         let metadata = description.footprint().metadata;
-        let booted = if metadata > BOOTS_SLOWLY {
-            let (name, size) = (&description.name, console::size(metadata));
-            console::busy(&format!("booting {name}: writing {size} of page descriptors"), boot)
-        } else {
-            boot()
-        };
+        let booted =
+            if metadata > BOOTS_SLOWLY { progress::while_writing(metadata, boot) } else { boot() };
         let machine = booted.map_err(|error| match error {
             // The description is good; the host is what lacks something.
             HostError::Resource { .. } => Exit::Failed(error.to_string()),
@@ -383,7 +380,11 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
     }
 
     fn progress(&self, what: &str, done: u64, total: u64) {
-        self.progress.show(what, done, total);
+        self.progress.show(what, done, Some(total));
+    }
+
+    fn end_progress(&self) {
+        self.progress.clear();
     }
 
     fn is_interrupted(&self) -> bool {
@@ -469,6 +470,12 @@ impl<const SHIFT: u32, const TRACE: bool> HostFile<SHIFT, TRACE> {
 }
 
 impl<const SHIFT: u32, const TRACE: bool> Source for HostFile<SHIFT, TRACE> {
+    fn size(&self) -> Option<u64> {
+        let status = self.with("look at", File::metadata).ok()?;
+        // Others have no end, or none that is known.
+        status.is_file().then(|| status.len()).filter(|size| *size > 0)
+    }
+
     fn read(&mut self, out: &mut [u8]) -> Result<usize, String> {
         self.with("read", |mut file| {
             loop {

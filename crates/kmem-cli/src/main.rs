@@ -5,7 +5,9 @@
 //! | `exit.rs` | how the command ends, and with which status |
 //! | `choice.rs` | the options that choose a machine |
 //! | `hosted.rs` | a machine inside the process, as the shell sees it |
-//! | `console.rs` | progress, colours, what is printed where |
+//! | `console.rs` | colours, errors, sizes, what is printed where |
+//! | `progress.rs` | how far something long is |
+//! | `manual.rs` | `kmem man`, `kmem completions` |
 //! | `boot/` | `kmem boot`: a machine with a shell |
 //! | `machines/` | `kmem machines`: what can be booted |
 //! | `demo/` | `kmem demo`: a tour |
@@ -27,21 +29,36 @@ mod hosted;
 mod interrupt;
 mod look;
 mod machines;
+mod manual;
 mod map;
 mod mount;
+mod progress;
 mod signals;
 mod top;
 mod trace;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ContextKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use exit::Exit;
+use kmem_host::Description;
 
 /// A kernel's memory manager at a desk: boot a described machine inside this process, load a
 /// driver, copy files through it, and look at its memory.
+///
+/// The machine has RAM, CPUs, nodes and interrupts of its own, and the memory manager of a kernel runs on it:
+/// zones, the buddy system, slab caches, kmalloc, vmalloc. Its shell loads modules and shows /proc and /sys
+/// as Linux does. At the end the machine is shut down and its memory is checked: what was lost or
+/// overwritten is told.
 #[derive(Parser)]
-#[command(name = "kmem", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(
+    name = "kmem",
+    version,
+    after_long_help = AFTER_HELP,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -52,9 +69,28 @@ Examples:
   kmem demo
   kmem boot
   kmem boot --machine tiny -c 'insmod scullp; cp /etc/services /dev/scullp0; cat /proc/buddyinfo'
+  kmem advise --size 64K --context interrupt
+  kmem help boot
 
-Exit status: 0 all went well; 1 a command failed; 2 the input makes no sense;
-3 at the end memory was missing or corrupted; 4 the machine's kernel panicked.";
+Files:
+  $XDG_STATE_HOME/kmem/history
+      What was typed at the prompt of `kmem boot`; in ~/.local/state if that is not set.
+  A machine file (--machine FILE) is TOML: `kmem machines NAME` prints one.
+
+Environment:
+  NO_COLOR            no colours, if it is set and not empty; elsewhere than on a terminal there are
+                      none anyway
+  XDG_STATE_HOME      where the history of the prompt is kept
+  HOME                the same, if XDG_STATE_HOME is not set
+
+Exit status:
+  0  all went well
+  1  a command failed
+  2  the input makes no sense: one line on standard error says what, and what to give instead
+  3  at the end memory was missing or corrupted
+  4  the machine's kernel panicked
+  130  Ctrl-C ended a command
+  141  nobody reads the output any more";
 
 #[derive(Subcommand)]
 enum Command {
@@ -66,6 +102,8 @@ enum Command {
     Trace(trace::Args),
     Map(map::Args),
     Top(top::Args),
+    Completions(manual::Completions),
+    Man(manual::Manual),
 }
 
 fn main() -> ExitCode {
@@ -85,6 +123,8 @@ fn run() -> Result<(), Exit> {
         Command::Trace(args) => trace::run(&args),
         Command::Map(args) => map::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::manual(&args, Cli::command()),
     }
 }
 
@@ -97,12 +137,26 @@ fn wrong_usage(error: &clap::Error) -> Exit {
     if let DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion = error.kind() {
         error.exit();
     }
-    // Above the usage is what is wrong, and perhaps a tip.
+    // Above the usage is what is wrong, and perhaps a tip. That one may pass a word as a value, where there
+    // is none to pass, is of no help.
     let text = error.to_string();
     let lines = text.lines().map(str::trim).take_while(|line| {
         !line.starts_with("Usage:") && !line.starts_with("For more information")
     });
-    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    let what = lines.join("; ");
-    Exit::BadInput(format!("{}; try --help", what.strip_prefix("error: ").unwrap_or(&what)))
+    let helps = |line: &&str| !line.is_empty() && !line.starts_with("tip: to pass ");
+    let lines: Vec<&str> = lines.filter(helps).collect();
+    let what = lines.join("; ").replace(":; ", ": ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    // What Rust says of a number that is none.
+    let number = ["invalid digit found in string", "cannot parse integer from empty string"];
+    let what =
+        number.iter().fold(what.to_owned(), |what, said| what.replace(said, "give a whole number"));
+    let what = what.replace("number too large to fit in target type", "give a smaller number");
+    let advice = match error.get(ContextKind::InvalidArg).map(ToString::to_string) {
+        Some(word) if Description::preset_names().any(|name| name == word) => {
+            format!("write --machine {word}")
+        }
+        _ => "try --help".into(),
+    };
+    Exit::BadInput(format!("{what}; {advice}"))
 }

@@ -8,8 +8,7 @@ use common::{Folder, kmem, kmem_unread};
 fn machines_lists_every_preset_in_a_table_and_as_json() {
     let table = kmem(&["machines"]).well();
     let json = kmem(&["machines", "--json"]).well();
-    let rows: Vec<serde_json::Value> =
-        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
     assert!(rows.len() >= 8);
     for row in &rows {
         let name = row["name"].as_str().unwrap();
@@ -36,8 +35,9 @@ fn a_machine_that_is_printed_is_a_machine_file() {
     let folder = Folder::new();
     let path = folder.path("machine.toml");
     let json = kmem(&["machines", "--json"]).well();
-    let rows = json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let names: Vec<String> = rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let names: Vec<String> =
+        rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
     assert!(names.len() >= 8);
     for name in names {
         let text = kmem(&["machines", &name]).well();
@@ -66,9 +66,9 @@ fn every_key_of_a_machine_file_is_explained_with_its_default() {
         assert!(text.contains(&format!("{key}\n    ")), "{key}");
     }
     let json = kmem(&["machines", "--keys", "--json"]).well();
-    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
-    assert_eq!(first["name"], "name");
-    assert_eq!(json.lines().count(), kmem_host::Description::keys().count());
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows[0]["name"], "name");
+    assert_eq!(rows.len(), kmem_host::Description::keys().count());
 }
 
 /// As other tools do: nothing is said, and the status is that of a process that SIGPIPE has ended.

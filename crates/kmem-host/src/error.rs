@@ -88,8 +88,8 @@ impl fmt::Display for HostError {
             HostError::LowMemory { name, footprint } => write!(
                 f,
                 "machine {name} does not fit: it needs {} KiB for {} page descriptors and tables, \
-                 and has {} KiB of unreserved low memory: describe less ram, larger pages or a \
-                 higher direct_map_limit",
+                 and has {} KiB of unreserved low memory: describe less that is reserved, a higher \
+                 direct_map_limit, fewer cpus or larger pages",
                 footprint.metadata >> 10,
                 footprint.frames,
                 footprint.low_memory >> 10

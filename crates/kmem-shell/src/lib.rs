@@ -12,7 +12,7 @@
 //! | `parse.rs` | a line of text as commands and words |
 //! | `shell.rs` | the state between commands, and running one |
 //! | `complete.rs` | what a word that is being typed may become |
-//! | `commands/` | a file a group of commands, and the table of all |
+//! | `commands/` | a file a subject, and the table of all commands |
 //! | `files/` | the machine's files as a tree that several use at a time; paths as streams |
 //! | `free_lists.rs` | the free lists at a moment, to compare |
 //! | `memory.rs` | the bytes of a page that the shell owns |
@@ -35,7 +35,7 @@ mod stress;
 mod system;
 mod text;
 
-pub use commands::{Command, Run, table};
+pub use commands::{Command, Group, Run, groups};
 pub use complete::Completion;
 pub use error::{Error, Failure};
 pub use files::{Access, File, FileError, FileKind, Status, Tree};

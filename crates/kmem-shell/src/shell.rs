@@ -5,6 +5,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use kmem::spelling::nearest;
+
 use crate::commands::{self, Areas, Command, Fill, Held, Objects};
 use crate::files::{self, Tree};
 use crate::{Error, Failure, Invocation, Sink, System, parse};
@@ -104,6 +106,7 @@ impl<'m, S: System> Shell<'m, S> {
                 .and_then(|mut sink| self.run_into(command, arguments, &mut *sink)),
             None => self.run_into(command, arguments, &mut Console(system)),
         };
+        system.end_progress();
         result.map_err(|failure| Error { command: command.name.into(), failure })
     }
 
@@ -130,7 +133,7 @@ impl<'m, S: System> Shell<'m, S> {
         }
         self.areas.free_all(self.system.mm());
         let freed = self.objects.free_all(self.system.mm());
-        let drained = self.fill.drain(self.system.mm());
+        let drained = self.fill.drain(self.system.mm(), &|_| {});
         let failed = |command: &str, message| Error {
             command: command.into(),
             failure: Failure::Failed(message),
@@ -149,14 +152,20 @@ pub(crate) fn find<S: System>(words: &[String]) -> Result<&'static Command<S>, E
     })
 }
 
-/// The command that a wrong name may have meant.
+/// The command that a wrong name may have meant: the only one that it is the beginning of, one that it is a
+/// slip of, or the only one that it begins with.
 fn guess<S: System>(name: &str) -> String {
-    let mut near = commands::all::<S>().filter(|command| {
-        !name.is_empty() && (command.name.starts_with(name) || name.starts_with(command.name))
-    });
-    match (near.next(), near.next()) {
-        (Some(command), None) => format!(", and one is `{}`", command.name),
-        _ => String::new(),
+    let names = || commands::all::<S>().map(|command| command.name);
+    let only = |is_it: &dyn Fn(&str) -> bool| {
+        let mut found = names().filter(|known| !name.is_empty() && is_it(known));
+        found.next().filter(|_| found.next().is_none())
+    };
+    let meant = only(&|known| known.starts_with(name))
+        .or_else(|| nearest(name, names()))
+        .or_else(|| only(&|known| name.starts_with(known)));
+    match meant {
+        Some(known) => format!(", and one is `{known}`"),
+        None => String::new(),
     }
 }
 

@@ -125,10 +125,14 @@ pub trait System: Send + Sync + Sized + 'static {
     /// same.
     fn pass_over_reports(&self) {}
 
-    /// Tells how far a long command is.
+    /// Tells how far a long command is: `done` of `total`, which may be more than there will be. `what` is
+    /// counted: `bytes`, `pages`, `operations`.
     fn progress(&self, what: &str, done: u64, total: u64) {
         let _ = (what, done, total);
     }
+
+    /// Says that the command which told how far it is has ended.
+    fn end_progress(&self) {}
 
     /// Whether whoever runs the command wants it to stop: commands that take long look, and stop as if they had
     /// come to their end ([`Failure::Failed`](crate::Failure::Failed)).
@@ -215,6 +219,11 @@ pub trait Source {
     ///
     /// The bytes cannot be read.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, String>;
+
+    /// How many bytes there are from its start to its end, where that is known before they are read.
+    fn size(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A place for bytes.

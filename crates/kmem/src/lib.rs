@@ -95,6 +95,7 @@ mod leaving;
 #[cfg(loom)]
 #[path = "slab/state.rs"]
 mod object_state;
+pub mod spelling;
 #[cfg(not(loom))]
 mod stack;
 pub mod sync;

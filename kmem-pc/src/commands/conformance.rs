@@ -14,7 +14,7 @@ pub(super) const COMMAND: Command<Machine> = Command {
     name: "conformance",
     usage: "conformance [TEXT|ID]",
     about: "run the acceptance cases, or those with a text in their name or with an identifier\n\
-            Writes a JSON object a line, as `kmem conformance --json` does.",
+            Writes a JSON object a line, such as those in the array of `kmem conformance --json`.",
     example: "conformance A062",
     run,
 };

@@ -148,10 +148,12 @@ fn all(text: &str) -> Result<Cases> {
 }
 
 fn parse(number: usize, line: &str) -> Result<Option<Case>> {
-    if line.trim().is_empty() {
+    // The command's array has an object a line; a PC writes the objects alone.
+    let object = line.trim().trim_start_matches(['[', ',']).trim_end_matches(']');
+    if object.is_empty() {
         return Ok(None);
     }
-    serde_json::from_str(line).map(Some).with_context(|| format!("line {number}"))
+    serde_json::from_str(object).map(Some).with_context(|| format!("line {number}"))
 }
 
 fn collect(cases: impl IntoIterator<Item = Result<Case>>) -> Result<Cases> {
@@ -259,6 +261,17 @@ mod tests {
         assert_eq!(cases.0[0].to_string(), "case zones_split on tiny ... skipped, 64 MiB");
         let failure = cases.all_passed().unwrap_err().to_string();
         assert_eq!(failure, "case wrong_order failed on tiny: found 1, asked 2");
+    }
+
+    /// The command's document, and what a PC writes.
+    #[test]
+    fn objects_are_read_a_line_each_with_an_array_around_them_or_without() {
+        let array = format!("[\n{}\n]\n", LINES.trim().replace('\n', "\n,"));
+        assert!(serde_json::from_str::<Vec<Case>>(&array).is_ok(), "{array}");
+        let (array, lines) = (all(&array).unwrap(), all(LINES).unwrap());
+        assert_eq!(array.0.len(), lines.0.len());
+        assert_eq!(array.tally(), lines.tally());
+        assert!(all("[]\n").is_err(), "no case ran");
     }
 
     #[test]

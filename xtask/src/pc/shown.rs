@@ -149,7 +149,8 @@ const RUNS: &[Run] = &[
 const NEWCOMER: Run = Run { status: FINE, ..run("a_newcomer_at_the_prompt", &[], 0) }
     .typed(
         "help\r\ninsmod scullp\r\necho held > /dev/scullp0\r\nnonsense\r\nfree_everything\r\n\
-         cat /proc/slabinfo\r\ncat /proc/pagemap-text\r\ncat /dev/scullp0\r\nexit\r\n",
+         cat /proc/slabinfo\r\ncat /proc/pagemap-text\r\ncat /dev/scullp0\r\n\
+         sleep 1000\r\n\x03exit\r\n",
     )
     .says(&[
         "kmem> ",
@@ -160,6 +161,7 @@ const NEWCOMER: Run = Run { status: FINE, ..run("a_newcomer_at_the_prompt", &[],
         "Node 0, zone",
         "kmem> cat /dev/scullp0",
         "held",
+        "sleep: interrupted",
     ]);
 
 const FIFTY: Run =

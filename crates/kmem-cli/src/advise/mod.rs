@@ -33,13 +33,13 @@ use need::{Context, Contiguity, Lifetime, Need, Purpose};
 /// Without --size at a terminal it asks what is needed. The sentences name the statements of
 /// docs/acceptance.md that they rest on; docs/choosing.md says the same as a page.
 #[derive(Clone, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     /// The bytes of one piece: 100, 64K, 2M
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     size: Option<String>,
     /// How many pieces of that size are in use at a time [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     count: Option<u64>,
     /// Where the code runs that asks [default: task]
     #[arg(long, value_enum)]
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     lifetime: Option<Lifetime>,
     /// For a device with so many address lines: 24, 32
-    #[arg(long, value_name = "BITS", group = "purpose")]
+    #[arg(long, value_name = "BITS", group = "purpose", allow_negative_numbers = true)]
     dma: Option<u32>,
     /// CPU and device use it at the same time
     #[arg(long, requires = "dma")]
@@ -65,7 +65,7 @@ pub struct Args {
     /// Each CPU has a copy of its own
     #[arg(long, group = "purpose")]
     per_cpu: bool,
-    /// One JSON object: before, call, flags, then, free, why, instead, mind, ids
+    /// Print one JSON document for programs instead: see `--help` for its form
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -80,8 +80,23 @@ Examples:
   kmem advise --size 64K --dma 24 --machine lkd-i386
   kmem advise --size 16M --contiguity virtual --json
 
-Exit status: 0 there is advice; 1 the questions ended before they were answered; 2 what is asked for
-contradicts itself, or the machine. Each option that a refusal gives leads to advice.";
+JSON:
+  One object. Calls and sentences are texts; what there is none of is null, or an empty array.
+  machine    what the advice is for
+  before     what has to be done once, before
+  call       what answers the memory
+  flags      the flags that the call takes, such as \"GFP_ATOMIC\"
+  then       what makes the memory usable
+  free       what gives it back
+  why, mind  arrays of sentences: the reasons, and what to be careful with
+  instead    an array of objects, call and when: what else comes into question
+  ids        an array of the statements of docs/acceptance.md that the sentences name
+
+Exit status:
+  0  there is advice
+  1  the questions ended before they were answered
+  2  what is asked for contradicts itself, or the machine; each option that a refusal gives leads
+     to advice";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let machine = Limits::of(&args.machine.describe()?);

@@ -8,6 +8,8 @@ mod traced;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 
+use clap::ValueHint;
+
 use crate::choice::Choice;
 use crate::exit::Exit;
 use crate::mount::Point;
@@ -22,22 +24,31 @@ pub use traced::{finish as finish_trace, finish_after as finish_trace_after};
 /// terminal. The first command that fails ends the machine, except at a prompt. At the end what the
 /// commands still hold is given back, the machine is shut down, and its memory is checked.
 #[derive(clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     #[command(flatten)]
     machine: Choice,
     /// Run these commands, separated by `;`
+    ///
+    /// `-c help` lists the commands, `-c 'help cp'` explains one.
     #[arg(short, value_name = "COMMANDS", conflicts_with = "script")]
     commands: Option<String>,
     /// Run the commands of a file, one or more a line
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// It is text of UTF-8; `#` begins a remark. An error names the file and the line.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     script: Option<PathBuf>,
-    /// Write what the memory manager does to a file, in the text form of Linux's trace files;
-    /// `kmem trace FILE` sums it up. The machine is slower by it
-    #[arg(long, value_name = "FILE")]
+    /// Write what the memory manager does to a file, in the text form of Linux's trace files
+    ///
+    /// `kmem trace FILE` sums it up. The machine is slower by it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     trace: Option<PathBuf>,
     /// Show the machine's /dev, /proc and /sys as real files in an empty folder, by FUSE
-    #[arg(long, value_name = "DIR")]
+    ///
+    /// The host's programs use them while commands run; `serve`, and standard input without any command,
+    /// serve until a signal, whoever has a file open then. However it ends, the folder is unmounted.
+    /// docs/files.md says what is different from real device files.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     mount: Option<PathBuf>,
 }
 
@@ -53,23 +64,35 @@ Examples:
   kmem boot --mount /mnt -c 'insmod scull; serve' &
   cp /etc/services /mnt/dev/scull0; cmp /etc/services /mnt/dev/scull0
 
-`kmem machines --keys` explains what --set and machine files take;
-`kmem machines NAME` prints a machine file to begin with.
+The shell:
+  All names of commands are looked up before the first command of a text runs; what is wrong with
+  a command's arguments is found (2) when its turn comes. At a prompt what fails is told and does
+  not count: the status is 0, or 3. What the machine reports is in its files, in the forms that
+  Linux has: cat /proc/buddyinfo, /proc/slabinfo, /sys/kernel/debug/extfrag/unusable_index.
 
-Exit status: 0 all went well; 1 a command was understood and failed; 2 the input makes no sense;
-3 at the end memory was missing or corrupted; 4 the machine's kernel panicked, as it does for a
-cache that must be made (`panic`) and cannot; 141 nobody reads the output any more.
-All names of commands are looked up before the first command of a text runs; what is wrong with a
-command's arguments is found (2) when its turn comes. At a prompt what fails is told and does not
-count: the status is 0, or 3. Ctrl-C ends the command that runs: at a prompt the next one may follow,
-elsewhere the machine is shut down and its memory checked, and the status is 130. SIGTERM and SIGHUP
-(and Ctrl-C while nothing runs) end the machine as `exit` does where it waits for commands or serves;
-while a command runs, or between two of a script, they end the process without the check. A second
-one ends it at once.
+Signals:
+  Ctrl-C ends the command that runs: at a prompt the next one may follow, elsewhere the machine is
+  shut down and its memory checked, and the status is 130. SIGTERM and SIGHUP (and Ctrl-C while
+  nothing runs) end the machine as `exit` does where it waits for commands or serves; while a
+  command runs, or between two of a script, they end the process without the check. A second one
+  ends it at once.
 
-With --mount the host's programs use the machine's files while commands run; `serve`, and standard
-input without any command, serve until a signal, whoever has a file open then. However it ends, the
-folder is unmounted. docs/files.md says what is different from real device files.";
+Files:
+  $XDG_STATE_HOME/kmem/history, or ~/.local/state/kmem/history
+      The lines that were typed at the prompt, the latest 1000.
+
+Environment:
+  NO_COLOR                no colours, and no hints at the prompt, if it is set and not empty
+  XDG_STATE_HOME, HOME    where the history is kept
+
+Exit status:
+  0  all went well
+  1  a command was understood and failed
+  2  the input makes no sense
+  3  at the end memory was missing or corrupted
+  4  the machine's kernel panicked, as it does for a cache that must be made (`panic`) and cannot
+  130  Ctrl-C ended a command
+  141  nobody reads the output any more";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let description = args.machine.describe()?;

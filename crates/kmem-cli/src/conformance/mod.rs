@@ -6,28 +6,54 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cases::{Case, Outcome};
+use kmem::spelling::nearest;
 use kmem_host::Description;
 use machine::Hosted;
 use serde_json::json;
 
+use crate::console::JsonRows;
 use crate::exit::Exit;
+use crate::progress::Progress;
 
 /// Run the acceptance cases, each on a machine that has just booted
+///
+/// A case shows that the memory manager does what docs/acceptance.md states, and names the statements that
+/// it shows. Without options all cases run, on all presets and on some machines more: other page sizes,
+/// other zones, memory that the command line takes out. That takes some minutes. A case that needs what a
+/// machine does not have is skipped there.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  kmem conformance\n  kmem conformance --machine numa2\n  \
-                        kmem conformance --machine default/64k --json\n\n\
-                        A case that needs what a machine does not have is skipped there.")]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
-    /// One JSON object a line: machine, case, ids, outcome, detail
+    /// Print one JSON document for programs instead: see `--help` for its form
     #[arg(long)]
     json: bool,
-    /// Only on this machine
+    /// Only on this machine: a preset, or one such as default/64k
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     /// Only cases whose name holds this text, or that prove this statement
     #[arg(long, value_name = "TEXT|ID")]
     case: Option<String>,
 }
+
+const AFTER_HELP: &str = "\
+Examples:
+  kmem conformance
+  kmem conformance --machine numa2
+  kmem conformance --machine tiny --case A062
+  kmem conformance --machine default/64k --json
+
+JSON:
+  An array of objects, each on a line of its own, printed when its case has ended.
+  machine   what it ran on
+  case      its name
+  ids       the statements that it shows, an array such as [\"A062\"]
+  outcome   \"passed\", \"failed\" or \"skipped\"
+  detail    why it failed, or what it needs; empty for one that passed
+
+Exit status:
+  0  no case failed
+  1  some failed, or could not be printed
+  2  there is no such machine or case";
 
 /// A machine that cases are run on: a preset, and what is different about it.
 struct Variant {
@@ -70,16 +96,37 @@ impl Variant {
     }
 }
 
+impl Args {
+    fn wants<M: cases::Machine>(&self, case: &Case<M>) -> bool {
+        let named = |text: &String| case.name.contains(text) || case.ids.contains(&text.as_str());
+        self.case.as_ref().is_none_or(named)
+    }
+}
+
 pub fn run(args: &Args) -> Result<(), Exit> {
     let wanted = |variant: &Variant| args.machine.as_ref().is_none_or(|name| name == variant.name);
     let chosen: Vec<_> = variants().filter(wanted).collect();
     if chosen.is_empty() {
         let names: Vec<_> = variants().map(|variant| variant.name).collect();
         let name = args.machine.as_deref().unwrap_or_default();
-        let line = format!("there is no machine '{name}': there are {}", names.join(", "));
-        return Err(Exit::BadInput(line));
+        let meant = match nearest(name, names.iter().copied()) {
+            Some(near) => format!(", did you mean '{near}'? There are "),
+            None => ": there are ".into(),
+        };
+        return Err(Exit::BadInput(format!(
+            "there is no machine '{name}'{meant}{}",
+            names.join(", ")
+        )));
     }
-    let mut tally = Tally { json: args.json, passed: 0, failed: 0, skipped: 0 };
+    let per_machine = cases::table::<Hosted<12>>().filter(|case| args.wants(case)).count();
+    let mut tally = Tally {
+        json: args.json.then(JsonRows::new),
+        progress: Progress::default(),
+        total: (per_machine * chosen.len()) as u64,
+        passed: 0,
+        failed: 0,
+        skipped: 0,
+    };
     for variant in &chosen {
         let description = variant.describe()?;
         match description.page_shift {
@@ -115,10 +162,10 @@ fn on<const SHIFT: u32>(
     tally: &mut Tally,
 ) -> Result<(), Exit> {
     for case in cases::table::<Hosted<SHIFT>>() {
-        let wanted = |text: &String| case.name.contains(text) || case.ids.contains(&text.as_str());
-        if !args.case.as_ref().is_none_or(wanted) {
+        if !args.wants(case) {
             continue;
         }
+        tally.show();
         let (outcome, detail) = match (case.needs)(&machine::facts(variant.name, description)) {
             Err(needed) => ("skipped", format!("needs {needed}")),
             Ok(()) => match judge::<SHIFT>(variant, description, case) {
@@ -153,13 +200,23 @@ fn judge<const SHIFT: u32>(
 
 /// What has been printed so far, in numbers.
 struct Tally {
-    json: bool,
+    /// The document, where it is one.
+    json: Option<JsonRows>,
+    progress: Progress,
+    /// How many cases there are to run.
+    total: u64,
     passed: u64,
     failed: u64,
     skipped: u64,
 }
 
 impl Tally {
+    /// Shows how far it is.
+    fn show(&self) {
+        let done = self.passed + self.failed + self.skipped;
+        self.progress.show("cases", done, Some(self.total));
+    }
+
     fn add(
         &mut self,
         machine: &str,
@@ -173,31 +230,36 @@ impl Tally {
             "failed" => self.failed += 1,
             _ => self.skipped += 1,
         }
-        if self.json {
-            print(&json!({
+        let line = match &mut self.json {
+            Some(document) => document.row(&json!({
                 "machine": machine,
                 "case": case,
                 "ids": ids,
                 "outcome": outcome,
                 "detail": detail,
-            }))
-        } else if detail.is_empty() {
-            print(&format_args!("{outcome:<8}{machine:<16}{case} ({})", ids.join(" ")))
-        } else {
-            print(&format_args!("{outcome:<8}{machine:<16}{case} ({}): {detail}", ids.join(" ")))
-        }
+            })),
+            None => {
+                let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+                format!("{outcome:<8}{machine:<16}{case} ({}){detail}\n", ids.join(" "))
+            }
+        };
+        self.progress.above(|| print(&line))
     }
 
     fn finish(self) -> Result<(), Exit> {
-        let Tally { json, passed, failed, skipped } = self;
+        let Tally { json, progress, total: _, passed, failed, skipped } = self;
+        progress.clear();
         let line = format!("{passed} passed, {failed} failed, {skipped} skipped");
+        if let Some(document) = &json {
+            print(document.end())?;
+        }
         if failed > 0 {
             return Err(Exit::Failed(line));
         }
-        if json { Ok(()) } else { print(&line) }
+        if json.is_some() { Ok(()) } else { print(&format!("{line}\n")) }
     }
 }
 
-fn print(line: &dyn std::fmt::Display) -> Result<(), Exit> {
-    writeln!(std::io::stdout(), "{line}").map_err(Exit::not_printed)
+fn print(text: &str) -> Result<(), Exit> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Exit::not_printed)
 }

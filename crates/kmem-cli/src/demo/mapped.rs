@@ -1,13 +1,9 @@
-//! Memory by other addresses: areas, a user's, high memory; what guards them; and a device.
+//! Memory by other addresses: areas and a user's; what guards them; a device; and each CPU's own.
 
-use kmem_host::Description;
-use kmem_shell::{Shell, System};
+use kmem_shell::System;
 
-use super::Machine;
-use super::guide::{Guide, say};
-use crate::console::{COMMAND, printable};
+use super::guide::Guide;
 use crate::exit::Exit;
-use crate::hosted;
 
 /// scullv, its areas, and a user that sees them.
 pub fn areas(guide: &mut Guide<'_>, file: &str) -> Result<(), Exit> {
@@ -53,26 +49,12 @@ pub fn device(guide: &mut Guide<'_>) -> Result<(), Exit> {
     guide.held("what the device copied is equal, and what it cannot use was refused")
 }
 
-/// High memory, on a machine that has some.
-pub fn high_memory(guide: &mut Guide<'_>) -> Result<(), Exit> {
-    const MACHINE: &str = "lkd-i386";
+/// Data of which each CPU has its own.
+pub fn percpu(guide: &mut Guide<'_>) -> Result<(), Exit> {
     guide.remark(
-        "Another machine: a 32-bit PC with 2 GiB, of which the kernel sees 896 MB at all times. A page of \
-         the\nrest has no address until it is mapped.",
+        "Data of which each CPU has its own needs no lock. Tasks count on all CPUs, and so do the interrupt\n\
+         handlers that come in between.",
     )?;
-    say(format_args!("{COMMAND}$ kmem boot --machine {MACHINE} -c kmap{COMMAND:#}"))?;
-    let description = Description::preset(MACHINE)
-        .map_err(|error| Exit::Failed(format!("the preset cannot be read: {error}")))?;
-    hosted::run(&description, None, |machine| run_only(machine, "kmap"))?;
-    guide.held("what was written by one address was read by another")
-}
-
-/// Shows a command that a machine was booted for.
-fn run_only(machine: &Machine, command: &str) -> Result<(), Exit> {
-    say(format_args!("{COMMAND}kmem> {}{COMMAND:#}", printable(command)))?;
-    let mut shell = Shell::new(machine);
-    let done = machine.run(|| shell.run(command));
-    let finished = machine.run(|| shell.finish());
-    machine.settle();
-    done.and(finished).map_err(|error| machine.exit_of(error))
+    guide.command("percpu 100000")?;
+    guide.held("nothing that was counted is lost")
 }

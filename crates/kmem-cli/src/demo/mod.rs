@@ -3,6 +3,7 @@
 mod density;
 mod guide;
 mod mapped;
+mod outside;
 mod sample;
 mod tour;
 
@@ -26,12 +27,23 @@ type Machine = Hosted<PAGE_SHIFT>;
 /// Each command is shown before its result. Ends with status 0 only if all that is claimed was
 /// found to be so.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  kmem demo\n  kmem demo --file /usr/bin/env")]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     /// The file that is copied through the device; one of 8 MiB is made if it is not given
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: Option<PathBuf>,
 }
+
+const AFTER_HELP: &str = "\
+Examples:
+  kmem demo
+  kmem demo --file /usr/bin/env
+
+Exit status:
+  0  all that is claimed was found to be so
+  1  something was not, or a command failed
+  2  the file is none that the machine holds
+  3  at the end memory was missing or corrupted";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let description = Description::preset("default")

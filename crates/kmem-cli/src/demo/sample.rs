@@ -68,7 +68,12 @@ impl Sample {
 
     /// Where the copy goes.
     pub fn copy(&self) -> PathBuf {
-        self.folder.join("copy")
+        self.place("copy")
+    }
+
+    /// Where something else of the tour's goes.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 }
 
@@ -95,7 +100,7 @@ fn write(path: &Path, bytes: u64) -> Result<(), Exit> {
 }
 
 fn folder() -> Result<PathBuf, Exit> {
-    let folder = std::env::temp_dir().join(format!("kmem-demo-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("kmem-{}", std::process::id()));
     fs::create_dir_all(&folder)
         .map_err(|error| Exit::Failed(format!("cannot make {}: {error}", folder.display())))?;
     Ok(folder)

@@ -7,11 +7,23 @@ use kmem_shell::{Count, System};
 
 use super::density::{HEADING, copy};
 use super::guide::{Guide, say};
-use super::mapped;
 use super::sample::Sample;
 use super::{Machine, PAGE_SHIFT};
+use super::{mapped, outside};
 use crate::console::{COMMAND, GOOD, seconds};
 use crate::exit::Exit;
+
+/// What a visitor may do next.
+const TRY_NEXT: &str = "
+
+What to try next:
+  kmem boot                      a prompt: Tab completes, `help stress` explains
+  kmem boot --mount DIR          elsewhere: cp, dd, cat and tail -f on DIR/dev and DIR/proc
+  kmem boot --machine tiny -c 'fill; cat /proc/zoneinfo'
+                                 what a machine does that is out of memory
+  kmem advise                    asks what is needed, and answers with the call
+  kmem machines --keys           describe a machine of your own
+  less README.md                 the same memory manager in a kernel of your own, in fifty lines";
 
 /// The tour over a file.
 pub struct Tour<'s> {
@@ -32,7 +44,7 @@ impl<'s> Tour<'s> {
         walked?;
         let held = finished?;
         let time = seconds(self.begun.elapsed());
-        say(format_args!("\n{GOOD}All {held} checks held{GOOD:#}, in {time}. Your turn: kmem boot"))
+        say(format_args!("\n{GOOD}All {held} checks held{GOOD:#}, in {time}.{TRY_NEXT}"))
     }
 
     fn walk(&self, guide: &mut Guide<'_>) -> Result<(), Exit> {
@@ -113,11 +125,16 @@ impl<'s> Tour<'s> {
         guide.command("overrun behind")?;
         guide.check("the overrun was reported", guide.machine.misuses() == reports + 2)?;
 
+        guide.remark(
+            "Who has which part of memory, as a picture in text: it is there at a serial console as well.",
+        )?;
+        guide.command("cat /proc/pagemap-text")?;
+
         self.compare_devices(guide)?;
         mapped::areas(guide, &file)?;
         mapped::guards(guide)?;
         mapped::device(guide)?;
-        mapped::high_memory(guide)?;
+        mapped::percpu(guide)?;
 
         guide.remark(
             "Both CPUs and interrupt handlers allocate and free at random; what lies in every block \
@@ -131,7 +148,14 @@ impl<'s> Tour<'s> {
              every page is back, and the blocks have merged again.",
         )?;
         let after = guide.show_lists()?;
-        guide.check("the free lists are as at the start", before.difference(&after).is_none())
+        guide.check("the free lists are as at the start", before.difference(&after).is_none())?;
+
+        outside::high_memory(guide)?;
+        outside::nodes(guide)?;
+        outside::boot_time(guide)?;
+        outside::files(guide, self.sample)?;
+        outside::trace(guide, self.sample)?;
+        outside::advice(guide)
     }
 
     /// scull, scullc and scullp beside each other.

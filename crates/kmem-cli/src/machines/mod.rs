@@ -6,24 +6,50 @@ use kmem_host::Description;
 use kmem_host::description::KeyHelp;
 use serde_json::json;
 
-use crate::console::{COMMAND, size};
+use crate::choice::MachineName;
+use crate::console::{COMMAND, JsonRows, size};
 use crate::exit::Exit;
 
 /// List the machines that can be booted by name, show one, or explain what a machine is made of
+///
+/// Each preset has a line with its RAM, CPUs, nodes and zones, and one on what it is for. A machine file is
+/// TOML: it says where RAM, the kernel and what firmware keeps lie, which nodes there are, and how the
+/// memory manager is set up. All of its keys may be left out, and all can be changed by --set.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  kmem machines\n  kmem machines --json\n  \
-                        kmem machines tiny > my.toml\n  kmem boot --machine my.toml\n  \
-                        kmem machines --keys")]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
-    /// Print this machine as a file that --machine takes
+    /// Print this preset as a file that --machine takes
+    #[arg(value_parser = MachineName, hide_possible_values = true)]
     name: Option<String>,
-    /// Explain the keys of machine files and of --set
+    /// Explain the keys of machine files and of --set: what each is for, takes, and is by default
     #[arg(long, conflicts_with = "name")]
     keys: bool,
-    /// One JSON object a line
+    /// Print one JSON document for programs instead: see `--help` for its form
     #[arg(long, conflicts_with = "name")]
     json: bool,
 }
+
+const AFTER_HELP: &str = "\
+Examples:
+  kmem machines
+  kmem machines --json
+  kmem machines tiny > my.toml
+  kmem boot --machine my.toml
+  kmem machines --keys
+
+JSON:
+  An array of objects, each on a line of its own. Sizes are numbers of bytes.
+  Of machines: name, memory, cpus, nodes, zones (an array of names), about.
+  Of keys (--keys): name, about, takes, default (as it stands in a file; null: nothing).
+
+Files:
+  Machine files are TOML of at most 1 MiB. What is wrong in one is told with its place:
+  my.toml:7:12 is line 7, column 12.
+
+Exit status:
+  0  it was printed
+  1  it could not be printed
+  2  there is no such machine or option";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
     let text = match (&args.name, args.keys) {
@@ -40,7 +66,9 @@ pub fn run(args: &Args) -> Result<(), Exit> {
 }
 
 fn lines_of(rows: impl Iterator<Item = serde_json::Value>) -> String {
-    rows.map(|row| format!("{row}\n")).collect()
+    let mut document = JsonRows::new();
+    let rows: String = rows.map(|row| document.row(&row)).collect();
+    rows + document.end()
 }
 
 /// A key's lines: what it is for stands below its name.

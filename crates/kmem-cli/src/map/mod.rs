@@ -14,6 +14,7 @@ pub mod terminal;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
+use clap::ValueHint;
 use kmem_shell::Shell;
 use serde_json::{Map, Value, json};
 
@@ -29,10 +30,10 @@ use crate::{console, signals};
 /// Of a machine that is mounted (`kmem boot --mount DIR`), or of one that is booted for it, runs the
 /// commands and is drawn before it ends. Without --output it is drawn as coloured text.
 #[derive(clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     /// The folder that a machine is mounted on
-    #[arg(value_name = "DIR", conflicts_with_all = ["machine", "mem", "cpus", "nodes", "set", "commands"])]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["machine", "mem", "cpus", "nodes", "set", "commands"])]
     folder: Option<PathBuf>,
     #[command(flatten)]
     machine: Choice,
@@ -40,9 +41,9 @@ pub struct Args {
     #[arg(short, value_name = "COMMANDS")]
     commands: Option<String>,
     /// Write a picture: .svg or .png
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
-    /// Print classes and sums for programs
+    /// Print one JSON document for programs instead: see `--help` for its form
     #[arg(long)]
     json: bool,
 }
@@ -53,11 +54,24 @@ Examples:
   kmem map --output memory.svg -c 'stress 10000'
   kmem map /mnt --output memory.png          # of the machine that is mounted on /mnt
 
-A cell is filled by the share of its pages that each owner has, what is free at the top.
-docs/looking.md says how to read it.
+Notes:
+  A cell is filled by the share of its pages that each owner has, what is free at the top.
+  docs/looking.md says how to read it.
 
-Exit status: 0 all went well; 1 it cannot be read or written, or a command failed; 2 the input makes
-no sense; 3 at the end memory was missing or corrupted.";
+JSON:
+  One object, after what the commands print.
+  machine, page_bytes, ram_pages
+          the machine's name or folder, and numbers
+  owners  an array: owner, pages, bytes; of all owners, those that have nothing too
+  zones   an array, by addresses: node, zone, first_pfn, last_pfn, ram_pages, and pages: an object of
+          how many pages each owner has there
+
+Exit status:
+  0  it was drawn
+  1  it cannot be read or written, or a command failed
+  2  the input makes no sense
+  3  at the end memory was missing or corrupted
+  4  the machine's kernel panicked";
 
 /// What a picture is written as.
 #[derive(Clone, Copy)]

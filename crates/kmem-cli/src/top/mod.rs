@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::ValueHint;
 use kmem_shell::{Command, Failure, Shell, Sink, Tree};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
@@ -34,10 +35,10 @@ pub use terminal::put_back;
 /// Screens for zones, free blocks, caches, CPUs' lists and a map that goes down to one page. `top` at the
 /// prompt of `kmem boot` is the same for the machine that runs.
 #[derive(clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     /// The folder that a machine is mounted on; `/` is Linux itself, which has no map
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     folder: PathBuf,
 }
 
@@ -46,10 +47,13 @@ Examples:
   kmem boot --mount /mnt -c 'insmod scull; serve' &
   kmem top /mnt
 
-docs/looking.md says how to read each screen.
+Notes:
+  Keys: 1 to 5 choose a screen, ? helps, q ends. docs/looking.md says how to read each screen.
 
-Exit status: 0 it was ended; 1 the machine has gone; 2 the input makes no sense, or there is no
-terminal.";
+Exit status:
+  0  it was ended
+  1  the machine has gone
+  2  the input makes no sense, or there is no terminal";
 
 /// For how long the texts are shown before they are read again.
 const PERIOD: Duration = Duration::from_secs(1);

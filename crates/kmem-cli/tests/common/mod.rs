@@ -4,6 +4,7 @@
 
 pub mod mounted;
 pub mod session;
+pub mod tmux;
 
 use std::io::Write;
 use std::path::PathBuf;

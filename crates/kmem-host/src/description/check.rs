@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use kmem::{MAX_NODES, Pfn};
 
-use super::{Description, DescriptionError, format_range, format_size, join, wrong};
+use super::{Description, DescriptionError, Node, format_range, format_size, join, wrong};
 
 /// Bytes of metadata a page frame: its descriptor.
 const DESCRIPTOR: u64 = 32;
@@ -57,15 +57,43 @@ impl Description {
         self.check_nodes()
     }
 
+    /// An error about a key, with the place of its value in the machine's file.
+    fn wrong(
+        &self,
+        key: &str,
+        value: impl fmt::Display,
+        allowed: impl Into<String>,
+    ) -> DescriptionError {
+        self.places.locate(key, None, wrong(key, value, allowed))
+    }
+
+    /// The same about an item of a list.
+    fn wrong_item(
+        &self,
+        key: &str,
+        item: usize,
+        value: impl fmt::Display,
+        allowed: impl Into<String>,
+    ) -> DescriptionError {
+        self.places.locate(key, Some(item), wrong(key, value, allowed))
+    }
+
     fn check_memory(&self) -> Result<(), DescriptionError> {
         let ram = self.ram();
         if ram.is_empty() {
-            return Err(wrong("node.0.ram", "[]", "at least one range of ram"));
+            let error = self.wrong("node.0.ram", "[]", "at least one range of ram");
+            return Err(match error {
+                DescriptionError::At { .. } => error,
+                _ => self.places.of_file(error),
+            });
         }
         let limit = (Pfn::MAX.number() + 1) << self.page_shift;
-        if let Some(above) = ram.iter().find(|range| range.end > limit) {
-            let allowed = format!("ram below {limit:#x}, the limit of 32-bit frame numbers");
-            return Err(wrong("ram", format_range(above), allowed));
+        for (node, Node { ram, .. }) in self.nodes.iter().enumerate() {
+            if let Some(item) = ram.iter().position(|range| range.end > limit) {
+                let allowed = format!("ram below {limit:#x}, the limit of 32-bit frame numbers");
+                let key = format!("node.{node}.ram");
+                return Err(self.wrong_item(&key, item, format_range(&ram[item]), allowed));
+            }
         }
         let regions = self.nodes.iter().map(|node| node.ram.len()).sum::<usize>()
             + self.reserved.len()
@@ -73,14 +101,16 @@ impl Description {
             + self.late.len();
         if regions > MAX_REGIONS {
             let allowed = format!("at most {MAX_REGIONS} ranges in all");
-            return Err(wrong("ram, reserved, kernel and late", regions, allowed));
+            let error = wrong("ram, reserved, kernel and late", regions, allowed);
+            return Err(self.places.of_file(error));
         }
         for (key, ranges) in [("kernel", &self.kernel), ("late", &self.late)] {
-            let inside = |range: &&Range<u64>| {
+            let outside = |range: &Range<u64>| {
                 !ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end)
             };
-            if let Some(outside) = ranges.iter().find(inside) {
-                return Err(wrong(key, format_range(outside), "ranges that lie in ram"));
+            if let Some(item) = ranges.iter().position(outside) {
+                let range = format_range(&ranges[item]);
+                return Err(self.wrong_item(key, item, range, "ranges that lie in ram"));
             }
         }
         Ok(())
@@ -89,8 +119,10 @@ impl Description {
     /// Whether the command line leaves the manager RAM with room for its tables, and as much in one
     /// piece as is to be set aside.
     fn check_command_line(&self) -> Result<(), DescriptionError> {
-        let line = self.parsed_command_line()?;
-        let refuse = |word: String, allowed: String| Err(wrong("command_line", word, allowed));
+        let key = "command_line";
+        let located = |error| self.places.locate(key, None, error);
+        let line = self.parsed_command_line().map_err(located)?;
+        let refuse = |word: String, allowed: String| Err(self.wrong(key, word, allowed));
         let page = 1u64 << self.page_shift;
         let needs = self.footprint().metadata;
         let free = self.free_low_memory();
@@ -151,18 +183,18 @@ impl Description {
             let bad = |limit: &u64| *limit == 0 || !limit.is_multiple_of(page);
             if let Some(limit) = limit.filter(bad) {
                 let allowed = format!("a multiple of the page size of {}", format_size(page));
-                return Err(wrong(key, format_size(limit), allowed));
+                return Err(self.wrong(key, format_size(limit), allowed));
             }
         }
         if let (Some(dma), Some(dma32)) = (self.dma_limit, self.dma32_limit)
             && dma >= dma32
         {
             let allowed = format!("an address above dma_limit = {}", format_size(dma));
-            return Err(wrong("dma32_limit", format_size(dma32), allowed));
+            return Err(self.wrong("dma32_limit", format_size(dma32), allowed));
         }
         if !self.mapping_area.is_multiple_of(page) {
             let allowed = format!("a multiple of the page size of {}", format_size(page));
-            return Err(wrong("mapping_area", format_size(self.mapping_area), allowed));
+            return Err(self.wrong("mapping_area", format_size(self.mapping_area), allowed));
         }
         Ok(())
     }
@@ -170,7 +202,7 @@ impl Description {
     fn check_nodes(&self) -> Result<(), DescriptionError> {
         let count = self.nodes.len();
         if !(1..=MAX_NODES).contains(&count) {
-            return Err(wrong("node", count, format!("1 to {MAX_NODES} nodes")));
+            return Err(self.wrong("node", count, format!("1 to {MAX_NODES} nodes")));
         }
         let page = 1u64 << self.page_shift;
         for (index, node) in self.nodes.iter().enumerate() {
@@ -180,30 +212,34 @@ impl Description {
                 .enumerate()
                 .flat_map(|(i, n)| n.ram.iter().map(move |r| (i, r)))
             {
-                let shared = |range: &&Range<u64>| range.start < ram.end && ram.start < range.end;
-                if let Some(range) = node.ram.iter().find(shared) {
+                let shared = |range: &Range<u64>| range.start < ram.end && ram.start < range.end;
+                if let Some(item) = node.ram.iter().position(shared) {
+                    let range = format_range(&node.ram[item]);
                     let allowed =
                         format!("ranges apart from {} of node {other}", format_range(ram));
-                    return Err(wrong(key("ram"), format_range(range), allowed));
+                    return Err(self.wrong_item(&key("ram"), item, range, allowed));
                 }
             }
-            for cpu in &node.cpus {
+            for (item, cpu) in node.cpus.iter().enumerate() {
                 let taken = self.nodes[..index].iter().any(|other| other.cpus.contains(cpu));
                 if *cpu >= self.cpus || taken {
                     let allowed = format!("each cpu below {} on one node", self.cpus);
-                    return Err(wrong(key("cpus"), cpu, allowed));
+                    return Err(self.wrong_item(&key("cpus"), item, cpu, allowed));
                 }
             }
             let ram = size(&join(node.ram.clone()));
             if !node.movable.is_multiple_of(page) || node.movable > ram {
                 let allowed = format!("a multiple of the page size up to {}", format_size(ram));
-                return Err(wrong(key("movable"), format_size(node.movable), allowed));
+                return Err(self.wrong(&key("movable"), format_size(node.movable), allowed));
             }
             if !node.distance.is_empty()
                 && (node.distance.len() != count || node.distance[index] != 10)
             {
-                let allowed = format!("{count} numbers, one for each node, the node itself 10");
-                return Err(wrong(key("distance"), format!("{:?}", node.distance), allowed));
+                let allowed = match count {
+                    1 => "one number, 10 for the node itself".into(),
+                    _ => format!("{count} numbers, one for each node, the node itself 10"),
+                };
+                return Err(self.wrong(&key("distance"), format!("{:?}", node.distance), allowed));
             }
         }
         Ok(())

@@ -4,30 +4,37 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use kmem::boot::{Classes, SlabDebug};
-use kmem::{MAX_CPUS, MAX_NODES, Order};
-use toml::{Table, Value};
+use kmem::{MAX_CPUS, Order};
+use toml::Value;
 
-use super::{
-    Description, DescriptionError, Node, format_range, format_size, parse_range, parse_size, wrong,
-};
+use super::{Description, Node, format_range, format_size, parse_range, parse_size};
 
 /// One key of `T`.
-struct Key<T> {
-    name: &'static str,
+pub(super) struct Key<T> {
+    pub name: &'static str,
     /// What it is for, with its unit.
-    about: &'static str,
+    pub about: &'static str,
     /// What it takes, as the end of "give ...".
-    allowed: &'static str,
-    /// Takes a value, or answers `None` where it is not one that the key takes.
-    put: fn(&mut T, &Value) -> Option<()>,
+    pub allowed: &'static str,
+    /// Takes a value, or answers what of it the key does not take.
+    pub put: fn(&mut T, &Value) -> Result<(), Refused>,
     /// What is there; `None` where nothing is, which is what leaving the key out means.
-    get: fn(&T) -> Option<Value>,
+    pub get: fn(&T) -> Option<Value>,
+}
+
+/// What of a value a key does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// All of it.
+    Whole,
+    /// An item of a list, by its number.
+    Item(usize),
 }
 
 /// What `none` in a setting means for a key that may be left out.
 const NONE: &str = "none";
 
-const MACHINE: &[Key<Description>] = &[
+pub(super) const MACHINE: &[Key<Description>] = &[
     Key {
         name: "name",
         about: "what the machine is called",
@@ -138,7 +145,8 @@ const MACHINE: &[Key<Description>] = &[
         allowed: "rising sizes up to 128K, one of them from 152 to 511 bytes, such as \
                   [32, 256, 4096]",
         put: |d, v| {
-            store(&mut d.kmalloc_sizes, list(v, kmalloc_size).filter(|all| are_classes(all)))
+            let sizes = list(v, kmalloc_size)?;
+            store(&mut d.kmalloc_sizes, Some(sizes).filter(|all| are_classes(all)))
         },
         get: |d| list_value(&d.kmalloc_sizes, |size| i64::from(*size).into()),
     },
@@ -194,38 +202,38 @@ const MACHINE: &[Key<Description>] = &[
         name: "reserved",
         about: "what firmware keeps, in bytes; may lie outside RAM",
         allowed: "ranges such as [\"640K-1M\", \"4G+64K\"]",
-        put: |d, v| store(&mut d.reserved, ranges(v)),
+        put: |d, v| store(&mut d.reserved, Some(ranges(v)?)),
         get: |d| ranges_value(&d.reserved),
     },
     Key {
         name: "kernel",
         about: "where the kernel's image is, in bytes",
         allowed: "ranges such as [\"1M-3M\"]",
-        put: |d, v| store(&mut d.kernel, ranges(v)),
+        put: |d, v| store(&mut d.kernel, Some(ranges(v)?)),
         get: |d| ranges_value(&d.kernel),
     },
     Key {
         name: "late",
         about: "RAM that the boot loader holds and that may be released later, in bytes",
         allowed: "ranges of RAM such as [\"32M-34M\"]",
-        put: |d, v| store(&mut d.late, ranges(v)),
+        put: |d, v| store(&mut d.late, Some(ranges(v)?)),
         get: |d| ranges_value(&d.late),
     },
 ];
 
-const NODE: &[Key<Node>] = &[
+pub(super) const NODE: &[Key<Node>] = &[
     Key {
         name: "ram",
         about: "where the node's RAM is, in bytes",
         allowed: "ranges such as [\"0-640K\", \"1M-1G\"]",
-        put: |n, v| store(&mut n.ram, ranges(v)),
+        put: |n, v| store(&mut n.ram, Some(ranges(v)?)),
         get: |n| ranges_value(&n.ram),
     },
     Key {
         name: "cpus",
         about: "the node's CPUs; a CPU that no node names belongs to node `cpu % nodes`",
         allowed: "numbers of CPUs such as [0, 1]",
-        put: |n, v| store(&mut n.cpus, list(v, |v| count(v, 0, MAX_CPUS as u32 - 1))),
+        put: |n, v| store(&mut n.cpus, Some(list(v, |v| count(v, 0, MAX_CPUS as u32 - 1))?)),
         get: |n| list_value(&n.cpus, |cpu| i64::from(*cpu).into()),
     },
     Key {
@@ -239,7 +247,9 @@ const NODE: &[Key<Node>] = &[
         name: "distance",
         about: "how far each node is; none: 10 to itself and 20 to the others",
         allowed: "a number from 10 to 254 for each node such as [10, 20]",
-        put: |n, v| store(&mut n.distance, list(v, |v| u8::try_from(count(v, 10, 254)?).ok())),
+        put: |n, v| {
+            store(&mut n.distance, Some(list(v, |v| u8::try_from(count(v, 10, 254)?).ok())?))
+        },
         get: |n| list_value(&n.distance, |distance| i64::from(*distance).into()),
     },
 ];
@@ -272,46 +282,7 @@ fn explain<T>(name: &'static str, key: &Key<T>, unset: &T) -> KeyHelp {
     KeyHelp { name, about: key.about, takes: key.allowed, default }
 }
 
-/// Gives a value to a key of a table; `prefix` is what stands before the key where people write it.
-fn put<T>(
-    target: &mut T,
-    keys: &[Key<T>],
-    prefix: &str,
-    name: &str,
-    value: &Value,
-) -> Result<(), DescriptionError> {
-    let full = || format!("{prefix}{name}");
-    let Some(key) = keys.iter().find(|key| key.name == name) else {
-        return Err(DescriptionError::NoSuchKey { key: full() });
-    };
-    (key.put)(target, value).ok_or_else(|| wrong(full(), one_line(value), key.allowed))
-}
-
 impl Description {
-    /// Reads the text form.
-    ///
-    /// # Errors
-    ///
-    /// It is not TOML, has a key that there is not, or a value that its key does not take. Whether
-    /// the values go together is for [`Description::check`] to say.
-    pub fn from_toml(text: &str) -> Result<Self, DescriptionError> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
-            let reason = error.message().lines().collect::<Vec<_>>().join(", ");
-            DescriptionError::Syntax { line, reason }
-        })?;
-        let mut description = Description::default();
-        for (name, value) in &table {
-            if name == "node" {
-                description.nodes = nodes(value)?;
-            } else {
-                put(&mut description, MACHINE, "", name, value)?;
-            }
-        }
-        Ok(description)
-    }
-
     /// Writes the text form, which [`Description::from_toml`] reads back.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
@@ -322,54 +293,6 @@ impl Description {
         }
         text
     }
-
-    /// Changes one key: `cpus=4`, `dma_limit=none`, `reserved=640K-1M,4G+64K`, `node.1.movable=64M`.
-    ///
-    /// # Errors
-    ///
-    /// The text is not `key=value`, there is no such key or node, or the key does not take the
-    /// value.
-    pub fn set(&mut self, setting: &str) -> Result<(), DescriptionError> {
-        let Some((key, value)) = setting.split_once('=') else {
-            return Err(DescriptionError::NotASetting { text: setting.into() });
-        };
-        let (key, value) = (key.trim(), setting_value(value.trim()));
-        let Some(of_node) = key.strip_prefix("node.") else {
-            return put(self, MACHINE, "", key, &value);
-        };
-        let unknown = || DescriptionError::NoSuchKey { key: key.into() };
-        let (number, name) = of_node.split_once('.').ok_or_else(unknown)?;
-        let index: usize = number.parse().map_err(|_| unknown())?;
-        let count = self.nodes.len();
-        let Some(node) = self.nodes.get_mut(index) else {
-            let allowed = format!("a node below {count}: the machine has {count}");
-            return Err(wrong("node", index, allowed));
-        };
-        put(node, NODE, &format!("node.{index}."), name, &value)
-    }
-}
-
-/// A value as it is typed: a list may stand in brackets, as in a file.
-fn setting_value(text: &str) -> Value {
-    let listed = || toml::from_str::<Table>(&format!("list = {text}")).ok()?.remove("list");
-    let listed = if text.starts_with('[') { listed() } else { None };
-    listed.unwrap_or_else(|| Value::String(text.into()))
-}
-
-fn nodes(value: &Value) -> Result<Vec<Node>, DescriptionError> {
-    let tables = value.as_array().filter(|tables| (1..=MAX_NODES).contains(&tables.len()));
-    let wrong_value = || {
-        let allowed = format!("1 to {MAX_NODES} tables [[node]]");
-        wrong("node", one_line(value), allowed)
-    };
-    let read = |(index, value): (usize, &Value)| {
-        let mut node = Node::default();
-        for (name, value) in value.as_table().ok_or_else(wrong_value)? {
-            put(&mut node, NODE, &format!("node.{index}."), name, value)?;
-        }
-        Ok(node)
-    };
-    tables.ok_or_else(wrong_value)?.iter().enumerate().map(read).collect()
 }
 
 fn write_keys<T>(text: &mut String, source: &T, keys: &[Key<T>]) {
@@ -381,23 +304,14 @@ fn write_keys<T>(text: &mut String, source: &T, keys: &[Key<T>]) {
     }
 }
 
-/// The value as it would stand in a file, cut where it is long.
-fn one_line(value: &Value) -> String {
-    let text = value.to_string().replace('\n', " ");
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
-}
-
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.contains('\n')).map(String::from)
 }
 
 /// Puts a value where it belongs, if there is one.
-fn store<T>(place: &mut T, value: Option<T>) -> Option<()> {
-    *place = value?;
-    Some(())
+fn store<T>(place: &mut T, value: Option<T>) -> Result<(), Refused> {
+    *place = value.ok_or(Refused::Whole)?;
+    Ok(())
 }
 
 /// A number from `least` to `most`; in a setting it is a text.
@@ -449,18 +363,21 @@ fn optional<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Opti
 }
 
 /// A list; in a setting it is a text with commas.
-fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, Refused> {
+    let item = |(index, value): (usize, &Value)| read(value).ok_or(Refused::Item(index));
     match value {
-        Value::Array(values) => values.iter().map(read).collect(),
-        Value::String(text) if text.is_empty() || text == NONE => Some(Vec::new()),
+        Value::Array(values) => values.iter().enumerate().map(item).collect(),
+        Value::String(text) if text.is_empty() || text == NONE => Ok(Vec::new()),
         Value::String(text) => {
-            text.split(',').map(|item| read(&Value::String(item.trim().into()))).collect()
+            let values: Vec<_> =
+                text.split(',').map(|item| Value::String(item.trim().into())).collect();
+            values.iter().enumerate().map(item).collect()
         }
-        _ => None,
+        _ => Err(Refused::Whole),
     }
 }
 
-fn ranges(value: &Value) -> Option<Vec<Range<u64>>> {
+fn ranges(value: &Value) -> Result<Vec<Range<u64>>, Refused> {
     list(value, |value| parse_range(value.as_str()?).filter(|range| range.end < 1 << 60))
 }
 

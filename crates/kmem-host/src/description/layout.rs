@@ -48,6 +48,12 @@ impl Description {
             return Err(wrong("cpus", count, "a number from 1 to 256"));
         }
         self.cpus = count;
+        self.places.forget("cpus");
+        for (index, node) in self.nodes.iter().enumerate() {
+            if node.cpus.iter().any(|cpu| *cpu >= count) {
+                self.places.forget(&format!("node.{index}.cpus"));
+            }
+        }
         for node in &mut self.nodes {
             node.cpus.retain(|&cpu| cpu < count);
         }
@@ -116,6 +122,10 @@ impl Description {
         };
         self.kernel.retain(in_ram);
         self.late.retain(in_ram);
+        // Nothing of this stands in a file any more.
+        for key in ["node", "kernel", "late"] {
+            self.places.forget(key);
+        }
         Ok(())
     }
 }

@@ -34,6 +34,8 @@
 //! ```text
 //!   mod.rs      the value, presets, where it comes from
 //!   keys.rs     the table of keys: one row reads, writes and explains a key
+//!   read.rs     a machine file and a setting, read
+//!   places.rs   where in a file a value is, for messages
 //!   layout.rs   another amount of memory, other numbers of CPUs and nodes
 //!   check.rs    what must hold between keys, and what a machine costs its host
 //!   size.rs     "64M" and "1M-1G"
@@ -42,21 +44,25 @@
 mod check;
 mod keys;
 mod layout;
+mod places;
+mod read;
 mod size;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kmem::boot::{Carveout, CommandLine};
+use kmem::spelling::nearest;
 use kmem::{CpuId, NodeId, ZoneKind};
 
 pub use check::Footprint;
 pub use keys::KeyHelp;
+pub use places::{Place, Places};
 pub use size::{format_range, format_size, parse_range, parse_size};
 
 /// A machine: its memory, nodes, CPUs and settings. All sizes and addresses are in bytes.
@@ -112,6 +118,8 @@ pub struct Description {
     pub late: Vec<Range<u64>>,
     /// The nodes; at least one.
     pub nodes: Vec<Node>,
+    /// Where the values above stand in the file that they were read from.
+    pub places: Places,
 }
 
 /// One node: memory, and the CPUs that are near it (A087).
@@ -172,6 +180,7 @@ impl Default for Description {
             kernel: Vec::new(),
             late: Vec::new(),
             nodes: vec![Node::default()],
+            places: Places::default(),
         }
     }
 }
@@ -211,11 +220,16 @@ impl Description {
         // A file such as /dev/zero has no end: one byte too many tells that it is too large.
         File::open(path)
             .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
-            .map_err(|error| unreadable(error.to_string()))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidData => unreadable("it is no text of UTF-8".into()),
+                _ => unreadable(error.to_string()),
+            })?;
         if text.len() as u64 > LARGEST_FILE {
             return Err(unreadable(format!("it is larger than {LARGEST_FILE} bytes")));
         }
-        Self::from_toml(&text)
+        let mut places = Places::default();
+        places.name_file(path.display().to_string());
+        Self::read(&text, places)
     }
 
     /// Every key that [`Description::set`] and machine files know.
@@ -337,15 +351,15 @@ pub enum DescriptionError {
     },
     /// The text is not TOML.
     Syntax {
-        /// The line it stops at, from 1.
-        line: usize,
-        /// What is wrong there.
+        /// What is wrong.
         reason: String,
     },
     /// There is no such key.
     NoSuchKey {
         /// The key.
         key: String,
+        /// What was likely meant, or which keys there are.
+        advice: String,
     },
     /// `KEY=VALUE` was expected.
     NotASetting {
@@ -361,6 +375,15 @@ pub enum DescriptionError {
         /// What the key takes.
         allowed: String,
     },
+    /// One of the others, where a file has it.
+    At {
+        /// The file; `None` for a text without a name.
+        file: Option<String>,
+        /// Where in it; `None` where it is about what the file does not say.
+        place: Option<Place>,
+        /// What is wrong there.
+        error: Box<DescriptionError>,
+    },
 }
 
 /// A value that its key does not take.
@@ -369,7 +392,11 @@ fn wrong(
     value: impl fmt::Display,
     allowed: impl Into<String>,
 ) -> DescriptionError {
-    let (key, value, allowed) = (key.into(), value.to_string(), allowed.into());
+    let (key, mut value, allowed) = (key.into(), value.to_string(), allowed.into());
+    if value.is_empty() {
+        // It would not be seen.
+        value = "''".into();
+    }
     DescriptionError::Wrong { key, value, allowed }
 }
 
@@ -377,18 +404,26 @@ impl fmt::Display for DescriptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DescriptionError::NoPreset { name } => {
-                write!(f, "there is no machine '{name}': there are ")?;
-                write_list(f, Description::preset_names())
+                write!(f, "there is no machine '{name}'")?;
+                match nearest(name, Description::preset_names()) {
+                    Some(near) => write!(f, ", did you mean '{near}'? There are ")?,
+                    None => f.write_str(": there are ")?,
+                }
+                let names: Vec<_> = Description::preset_names().collect();
+                f.write_str(&names.join(", "))
             }
             DescriptionError::Unreadable { path, reason } => {
                 write!(f, "cannot read machine file {}: {reason}", path.display())
             }
-            DescriptionError::Syntax { line, reason } => {
-                write!(f, "line {line} of the machine's description is not toml: {reason}")
+            DescriptionError::Syntax { reason } => {
+                write!(f, "this is not toml: {reason}; write KEY = VALUE, and texts in quotes")
             }
-            DescriptionError::NoSuchKey { key } => {
-                write!(f, "a machine has no key '{key}': it has ")?;
-                write_list(f, Description::keys().map(|key| key.name))
+            DescriptionError::NoSuchKey { key, advice } => {
+                write!(f, "a machine has no key '{key}': {advice}")
+            }
+            DescriptionError::At { file, place, error } => {
+                places::write_place(f, file.as_deref(), *place)?;
+                error.fmt(f)
             }
             DescriptionError::NotASetting { text } => {
                 write!(f, "'{text}' is not a setting: give key=value")
@@ -401,10 +436,3 @@ impl fmt::Display for DescriptionError {
 }
 
 impl std::error::Error for DescriptionError {}
-
-fn write_list<'a>(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = &'a str>) -> fmt::Result {
-    for (i, item) in items.enumerate() {
-        write!(f, "{}{item}", if i == 0 { "" } else { ", " })?;
-    }
-    Ok(())
-}

@@ -115,11 +115,15 @@ fn a_wrong_setting_is_told_with_key_value_and_what_is_allowed() {
         ("largest_order=16", ["largest_order", "16", "0 to 15"]),
         ("reserved=1M", ["reserved", "1M", "640K-1M"]),
         ("pagesets=maybe", ["pagesets", "maybe", "true or false"]),
-        ("node.1.distance=5,10", ["node.1.distance", "5,10", "10 to 254"]),
+        ("node.1.distance=5,10", ["node.1.distance = 5 ", "10 to 254", "[10, 20]"]),
         ("node.7.movable=1M", ["node", "7", "below 2"]),
-        ("cpu=2", ["'cpu'", "no key", "page_shift"]),
+        ("cpu=2", ["'cpu'", "no key", "did you mean 'cpus'?"]),
+        ("largest-order=2", ["'largest-order'", "no key", "did you mean 'largest_order'?"]),
+        ("speed=2", ["'speed'", "no key", "page_shift"]),
+        ("ram=0-64M", ["'ram'", "a key of a node", "write node.0.ram"]),
+        ("node.1.mvable=2", ["'node.1.mvable'", "no key", "'node.1.movable'?"]),
         ("node.1.memory=2", ["'node.1.memory'", "no key", "node.N.ram"]),
-        ("node.x.ram=2", ["'node.x.ram'", "no key", "cpus"]),
+        ("node.x.ram=2", ["'node.x.ram'", "no key", "did you mean 'node.0.ram'?"]),
         ("cpus", ["'cpus'", "not a setting", "key=value"]),
     ] {
         let before = d.clone();
@@ -131,18 +135,98 @@ fn a_wrong_setting_is_told_with_key_value_and_what_is_allowed() {
     }
 }
 
+/// Each error of a file names the place of the value that it is about, and what to do.
 #[test]
-fn wrong_files_are_told_apart() {
-    let text = |toml: &str| error(Description::from_toml(toml).map(|_| ()));
-    assert!(text("name = \"x\"\ncpus = = 2\n").contains("line 2"));
-    assert!(text("processors = 2").contains("'processors'"));
-    assert!(text("cpus = \"two\"").contains("cpus = \"two\""));
-    assert!(text("[[node]]\nram = [\"0-64M\"]\ncolour = 1").contains("'node.0.colour'"));
-    assert!(text("node = 1").contains("[[node]]"));
-    assert!(text("[[node]]\nram = [1, 2]").contains("node.0.ram"));
+fn what_is_wrong_in_a_file_is_told_with_its_place() {
+    let good = "[[node]]\nram = [\"0-64M\"]\n";
+    for (text, place, parts) in [
+        ("name = \"x\"\ncpus = = 2\n", "2:8", ["not toml", "KEY = VALUE"]),
+        ("cpus = 2\ncpus = 3\n", "2:1", ["not toml", "duplicate"]),
+        ("name = x", "1:8", ["not toml", "in quotes"]),
+        ("processors = 2", "1:1", ["'processors'", "min_free_kbytes"]),
+        ("\n  cpu = 2", "2:3", ["'cpu'", "did you mean 'cpus'?"]),
+        ("nodes = 2", "1:1", ["'nodes'", "did you mean [[node]]?"]),
+        ("ram = [\"0-64M\"]", "1:1", ["'ram'", "below [[node]]"]),
+        (
+            "[[node]]\nlargest_order = 5",
+            "2:1",
+            ["'node.0.largest_order'", "above the first [[node]]"],
+        ),
+        ("[[node]]\nram = [\"0-64M\"]\nmovabel = 1", "3:1", ["'node.0.movabel'", "'movable'?"]),
+        ("[[node]]\ncolour = 1", "2:1", ["'node.0.colour'", "it has ram, cpus"]),
+        ("cpus = \"two\"", "1:8", ["cpus = \"two\" is", "1 to 256"]),
+        ("cpus = 99999999999999999999", "1:8", ["cpus = 99999999999999999999 is", "1 to 256"]),
+        ("cpus = 1.5", "1:8", ["cpus = 1.5 is", "1 to 256"]),
+        ("pagesets = 1", "1:12", ["pagesets = 1 is", "true or false"]),
+        ("name = \"\"\"a\nb\"\"\"", "1:8", ["name = \"\"\"a b\"\"\" is", "a text"]),
+        ("dma_limit = \"16MB\"", "1:13", ["dma_limit = \"16MB\" is", "\"16M\""]),
+        ("reserved = [\n\"0-1M\",\n  \"2M-1M\"]", "3:3", ["reserved = \"2M-1M\" is", "640K-1M"]),
+        ("[[node]]\nram = [1, 2]", "2:8", ["node.0.ram = 1 is", "1M-1G"]),
+        ("kmalloc_sizes = [64,\n32]", "1:17", ["kmalloc_sizes = [64, 32] is", "rising"]),
+        ("node = 1", "1:8", ["node = 1 is", "[[node]]"]),
+        ("[node]\nram = [\"0-64M\"]", "1:1", ["node = [node] is", "below a line [[node]]"]),
+        ("[cpus]\n", "1:1", ["cpus = [cpus] is", "1 to 256"]),
+        // What does not go together.
+        ("[[node]]\ncpus = [0]\n", "1:1", ["node.0.ram = [] is", "at least one range"]),
+        ("kernel = [\"0-1M\", \"65M-66M\"]\n@", "1:19", ["kernel = 65M-66M is", "in ram"]),
+        (
+            "dma_limit = \"8M\"\ndma32_limit = \"4M\"\n@",
+            "2:15",
+            ["dma32_limit = 4M is", "above dma_limit"],
+        ),
+        ("command_line = \"mem=0\"\n@", "1:16", ["command_line = mem=0 is", "mem="]),
+        (
+            "@[[node]]\nram = [\n  \"64M-65M\",\n  \"1M-2M\"]",
+            "6:3",
+            ["node.1.ram = 1M-2M is", "node 0"],
+        ),
+        ("@cpus = [0, 1]", "3:12", ["node.0.cpus = 1 is", "below 1"]),
+        ("@movable = \"65M\"", "3:11", ["node.0.movable = 65M is", "up to 64M"]),
+        ("@distance = [10, 20]", "3:12", ["node.0.distance = [10, 20] is", "one number"]),
+        ("[[node]]\nram = [\"0-1M\", \"1M-17T\"]", "2:16", ["node.0.ram = 1M-", "32-bit frame"]),
+    ] {
+        let text = text.replace('@', good);
+        let folder = std::env::temp_dir().join(format!("kmem-places-{}", std::process::id()));
+        std::fs::write(&folder, &text).unwrap();
+        let told = Description::from_file(&folder).and_then(|machine| machine.check());
+        std::fs::remove_file(&folder).unwrap();
+        let told = error(told);
+        let start = format!("{}:{place}: ", folder.display());
+        assert!(told.starts_with(&start), "{text}\n{told}\n{start}");
+        for part in parts {
+            assert!(told.contains(part), "{text}\n'{part}' is not in: {told}");
+        }
+        // Of a text without a name the place is told too.
+        let unnamed = error(Description::from_toml(&text).and_then(|machine| machine.check()));
+        assert!(unnamed.starts_with("line "), "{unnamed}");
+    }
     let missing = Description::from_file("/nowhere/at/all.toml").map(|_| ());
     assert!(error(missing).contains("/nowhere/at/all.toml"));
-    assert!(error(Description::preset("cray").map(|_| ())).contains("ldd2-i386"));
+}
+
+/// What was set otherwise does not stand in the file.
+#[test]
+fn what_is_not_in_the_file_has_no_place() {
+    let file = "cpus = 2\ndma_limit = \"16M\"\n[[node]]\nram = [\"0-64M\"]\ncpus = [0, 1]\n";
+    let with = |change: &dyn Fn(&mut Description) -> Result<(), DescriptionError>| {
+        let mut d = Description::from_toml(file).unwrap();
+        error(change(&mut d).and_then(|()| d.check()))
+    };
+    assert!(with(&|d| d.set("dma_limit=4097")).starts_with("dma_limit = 4097 is"));
+    assert!(with(&|d| d.set("dma32_limit=8M")).starts_with("dma32_limit = 8M is"));
+    assert!(with(&|d| d.set("cpus=1")).starts_with("line 5, column 12: node.0.cpus = 1 is"));
+    let lost = with(&|d| d.mem(1 << 20).and_then(|()| d.set("node.0.movable=2M")));
+    assert!(lost.starts_with("node.0.movable = 2M is"), "{lost}");
+    let lost = with(&|d| d.mem(1 << 20).and_then(|()| d.set("cpus=1")));
+    assert!(lost.starts_with("node.0.cpus = 1 is"), "{lost}");
+}
+
+#[test]
+fn a_preset_that_there_is_not_is_told_with_the_nearest() {
+    let unknown = |name: &str| error(Description::preset(name).map(|_| ()));
+    assert!(unknown("cray").contains("'cray': there are tiny, default, ldd2-i386"));
+    assert!(unknown("deafult").contains("did you mean 'default'? There are tiny"));
+    assert!(unknown("").contains("'': there are tiny"));
 }
 
 #[test]

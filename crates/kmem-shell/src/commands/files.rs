@@ -74,8 +74,12 @@ fn run_head<S: System>(
 ) -> Result<(), Failure> {
     let (mut lines, path): (u64, _) = match arguments {
         [path] => (10, path),
-        [flag, lines, path] if flag == "-n" => (word(lines, "number of lines")?, path),
-        [flag, path] if flag.starts_with('-') => (word(&flag[1..], "number of lines")?, path),
+        [flag, lines, path] if flag == "-n" => {
+            (word(lines, "number of lines: give one such as 5")?, path)
+        }
+        [flag, path] if flag.starts_with('-') => {
+            (word(&flag[1..], "number of lines: give one such as -5")?, path)
+        }
         _ => return Err(usage(&head::<S>())),
     };
     let mut source = open(shell, path)?;
@@ -117,8 +121,12 @@ fn run_cmp<S: System>(
     let mut sides = [Side::open(shell, a)?, Side::open(shell, b)?];
     // Bytes and lines count from 1, as in cmp(1).
     let (mut byte, mut line) = (1u64, 1u64);
+    let total = sides.iter().filter_map(|side| side.source.size()).min();
     loop {
         go_on(shell.system)?;
+        if let Some(total) = total {
+            shell.system.progress("bytes", byte - 1, total);
+        }
         let [left, right] = &mut sides;
         let (x, y) = (left.bytes()?, right.bytes()?);
         let count = x.len().min(y.len());

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Command, all, exactly, print, usage, word};
+use super::{Command, Group, exactly, groups, print, usage, word};
 use crate::shell::find;
 use crate::stress;
 use crate::{Failure, Shell, Sink, System, go_on};
@@ -30,7 +30,7 @@ fn run_stress<S: System>(
         [operations, seed] => (operations, word(seed, "seed: give a whole number")?),
         _ => return Err(usage(&stress::<S>())),
     };
-    let operations = word(operations, "number of operations")?;
+    let operations = word(operations, "number of operations: give a whole number such as 100000")?;
     print(out, format_args!("seed {seed}\n"))?;
     let report = stress::run(shell.system, operations, seed)
         .map_err(|message| format!("{message} (seed {seed})"))?;
@@ -59,7 +59,7 @@ fn run_sleep<S: System>(
     _: &mut dyn Sink,
 ) -> Result<(), Failure> {
     let [seconds] = exactly(&sleep::<S>(), arguments)?;
-    let seconds: f64 = word(seconds, "number of seconds")?;
+    let seconds: f64 = word(seconds, "number of seconds: give one such as 0.5")?;
     if !(0.0..=LONGEST_SLEEP).contains(&seconds) {
         let message = format!("the time is out of range: give 0 to {LONGEST_SLEEP} seconds");
         return Err(Failure::Usage(message));
@@ -145,16 +145,19 @@ fn run_help<S: System>(
 ) -> Result<(), Failure> {
     match arguments {
         [] => {
-            for Command { name, about, example, .. } in all::<S>() {
-                let about = about.lines().next().unwrap_or_default();
-                print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
+            for Group { title, commands } in groups::<S>() {
+                list(out, title, commands)?;
+            }
+            if !S::commands().is_empty() {
+                list(out, "This machine", S::commands())?;
             }
             print(
                 out,
                 format_args!(
-                    "\n`;` separates commands; one that fails ends the line.\n\
+                    "`;` separates commands; one that fails ends the line.\n\
                      `> FILE` sends output to a file, quotes keep blanks.\n\
-                     Paths under /dev and /proc are the machine's, all others the host's.\n"
+                     Paths under /dev, /proc and /sys are the machine's, all others the host's.\n\
+                     `help COMMAND` says more.\n"
                 ),
             )
         }
@@ -169,6 +172,20 @@ fn run_help<S: System>(
         }
         _ => Err(usage(&help::<S>())),
     }
+}
+
+/// Commands with their first line and an example, below a heading.
+fn list<S: System>(
+    out: &mut dyn Sink,
+    title: &str,
+    commands: &[Command<S>],
+) -> Result<(), Failure> {
+    print(out, format_args!("{title}:\n"))?;
+    for Command { name, about, example, .. } in commands {
+        let about = about.lines().next().unwrap_or_default();
+        print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
+    }
+    print(out, format_args!("\n"))
 }
 
 pub(super) const fn exit<S: System>() -> Command<S> {

@@ -1,4 +1,4 @@
-//! The commands: a file a group, and one table of all.
+//! The commands: a file a subject, and one table of all.
 
 mod areas;
 mod caches;
@@ -12,6 +12,7 @@ mod modules;
 mod objects;
 mod page;
 mod pages;
+mod percpu;
 mod slabtop;
 mod stacks;
 
@@ -19,6 +20,8 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
+
+use kmem::spelling::nearest;
 
 use crate::{Failure, Shell, Sink, System};
 
@@ -43,55 +46,65 @@ pub struct Command<S: System> {
     pub run: Run<S>,
 }
 
-/// The commands that every machine has, in the order that `help` lists them.
-pub const fn table<S: System>() -> &'static [Command<S>] {
-    /// A place for a constant that depends on the type.
+/// Commands of one subject, under the heading that `help` gives them.
+pub struct Group<S: System> {
+    /// The heading.
+    pub title: &'static str,
+    /// The commands, in the order that `help` lists them.
+    pub commands: &'static [Command<S>],
+}
+
+/// The commands that every machine has, by subject.
+pub const fn groups<S: System>() -> &'static [Group<S>] {
+    /// A place for constants that depend on the type.
     struct Of<S>(S);
     impl<S: System> Of<S> {
-        const TABLE: &'static [Command<S>] = &[
-            modules::insmod(),
-            modules::rmmod(),
-            modules::lsmod(),
-            files::cp(),
-            files::cat(),
-            files::head(),
-            files::cmp(),
-            files::ls(),
-            echo::echo(),
+        const MODULES: &'static [Command<S>] =
+            &[modules::insmod(), modules::rmmod(), modules::lsmod()];
+        const FILES: &'static [Command<S>] =
+            &[files::cp(), files::cat(), files::head(), files::cmp(), files::ls(), echo::echo()];
+        const MEMORY: &'static [Command<S>] = &[
             pages::alloc_pages(),
             pages::free(),
             pages::fill(),
             pages::drain(),
-            page::page(),
             objects::kmalloc(),
             objects::krealloc(),
             objects::kfree(),
+            caches::cache(),
             areas::vmalloc(),
             areas::vfree(),
             areas::mmap(),
             highmem::kmap(),
-            caches::cache(),
-            slabtop::slabtop(),
+            percpu::percpu(),
             dma::dma(),
+        ];
+        const REPORTS: &'static [Command<S>] =
+            &[slabtop::slabtop(), page::page(), general::dmesg()];
+        const TRIALS: &'static [Command<S>] = &[
+            general::stress(),
             mistakes::wrong_free(),
             mistakes::overrun(),
             mistakes::leak(),
             stacks::overflow(),
-            general::stress(),
-            general::sleep(),
-            general::time(),
-            general::dmesg(),
-            general::help(),
-            general::exit(),
-            general::quit(),
+        ];
+        const GENERAL: &'static [Command<S>] =
+            &[general::help(), general::time(), general::sleep(), general::exit(), general::quit()];
+        const GROUPS: &'static [Group<S>] = &[
+            Group { title: "Modules", commands: Self::MODULES },
+            Group { title: "Files", commands: Self::FILES },
+            Group { title: "Memory", commands: Self::MEMORY },
+            Group { title: "What there is", commands: Self::REPORTS },
+            Group { title: "Trials and mistakes", commands: Self::TRIALS },
+            Group { title: "The shell", commands: Self::GENERAL },
         ];
     }
-    Of::<S>::TABLE
+    Of::<S>::GROUPS
 }
 
 /// All commands of a machine: those of every machine, and then its own.
 pub(crate) fn all<S: System>() -> impl Iterator<Item = &'static Command<S>> {
-    table::<S>().iter().chain(S::commands())
+    groups::<S>().iter().flat_map(|group| group.commands).chain(S::commands())
 }
 
 /// Writes text to a command's output.
@@ -102,6 +115,11 @@ fn print(out: &mut dyn Sink, text: fmt::Arguments<'_>) -> Result<(), Failure> {
 /// The failure of a command that was written wrongly.
 fn usage<S: System>(command: &Command<S>) -> Failure {
     Failure::Usage(format!("usage: {}; for example: {}", command.usage, command.example))
+}
+
+/// What to say of a wrong word: the name that is most like it, if one is.
+pub(crate) fn did_you_mean<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+    nearest(word, names).map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
 /// Reads a number or another word that has a type.

@@ -123,7 +123,11 @@ fn run_fill<S: System>(
         return Err(Failure::Usage(format!("order {order} is above the largest, {largest}")));
     }
     let system = shell.system;
-    let blocks = shell.fill.take(mm, flags, order, &|| go_on(system))?;
+    let total = mm.free_page_count();
+    let blocks = shell.fill.take(mm, flags, order, &|blocks| {
+        tell(system, blocks << order, total);
+        go_on(system)
+    })?;
     let (blocks, pages) = (Count(blocks, "block"), Count(blocks << order, "page"));
     let free = mm.free_page_count();
     print(out, format_args!("took {blocks} of order {order}, {pages}; {free} left\n"))
@@ -152,13 +156,24 @@ fn run_drain<S: System>(
     mm.vm_unmap_aliases();
     // First, as some of what `fill` took goes to those lists when it is freed.
     let listed = drain_lists(mm);
-    let filled = shell.fill.drain(mm)?;
+    // What is in use by now is mostly what `fill` holds.
+    let (system, used) = (shell.system, mm.managed_pages().saturating_sub(mm.free_page_count()));
+    let filled = shell.fill.drain(mm, &|pages| tell(system, pages, used))?;
     drain_lists(mm);
     if filled > 0 {
         print(out, format_args!("gave back {} that fill held; ", Count(filled, "page")))?;
     }
     let free = Count(mm.free_page_count(), "page");
     print(out, format_args!("{listed} left the CPUs' lists; {free} free\n"))
+}
+
+/// After how many pages the progress is told: they take some milliseconds.
+const TOLD: u64 = 1 << 14;
+
+fn tell<S: System>(system: &S, pages: u64, total: u64) {
+    if pages.is_multiple_of(TOLD) && pages > 0 {
+        system.progress("pages", pages, total);
+    }
 }
 
 /// Empties the per-CPU lists, and answers how many pages left them.
@@ -193,17 +208,17 @@ impl Fill {
         Fill { first: END }
     }
 
-    /// Allocates until that fails, and answers how many blocks it got.
+    /// Allocates until that fails, and answers how many blocks it got. `go_on` is told how many there are.
     fn take<P: Platform, R: Reclaim>(
         &mut self,
         mm: &Mm<P, R>,
         gfp: Gfp,
         order: u32,
-        go_on: &dyn Fn() -> Result<(), String>,
+        go_on: &dyn Fn(u64) -> Result<(), String>,
     ) -> Result<u64, Failure> {
         let mut blocks = 0;
         loop {
-            go_on()?;
+            go_on(blocks)?;
             let page = match mm.alloc_pages(gfp, order) {
                 Ok(page) => page,
                 Err(kmem::AllocError::NoMemory { .. }) => return Ok(blocks),
@@ -223,8 +238,12 @@ impl Fill {
         }
     }
 
-    /// Gives all back and answers how many pages that were.
-    pub(crate) fn drain<P: Platform, R: Reclaim>(&mut self, mm: &Mm<P, R>) -> Result<u64, String> {
+    /// Gives all back and answers how many pages that were. `tell` is told how many there were so far.
+    pub(crate) fn drain<P: Platform, R: Reclaim>(
+        &mut self,
+        mm: &Mm<P, R>,
+        tell: &dyn Fn(u64),
+    ) -> Result<u64, String> {
         let mut pages = 0;
         while self.first != END {
             let pfn = self.first;
@@ -245,6 +264,7 @@ impl Fill {
             // SAFETY: by the invariant the block is ours, and it is off the list.
             unsafe { mm.__free_pages(page, order as u32) };
             pages += 1 << order;
+            tell(pages);
         }
         Ok(pages)
     }

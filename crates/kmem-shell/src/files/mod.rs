@@ -81,7 +81,9 @@ pub(crate) fn open<'m, S: System>(
     match file(path)? {
         Place::Machine(path) => {
             let file = shell.tree.open(&path, Access::READ)?;
-            Ok(Box::new(Reading { file, position: 0 }))
+            let status = shell.tree.status(&path)?;
+            let size = Some(status.size).filter(|_| status.kind == FileKind::Device);
+            Ok(Box::new(Reading { file, position: 0, size }))
         }
         Place::Host => shell.system.open(path).map(|source| source as Box<dyn Source>),
     }
@@ -141,10 +143,14 @@ pub(crate) fn copy<S: System>(
     source: &mut dyn Source,
     sink: &mut dyn Sink,
 ) -> Result<u64, String> {
+    let total = source.size();
     let mut buffer = alloc::vec![0; CHUNK];
     let mut bytes = 0;
     loop {
         go_on(system)?;
+        if let Some(total) = total {
+            system.progress("bytes", bytes, total);
+        }
         match source.read(&mut buffer)? {
             0 => return Ok(bytes),
             count => {
@@ -159,6 +165,8 @@ pub(crate) fn copy<S: System>(
 struct Reading<'m> {
     file: File<'m>,
     position: u64,
+    /// How many bytes it had when it was opened.
+    size: Option<u64>,
 }
 
 impl Source for Reading<'_> {
@@ -166,6 +174,11 @@ impl Source for Reading<'_> {
         let count = self.file.read_at(self.position, out)?;
         self.position += count as u64;
         Ok(count)
+    }
+
+    fn size(&self) -> Option<u64> {
+        // /dev/zero has no end.
+        self.size.filter(|size| *size > 0)
     }
 }
 

@@ -19,6 +19,7 @@ use scull::{Areas, Driver, Kind, Kmalloc, Module, Pages, Parameters, ScullError,
 use spin::Mutex;
 
 use super::leaks::leaks;
+use crate::commands::did_you_mean;
 use crate::{Failure, System};
 
 /// A loaded module, which a file that is open on one of its devices shares.
@@ -188,7 +189,10 @@ pub(crate) fn kinds<S: System>() -> impl Iterator<Item = &'static Kind> {
 fn known<'m, S: System>(name: &str) -> Result<(&'static Kind, Load<'m, S>), Failure> {
     available::<S>().into_iter().find(|(kind, _)| kind.name == name).ok_or_else(|| {
         let names: Vec<_> = kinds::<S>().map(|kind| kind.name).collect();
-        Failure::Usage(format!("there is no module {name}; there are {}", names.join(", ")))
+        let meant = did_you_mean(name, names.iter().copied());
+        let names = names.join(", ");
+        let name = if name.is_empty() { "''" } else { name };
+        Failure::Usage(format!("there is no module {name}{meant}; there are {names}"))
     })
 }
 
@@ -196,10 +200,15 @@ fn set(kind: &Kind, parameters: &mut Parameters, setting: &str) -> Result<(), Fa
     let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
     let place = parameters.by_name(kind, name).filter(|_| setting.contains('='));
     let place = place.ok_or_else(|| {
-        let names = kind.defaults.named(kind).map(|(name, _)| format!("{name}=N"));
-        let message =
-            format!("{setting} is no parameter of {}; give {}", kind.name, names.join(", "));
-        Failure::Usage(message)
+        let names = kind.defaults.named(kind).map(|(name, _)| name);
+        // Of one that there is only the value is missing.
+        let meant = if setting == name && names.contains(&name) {
+            format!(" without a value: write {name}=N")
+        } else {
+            did_you_mean(name, names)
+        };
+        let names = names.map(|name| format!("{name}=N")).join(", ");
+        Failure::Usage(format!("{setting} is no parameter of {}{meant}; give {names}", kind.name))
     })?;
     *place = number(setting, value).map_err(Failure::Usage)?;
     Ok(())

@@ -11,6 +11,7 @@ use kmem::{Mm, Pfn, report};
 use super::error::{ENOENT, FileError};
 use super::modules::{Loaded, Modules, kinds};
 use super::tree::Node;
+use crate::commands::did_you_mean;
 use crate::{Age, System};
 
 /// What a module's file is called after its name: `scullpmem`.
@@ -97,7 +98,7 @@ pub(super) fn find<'m, S: System>(
         let pfn = parse_frame(frame).and_then(|frame| known(system, frame));
         Proc::Page(pfn.map_err(|what| FileError::new(ENOENT, format!("/proc/{name}: {what}")))?)
     } else {
-        return Err(FileError::new(ENOENT, missing::<S>(name)));
+        return Err(FileError::new(ENOENT, missing(system, modules, name)));
     };
     Ok(Node::Proc(proc))
 }
@@ -149,14 +150,16 @@ pub(crate) fn write_page<S: System>(system: &S, pfn: Pfn, out: &mut String) -> f
     }
 }
 
-fn missing<S: System>(name: &str) -> String {
+fn missing<S: System>(system: &S, modules: &Modules<'_>, name: &str) -> String {
     let module = name.strip_suffix(MEM).unwrap_or_default();
     if kinds::<S>().any(|kind| kind.name == module) {
         format!("/proc/{name} needs the module {module}: `insmod {module}` first")
     } else if name == BIGPHYSAREA {
         "/proc/bigphysarea needs bigphysarea=512 or so on the command line".into()
     } else {
-        format!("there is no /proc/{name}; `ls /proc` lists what there is")
+        let names = names(system, modules);
+        let meant = did_you_mean(name, names.iter().map(String::as_str));
+        format!("there is no /proc/{name}{meant}; `ls /proc` lists what there is")
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
             until_mood = MOOD;
             worker.wanted = worker.random.below(shared.share + 1);
             worker.objects.change_mood(&mut worker.random);
-            system.progress("stress", begun, shared.operations);
+            system.progress("operations", begun, shared.operations);
         }
         until_mood -= BATCH;
         for _ in 0..BATCH.min(shared.operations - begun) {

@@ -7,6 +7,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use super::{Gfp, GfpError};
+use crate::spelling;
 
 /// A flag or combination and what the texts call it.
 struct Name {
@@ -172,37 +173,10 @@ fn parse_number(word: &str) -> Option<u32> {
     if unsigned { u32::from_str_radix(digits, 16).ok() } else { None }
 }
 
-/// The known name that `word` is likely to be a slip of, if one is near enough to be of help: one
-/// letter off, and one more for every four.
+/// The known name that `word` is likely to be a slip of.
 fn nearest(word: &str) -> Option<&'static str> {
-    let short = without_prefix(word);
-    if short.len() > Word::CAPACITY {
-        return None;
-    }
-    let near_enough = 1 + short.len() / 4;
-    names()
-        .map(|name| (edit_distance(name.short(), short), name.full))
-        .filter(|&(distance, _)| distance <= near_enough)
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, full)| full)
-}
-
-/// How many letters to insert, delete or replace to make one word the other, case aside; `to` has
-/// at most [`Word::CAPACITY`] bytes.
-fn edit_distance(from: &str, to: &str) -> usize {
-    // The row of the usual table for the letters of `from` so far: entry j is the distance to the
-    // first j letters of `to`.
-    let mut row: [usize; Word::CAPACITY + 1] = core::array::from_fn(|column| column);
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(!a.eq_ignore_ascii_case(&b));
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
+    let near = spelling::nearest(without_prefix(word), names().map(Name::short))?;
+    names().find(|name| name.short() == near).map(|name| name.full)
 }
 
 /// Why a text is no mask. Positions count bytes from the start of the text.
@@ -275,8 +249,8 @@ pub struct Word {
 }
 
 impl Word {
-    /// Longer than any name, and the whole is 32 bytes.
-    const CAPACITY: usize = 30;
+    /// With it the whole is 32 bytes.
+    const CAPACITY: usize = spelling::LONGEST;
 
     fn new(word: &str) -> Word {
         let fits = |end: &usize| word.is_char_boundary(*end);
@@ -304,25 +278,5 @@ impl fmt::Display for Word {
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::edit_distance;
-
-    #[test]
-    fn distance_counts_letters_inserted_deleted_and_replaced() {
-        for (a, b, distance) in [
-            ("KERNEL", "kernel", 0),
-            ("KERNEL", "KERNAL", 1),
-            ("KERNEL", "ERNEL", 1),
-            ("NOWAIT", "NOWIAT", 2),
-            ("kitten", "sitting", 3),
-            ("IO", "", 2),
-        ] {
-            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-            assert_eq!(edit_distance(b, a), distance, "{b} {a}");
-        }
     }
 }

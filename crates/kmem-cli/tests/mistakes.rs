@@ -1,0 +1,255 @@
+//! What people type wrongly, as a table: how it ends, and the words that its one line has.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Folder, kmem, kmem_unread, kmem_with, tiny};
+
+/// A line that ends with this status, and says all of this.
+#[track_caller]
+fn told(run: common::Run, status: i32, words: &[&str]) {
+    let line = run.err.clone();
+    for word in words {
+        assert!(line.contains(word), "'{word}' is not in: {line}");
+    }
+    assert!(line.starts_with("kmem: "), "{line}");
+    assert!(line.chars().count() <= 620, "{line}");
+    run.complains(status, "");
+}
+
+#[test]
+fn wrong_arguments_say_what_to_give() {
+    for (arguments, words) in [
+        // Commands.
+        (&["machine"][..], &["'machine'", "'machines'"][..]),
+        (&["mount"], &["'mount'", "try --help"]),
+        (&["-c", "ls"], &["'-c'", "try --help"]),
+        (&["trace"], &["not provided: <FILE>; try --help"]),
+        (&["completions"], &["not provided: <SHELL>"]),
+        (&["completions", "tcsh"], &["'tcsh'", "bash", "fish", "zsh"]),
+        (&["man", "nosuch"], &["no command 'nosuch'", "boot, machines", "or nothing"]),
+        (&["man", "boot", "--dir", "x"], &["'[COMMAND]' cannot be used with '--dir <DIR>'"]),
+        (&["demo", "x"], &["'x'", "try --help"]),
+        // Options.
+        (&["boot", "-x"], &["'-x'", "try --help"]),
+        (&["boot", "--machin", "tiny"], &["'--machin'", "'--machine'"]),
+        (&["boot", "--qqq"], &["'--qqq' found; try --help"]),
+        (&["boot", "--json"], &["'--json'", "try --help"]),
+        (&["boot", "-c", "ls", "-c", "ls"], &["'-c <COMMANDS>' cannot be used multiple times"]),
+        (&["boot", "--set"], &["a value is required for '--set <KEY=VALUE>'"]),
+        (&["boot", "tiny"], &["'tiny'", "write --machine tiny"]),
+        (&["boot", "é"], &["'é'", "try --help"]),
+        // Numbers and sizes.
+        (&["boot", "--mem", "64MB"], &["--mem '64MB' is no size", "up to 16T", "512M"]),
+        (&["boot", "--mem", "1.5G"], &["--mem '1.5G' is no size", "512M"]),
+        (&["boot", "--mem", "-5M"], &["--mem '-5M' is no size", "512M"]),
+        (&["boot", "--mem", "4 G"], &["--mem '4 G' is no size"]),
+        (&["boot", "--mem", "12"], &["mem = 12", "a multiple of the page size from 1M to 16T"]),
+        (&["boot", "--mem", "17T"], &["mem = 17T", "to 16T"]),
+        (&["boot", "--mem", "99999999999999T"], &["'99999999999999T' is no size", "up to 16T"]),
+        (&["boot", "--nodes", "16", "--mem", "1M"], &["mem = 1M", "from 16M"]),
+        (&["boot", "--cpus", "1000"], &["cpus = 1000", "from 1 to 256"]),
+        (&["boot", "--cpus", "-1"], &["'-1'", "a number of CPUs from 1 to 256"]),
+        (&["boot", "--cpus", "2.5"], &["'2.5'", "a number of CPUs from 1 to 256"]),
+        (&["boot", "--nodes", "two"], &["'two'", "a number of nodes from 1 to 16"]),
+        (&["boot", "--nodes", "17"], &["nodes = 17", "from 1 to 16"]),
+        // Machines.
+        (
+            &["boot", "--machine", "tinny"],
+            &["'tinny', did you mean 'tiny'? There are tiny, default"],
+        ),
+        (&["boot", "--machine", "X86-64"], &["'X86-64', did you mean 'x86_64'?", "a machine file"]),
+        (&["boot", "--machine", "vax"], &["no machine 'vax': there are tiny", "./my.toml"]),
+        (&["boot", "--machine", "./tiny"], &["./tiny", "No such file", "lists the presets"]),
+        (&["boot", "--machine", "/bin/sh"], &["/bin/sh", "no text of UTF-8"]),
+        (&["machines", "deafult"], &["'deafult', did you mean 'default'?"]),
+        (&["conformance", "--machine", "defualt/8k"], &["did you mean 'default/8k'?", "numa2"]),
+        // Files and folders.
+        (
+            &["boot", "--trace", "/no/such/x"],
+            &["cannot write the trace /no/such/x", "No such file"],
+        ),
+        (&["boot", "--trace", "/"], &["cannot write the trace /", "directory"]),
+        (&["boot", "--script", ""], &["a value is required for '--script <FILE>'"]),
+        (&["boot", "--mount", "/no/such"], &["/no/such", "make it first"]),
+        (&["boot", "--mount", "/etc/passwd"], &["/etc/passwd", "no folder"]),
+        // Traces.
+        (&["trace", "/etc/passwd"], &["/etc/passwd is no trace", "kfree: ..."]),
+        (&["trace", "/dev/null", "--page", "3K"], &["--page '3K'", "such as 4K"]),
+        (&["trace", "/dev/null", "--top", "x"], &["'x' for '--top <N>': give a whole number"]),
+        (&["trace", "/dev/null", "--top", ""], &["'--top <N>'"]),
+        // Advice.
+        (&["advise", "--size", "64KB"], &["'64KB' is no size", "64K or 2M"]),
+        (&["advise", "--size", "-1"], &["'-1' is no size", "64K or 2M"]),
+        (&["advise", "--size", "1", "--count", "-1"], &["'-1'", "give a whole number"]),
+        (&["advise", "--size", "1", "--dma", "4294967296"], &["'--dma <BITS>'"]),
+        (&["advise", "--size", "1", "--context", "irq"], &["'irq'", "interrupt", "block-io"]),
+        (&["advise", "--size", "1", "--coherent"], &["not provided: --dma <BITS>"]),
+        (
+            &["advise", "--size", "1", "--user", "--high"],
+            &["'--user' cannot be used with '--high'"],
+        ),
+    ] {
+        told(kmem(arguments), 2, words);
+    }
+    for (arguments, words) in [
+        (&["trace", "/no/such"][..], &["cannot read the trace /no/such", "No such file"][..]),
+        (&["trace", "/"], &["cannot read the trace /", "directory"]),
+        (&["man", "--dir", "/proc/x"], &["cannot write /proc/x/kmem.1", "No such file"]),
+    ] {
+        told(kmem(arguments), 1, words);
+    }
+}
+
+#[test]
+fn wrong_settings_say_what_to_give() {
+    for (setting, words) in [
+        ("cpu=2", &["no key 'cpu': did you mean 'cpus'? `kmem machines --keys`"][..]),
+        ("page-shift=12", &["'page-shift'", "did you mean 'page_shift'?"]),
+        ("CPUS=2", &["'CPUS'", "did you mean 'cpus'?"]),
+        ("ćpus=2", &["'ćpus'", "did you mean 'cpus'?"]),
+        ("ram=0-64M", &["'ram'", "write node.0.ram; `kmem machines --keys`"]),
+        ("node.0.rma=0-1M", &["'node.0.rma'", "did you mean 'node.0.ram'?"]),
+        ("node.3.ram=0-1M", &["node = 3", "the machine has 1"]),
+        ("cpus", &["'cpus' is not a setting", "key=value"]),
+        ("cpus=", &["cpus = ''", "1 to 256"]),
+        ("cpus=-1", &["cpus = -1", "1 to 256"]),
+        ("cpus=99999999999999999999", &["cpus = 99999999999999999999", "1 to 256"]),
+        ("dma_limit=16MB", &["dma_limit = 16MB", "\"16M\""]),
+        ("reserved=1M-640K", &["reserved = 1M-640K", "640K-1M"]),
+        ("reserved=0-1M,x", &["reserved = x is", "640K-1M"]),
+        ("late=1T-2T", &["late = 1T-2T", "lie in ram"]),
+        ("reserve_ratio=1,2", &["reserve_ratio = 1,2", "five numbers"]),
+        ("command_line=mem=1Q", &["mem=1Q", "mem=126M"]),
+    ] {
+        told(kmem(&["boot", "--machine", "tiny", "--set", setting]), 2, words);
+    }
+}
+
+/// The place of what is wrong comes first.
+#[test]
+fn wrong_machine_files_say_where_and_what_to_give() {
+    let folder = Folder::new();
+    let path = folder.path("my.toml");
+    for (text, words) in [
+        ("cpus = = 2\n", &["1:8: this is not toml", "KEY = VALUE"][..]),
+        (
+            "\n# a remark\n  pgae_shift = 12",
+            &["3:3: ", "did you mean 'page_shift'? `kmem machines"],
+        ),
+        ("cpus = \"two\"", &["1:8: cpus = \"two\"", "1 to 256"]),
+        ("[[node]]\nram = [\n \"0-1M\",\n \"2M\"]", &["4:2: node.0.ram = \"2M\"", "1M-1G"]),
+        ("ram = [\"0-1M\"]", &["1:1: ", "'ram'", "write it below [[node]]"]),
+        ("[[node]]\ncpus = [0]", &["1:1: node.0.ram = []", "at least one range"]),
+        ("[[node]]\nram = [\"0-8M\"]\ncpus = [3]", &["3:9: node.0.cpus = 3", "below 1"]),
+        ("", &[": node.0.ram = []", "at least one range"]),
+        ("\u{feff}cpus = 0", &["cpus = 0", "1 to 256"]),
+        ("cpus = 1\0", &["1:", "not toml"]),
+    ] {
+        fs::write(&path, text).unwrap();
+        let run = kmem(&["boot", "--machine", &path]);
+        assert!(run.err.starts_with(&format!("kmem: {path}:")), "{}", run.err);
+        told(run, 2, words);
+    }
+    // Another value takes the place of one in the file, and has none.
+    fs::write(&path, "[[node]]\nram = [\"0-8M\"]\nmovable = \"1M\"\n").unwrap();
+    let run = kmem(&["boot", "--machine", &path, "--set", "node.0.movable=9M"]);
+    told(run, 2, &["kmem: node.0.movable = 9M is", "up to 8M"]);
+}
+
+#[test]
+fn wrong_commands_say_what_to_give() {
+    for (commands, status, words) in [
+        ("inmsod scull", 2, &["inmsod: no such command", "one is `insmod`"][..]),
+        ("lssmod", 2, &["one is `lsmod`"]),
+        ("ínsmod scull", 2, &["ínsmod", "one is `insmod`"]),
+        ("alloc_page GFP_KERNEL 0", 2, &["one is `alloc_pages`"]),
+        ("help catt", 2, &["one is `cat`"]),
+        ("insmod scul", 2, &["no module scul (did you mean scull?)", "scullv"]),
+        ("insmod ''", 2, &["there is no module ''; there are scull"]),
+        ("insmod scullp ordr=1", 2, &["ordr=1 is no parameter", "(did you mean order?)"]),
+        ("insmod scullp order", 2, &["without a value: write order=N"]),
+        ("insmod scullp order=0x1", 2, &["order=0x1", "give a number"]),
+        ("rmmod scul", 2, &["(did you mean scull?)"]),
+        ("kmalloc 64Kb GFP_KERNEL", 2, &["'64Kb' is no size", "64K, 2M"]),
+        ("kmalloc -1 GFP_KERNEL", 2, &["'-1' is no size"]),
+        ("kmalloc 99999999999999999999 GFP_KERNEL", 2, &["more than there are addresses"]),
+        ("kmalloc 64", 2, &["usage: kmalloc SIZE FLAGS", "for example: kmalloc 100 GFP_KERNEL"]),
+        ("kmalloc 64 GFP_KERNAL", 2, &["did you mean GFP_KERNEL?"]),
+        ("kmalloc 64 GFP_KERENL", 2, &["did you mean GFP_KERNEL?"]),
+        ("kfree 12zz", 2, &["'12zz' is no address", "hexadecimal"]),
+        ("kfree 0x1234", 1, &["not this manager's", "0x1234"]),
+        ("cache creat x 8", 2, &["usage: cache create|alloc"]),
+        ("cache alloc nosuch 3", 1, &["no cache nosuch", "`cache create nosuch SIZE`"]),
+        ("cache create a_name_much_too_long_for_any_cache 8", 2, &["1 to 31 bytes"]),
+        ("vmalloc 99T", 1, &["pages were asked for, and the machine has"]),
+        ("mmap /etc/passwd", 1, &["/etc/passwd is no device", "one of /dev"]),
+        ("stress many", 2, &["'many' is no number of operations", "100000"]),
+        ("stress -5", 2, &["'-5' is no number of operations"]),
+        ("sleep 1d", 2, &["'1d' is no number of seconds", "0.5"]),
+        ("head -0x1 /proc/meminfo", 2, &["'0x1' is no number of lines", "-5"]),
+        ("cat /proc/budyinfo", 1, &["/proc/budyinfo (did you mean buddyinfo?)", "`ls /proc`"]),
+        ("cat /proc/scullmem", 1, &["`insmod scull` first"]),
+        ("cat /dev/scul0", 1, &["/dev/scul0", "`ls /dev`"]),
+        ("echo 1 > /proc/meminfo", 1, &["/proc/meminfo cannot be written"]),
+        ("cp /etc/services", 2, &["usage: cp FROM TO", "for example: cp "]),
+        ("cp /nope /dev/null", 1, &["cannot open /nope", "No such file"]),
+        ("cp /etc/services ''", 1, &["the path is empty", "give a file"]),
+        ("fill GFP_KERNEL|", 2, &["byte 11", "GFP_KERNEL|__GFP_ZERO"]),
+        ("wrong_free doubel", 2, &["usage: wrong_free double|order"]),
+        ("serve", 1, &["nothing is mounted", "--mount"]),
+        ("ls /dev | wc", 2, &["`|`", "in quotes"]),
+        ("cat 'a", 2, &["is not closed"]),
+    ] {
+        told(tiny(commands), status, words);
+    }
+    let run = kmem_with(&["boot", "--machine", "tiny"], b"\n\nlsmodd\n");
+    told(run, 2, &["standard input:3: lsmodd", "one is `lsmod`"]);
+}
+
+/// Where somebody is not let in: nobody keeps root out.
+#[test]
+fn missing_permissions_are_told_with_their_file() {
+    let folder = Folder::new();
+    let path = folder.file("closed", 10);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    if fs::read(&path).is_ok() {
+        return;
+    }
+    for (arguments, status) in [
+        (&["boot", "--machine", &path][..], 2),
+        (&["boot", "--script", &path], 2),
+        (&["boot", "--trace", &path], 2),
+        (&["trace", &path], 1),
+        (&["boot", "--machine", "tiny", "-c", &format!("cat {path}")], 1),
+    ] {
+        told(kmem(arguments), status, &[&path, "Permission denied"]);
+    }
+}
+
+/// With --json too an error is a line on standard error, and nothing is printed.
+#[test]
+fn errors_of_commands_for_programs_are_lines_too() {
+    for (arguments, status) in [
+        (&["machines", "--json", "x"][..], 2),
+        (&["conformance", "--json", "--machine", "x"], 2),
+        (&["conformance", "--json", "--machine", "tiny", "--case", "nosuch"], 2),
+        (&["advise", "--json"], 2),
+        (&["advise", "--json", "--size", "x"], 2),
+        (&["trace", "--json", "/no/such"], 1),
+    ] {
+        let run = kmem(arguments);
+        assert_eq!(run.out, "", "{arguments:?}");
+        told(run, status, &[]);
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_mistake() {
+    for arguments in [&["machines", "--json"][..], &["man"], &["completions", "bash"]] {
+        let run = kmem_unread(arguments);
+        assert_eq!((run.status, run.err.as_str()), (141, ""), "{arguments:?}");
+    }
+}
