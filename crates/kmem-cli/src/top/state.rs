@@ -168,6 +168,13 @@ impl MapView {
         None
     }
 
+    /// Goes back out of a page, or of a part.
+    fn leave(&mut self) {
+        if self.page.take().is_none() && self.within.pop().is_some() {
+            self.cursor = (0, 0, 0);
+        }
+    }
+
     /// Draws it anew in so many columns and rows.
     fn lay_out(&mut self, columns: u64, rows: usize) {
         // Round addresses begin the rows.
@@ -324,11 +331,7 @@ impl App {
     fn map_key(&mut self, code: KeyCode) {
         let map = &mut self.map;
         match code {
-            KeyCode::Esc | KeyCode::Backspace => {
-                if map.page.take().is_none() && map.within.pop().is_some() {
-                    map.cursor = (0, 0, 0);
-                }
-            }
+            KeyCode::Esc | KeyCode::Backspace => map.leave(),
             _ if map.page.is_some() => {}
             KeyCode::Left => map.step_cell(false),
             KeyCode::Right => map.step_cell(true),
