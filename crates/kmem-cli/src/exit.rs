@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::panic::{self, PanicHookInfo};
 use std::process::{ExitCode, exit};
 
-use crate::{boot, console, mount};
+use crate::{boot, console, mount, top};
 
 /// Why the command does not end well: one line for a person, and the exit status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub fn end_on_kernel_panic() {
     let bug = panic::take_hook();
     panic::set_hook(Box::new(move |info| match message(info) {
         Some(message) if message.starts_with(MANAGERS) => {
+            top::put_back();
             console::kernel_panic(message);
             mount::detach();
             if let Err(unwritten) = boot::finish_trace() {
@@ -110,6 +111,7 @@ impl Exit {
 
     /// Ends the process here, from whichever thread, with what came of its machine.
     pub fn end(ended: Result<(), Exit>) -> ! {
+        top::put_back();
         let status = boot::finish_trace_after(ended).map_or_else(
             |exit| {
                 exit.tell();

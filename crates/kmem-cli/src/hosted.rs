@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use kmem::io::Registers;
 use kmem::platform::UserMap;
-use kmem::{CpuId, KernelStack, Mm, NoReclaim};
+use kmem::{CpuId, KernelStack, Mm, NoReclaim, Pfn};
 use kmem_host::trace::TraceFile;
 use kmem_host::{Description, Host, HostError, Machine, Storm, Task};
-use kmem_shell::{Command, Count, Handler, Interrupts, Sink, Source, System};
+use kmem_shell::{Age, Command, Count, Handler, Interrupts, Sink, Source, System};
 
 use crate::console;
 use crate::exit::{Exit, end_on_kernel_panic};
 use crate::progress::{self, Progress};
-use crate::{interrupt, mount};
+use crate::{interrupt, mount, top};
 
 /// How far apart the interrupts of a stress run are, on average.
 const INTERRUPT_PERIOD: Duration = Duration::from_micros(50);
@@ -175,6 +175,11 @@ impl<const SHIFT: u32, const TRACE: bool> Inner<SHIFT, TRACE> {
         self.machine.run(work)
     }
 
+    /// Runs what is none of the machine's business: its CPU is free for others meanwhile.
+    pub fn idle<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.machine.without_cpu(work)
+    }
+
     /// How many CPUs are running.
     pub fn cpus(&self) -> usize {
         self.machine.online_cpus().count()
@@ -264,7 +269,7 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
     type Reclaim = NoReclaim;
 
     fn commands() -> &'static [Command<Self>] {
-        const { &[mount::serve()] }
+        const { &[mount::serve(), top::top()] }
     }
 
     fn mm(&self) -> &Mm<Host<SHIFT, TRACE>, NoReclaim> {
@@ -287,6 +292,15 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
 
     fn nanoseconds(&self) -> u64 {
         self.begun.elapsed().as_nanos() as u64
+    }
+
+    fn block_age(&self, first: Pfn) -> Age {
+        let host = self.machine.host();
+        match host.block_age(first) {
+            Some(time) => Age::Known(time),
+            None if host.keeps_ages() => Age::Unknown,
+            None => Age::NotKept,
+        }
     }
 
     fn sleep(&self, nanoseconds: u64) {

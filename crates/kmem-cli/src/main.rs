@@ -14,6 +14,9 @@
 //! | `advise/` | `kmem advise`: which call gets the memory that is needed |
 //! | `conformance/` | `kmem conformance`: the acceptance cases on every machine |
 //! | `trace/` | `kmem trace`: what a trace file comes to |
+//! | `look/` | what a machine's texts say, for `map` and `top` |
+//! | `map/` | `kmem map`: physical memory as a picture |
+//! | `top/` | `kmem top`: a machine, watched |
 
 mod advise;
 mod boot;
@@ -24,11 +27,14 @@ mod demo;
 mod exit;
 mod hosted;
 mod interrupt;
+mod look;
 mod machines;
 mod manual;
+mod map;
 mod mount;
 mod progress;
 mod signals;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -94,6 +100,8 @@ enum Command {
     Advise(advise::Args),
     Conformance(conformance::Args),
     Trace(trace::Args),
+    Map(map::Args),
+    Top(top::Args),
     Completions(manual::Completions),
     Man(manual::Manual),
 }
@@ -113,6 +121,8 @@ fn run() -> Result<(), Exit> {
         Command::Advise(args) => advise::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Map(args) => map::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::manual(&args, Cli::command()),
     }

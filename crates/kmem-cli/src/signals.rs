@@ -8,7 +8,7 @@ use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::{boot, interrupt, mount};
+use crate::{boot, interrupt, mount, top};
 
 /// What is to be done at the first signal. If it comes back, and did not end the process, the answer says
 /// what becomes of that.
@@ -138,6 +138,7 @@ fn die(signal: i32) -> ! {
     // SAFETY: the set is valid, and the old one is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut()) };
     mount::detach();
+    top::put_back();
     if let Err(unwritten) = boot::finish_trace() {
         unwritten.tell();
     }

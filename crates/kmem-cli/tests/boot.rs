@@ -41,6 +41,8 @@ fn every_proc_file_can_be_read() {
             "meminfo",
             "modules",
             "pagemap-text",
+            "pageruns",
+            "pages",
             "pagetypeinfo",
             "scullcmem",
             "scullmem",
@@ -53,11 +55,45 @@ fn every_proc_file_can_be_read() {
         ]
     );
     for name in out.lines() {
+        let name = if name == "pages" { "pages/0x100" } else { name };
         let text = tiny(&format!("{load}; cat /proc/{name}")).well();
         assert!(!text.is_empty(), "{name}");
     }
     tiny("cat /proc/scullpmem").complains(1, "insmod scullp");
     tiny("cat /proc/nonsense").complains(1, "ls /proc");
+}
+
+/// One text, by the frame's number in either base, by a physical address, and by the kernel's.
+#[test]
+fn a_page_is_told_of_by_number_and_by_address() {
+    let out =
+        tiny("kmalloc 200; ls /proc/pages; cat /proc/pages/256; page 0x100; page @0x100fff").well();
+    let (first, rest) = out.split_once('\n').unwrap();
+    let third = &rest[..rest.len() / 3];
+    assert_eq!(rest, third.repeat(3));
+    assert!(
+        third.starts_with("frame:       256 (0x100)\naddress:     0x100000-0x100fff\n"),
+        "{out}"
+    );
+    // Of one machine: where the next one's memory lies differs.
+    let size = first.split(' ').next().unwrap();
+    assert!(!size.is_empty());
+    for (wrong, status, needle) in [
+        ("page", 2, "usage: page PFN|@ADDRESS"),
+        ("page x", 2, "'x' is no frame"),
+        ("page +1", 2, "no frame"),
+        ("page 0x", 2, "no frame"),
+        ("page @", 2, "no address"),
+        ("page @zero", 2, "'zero' is no address"),
+        ("page 99999999", 1, "RAM ends with frame "),
+        ("page 18446744073709551615", 1, "RAM ends with frame "),
+        ("page @0xffffffffffffffff", 1, "neither RAM nor mapped"),
+        ("cat /proc/pages/x", 1, "/proc/pages/x: 'x' is no frame"),
+        ("cat /proc/pages/99999999", 1, "RAM ends with frame "),
+        ("cat /proc/pages", 1, "is a directory"),
+    ] {
+        tiny(wrong).complains(status, needle);
+    }
 }
 
 /// A copy empties its target first, so a file must not be copied onto itself by another name.

@@ -6,8 +6,18 @@ use std::process::Command;
 
 use common::{Folder, kmem, tiny};
 
-const COMMANDS: [&str; 8] =
-    ["boot", "machines", "demo", "advise", "conformance", "trace", "completions", "man"];
+const COMMANDS: [&str; 10] = [
+    "boot",
+    "machines",
+    "demo",
+    "advise",
+    "conformance",
+    "trace",
+    "map",
+    "top",
+    "completions",
+    "man",
+];
 
 /// The section of a text that begins with a line.
 fn section<'t>(text: &'t str, title: &str) -> &'t str {
@@ -42,7 +52,7 @@ fn every_command_explains_itself_shortly_and_at_length() {
 fn the_examples_of_help_work() {
     let folder = Folder::new();
     let mut done = 0;
-    for command in ["boot", "machines", "advise", "completions", "man"] {
+    for command in ["boot", "machines", "advise", "map", "completions", "man"] {
         let long = kmem(&[command, "--help"]).well();
         for example in section(&long, "Examples").lines().map(str::trim) {
             // These want a terminal, a mount, a home, or the whole line of another shell.

@@ -30,7 +30,7 @@ use crate::local::{self, Saved};
 use crate::mapping::{Mappings, TemporaryMappings};
 use crate::memory::Memory;
 use crate::task::Waits;
-use crate::trace::Recorder;
+use crate::trace::{Ages, Recorder};
 use crate::user::UserSpace;
 
 /// The platform of a hosted machine with pages of `2^SHIFT` bytes, which is traced or not.
@@ -55,6 +55,8 @@ pub struct Host<const SHIFT: u32 = 12, const TRACE: bool = false> {
     echo: AtomicBool,
     /// Where trace events go. Without it there is nobody whom they are for.
     recorder: Option<Arc<Recorder>>,
+    /// When blocks were handed out, where there is a trace.
+    ages: Option<Ages>,
 }
 
 impl<const SHIFT: u32, const TRACE: bool, R: Reclaim> Manager for Mm<Host<SHIFT, TRACE>, R> {
@@ -97,9 +99,22 @@ impl<const SHIFT: u32, const TRACE: bool> Host<SHIFT, TRACE> {
             misuses: Journal::new(),
             start: Instant::now(),
             echo: AtomicBool::new(false),
+            ages: recorder.is_some().then(|| Ages::new(&ram, SHIFT)),
             recorder,
             cpus,
         })
+    }
+
+    /// Whether it keeps when blocks of pages are handed out: it is traced.
+    pub fn keeps_ages(&self) -> bool {
+        self.ages.is_some()
+    }
+
+    /// For how many nanoseconds the block of pages that begins at a frame has been handed out; `None` where
+    /// that is not known.
+    pub fn block_age(&self, first: Pfn) -> Option<u64> {
+        let since = self.ages.as_ref()?.since(first)?;
+        Some(self.now().saturating_sub(since))
     }
 
     /// Says which manager runs on this: reports name its caches from then on.
@@ -324,6 +339,9 @@ impl<const SHIFT: u32, const TRACE: bool> Hooks for Host<SHIFT, TRACE> {
     fn trace(&self, event: &Event) {
         if let Some(recorder) = &self.recorder {
             recorder.record(self.cpus.held().map(VirtualCpu::id), event);
+        }
+        if let Some(ages) = &self.ages {
+            ages.note(event, self.now());
         }
     }
 }

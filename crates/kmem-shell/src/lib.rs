@@ -43,5 +43,5 @@ pub use free_lists::FreeLists;
 pub use parse::{Invocation, parse};
 pub use shell::Shell;
 pub(crate) use system::go_on;
-pub use system::{Handler, Interrupts, OnPurpose, Sink, Source, System};
+pub use system::{Age, Handler, Interrupts, OnPurpose, Sink, Source, System};
 pub use text::Count;

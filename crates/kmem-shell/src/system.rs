@@ -7,12 +7,23 @@ use alloc::vec::Vec;
 
 use kmem::io::Registers;
 use kmem::platform::UserMap;
-use kmem::{CpuId, KernelStack, Mm, Platform, Reclaim};
+use kmem::{CpuId, KernelStack, Mm, Pfn, Platform, Reclaim};
 
 use crate::Command;
 
 /// Work for a CPU: as a task or as an interrupt handler.
 pub type Handler<S> = Arc<dyn Fn(&S, CpuId) + Send + Sync>;
+
+/// For how long a block of pages has been handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// The machine keeps no times.
+    NotKept,
+    /// It does, and has none of this block.
+    Unknown,
+    /// In nanoseconds.
+    Known(u64),
+}
 
 /// A machine that has booted, as the shell sees it.
 ///
@@ -41,6 +52,13 @@ pub trait System: Send + Sync + Sized + 'static {
 
     /// Nanoseconds since some fixed moment.
     fn nanoseconds(&self) -> u64;
+
+    /// For how long the block of pages that begins at a frame has been handed out. The manager keeps no time
+    /// of a page: a machine may that is told of its trace events.
+    fn block_age(&self, first: Pfn) -> Age {
+        let _ = first;
+        Age::NotKept
+    }
 
     /// Waits; the CPU is free for other tasks meanwhile.
     fn sleep(&self, nanoseconds: u64);

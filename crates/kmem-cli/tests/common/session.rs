@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::Folder;
 
@@ -32,13 +33,19 @@ impl Session {
     }
 
     pub fn boot_in(state: Folder, arguments: &[&str]) -> Self {
+        Session::start(state, &[&["boot", "--machine", "tiny"], arguments].concat())
+    }
+
+    /// Any subcommand at a terminal of 100 columns and 30 lines.
+    pub fn start(state: Folder, arguments: &[&str]) -> Self {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
+        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&terminal, size).unwrap();
         let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
         let inner = OpenOptions::new().read(true).write(true).open(name).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kmem"))
-            .args(["boot", "--machine", "tiny"])
             .args(arguments)
             .env("TERM", "xterm")
             .env("XDG_STATE_HOME", state.path(""))

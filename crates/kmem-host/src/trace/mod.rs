@@ -34,6 +34,7 @@
 //! empties the rings: every event that it has not seen by then is later than the earliest of those times,
 //! and what is earlier can go to the file.
 
+mod ages;
 mod file;
 mod text;
 
@@ -46,6 +47,7 @@ use kmem::platform::Event;
 use crate::local::{self, Thread};
 use crate::ring::Ring;
 
+pub(crate) use ages::Ages;
 pub use file::{TraceFile, Written};
 
 /// Places for events of a CPU: what a CPU that does nothing but allocate and free says in some ten

@@ -10,6 +10,7 @@ mod highmem;
 mod mistakes;
 mod modules;
 mod objects;
+mod page;
 mod pages;
 mod percpu;
 mod slabtop;
@@ -78,7 +79,8 @@ pub const fn groups<S: System>() -> &'static [Group<S>] {
             percpu::percpu(),
             dma::dma(),
         ];
-        const REPORTS: &'static [Command<S>] = &[slabtop::slabtop(), general::dmesg()];
+        const REPORTS: &'static [Command<S>] =
+            &[slabtop::slabtop(), page::page(), general::dmesg()];
         const TRIALS: &'static [Command<S>] = &[
             general::stress(),
             mistakes::wrong_free(),

@@ -23,6 +23,7 @@ pub use tree::{Access, File, FileKind, Status, Tree};
 
 pub(crate) use device::Scull;
 pub(crate) use modules::kinds;
+pub(crate) use proc::{known, parse_frame, write_page};
 
 /// How many bytes are copied or compared at a time.
 pub(crate) const CHUNK: usize = 64 << 10;

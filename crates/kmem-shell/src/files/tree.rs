@@ -163,6 +163,21 @@ impl<'m, S: System> Tree<'m, S> {
         }
     }
 
+    /// The whole of a text, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// There is none at the path, or it cannot be made.
+    pub fn text(&self, path: &str) -> Result<String, FileError> {
+        match self.open(path, Access::READ)?.inner {
+            Inner::Text(text) => Ok(text),
+            Inner::Setting(setting) => Ok(setting.text()),
+            Inner::Null | Inner::Zero | Inner::Device(_) => {
+                Err(FileError::new(EIO, format!("{path} is a device and no text")))
+            }
+        }
+    }
+
     /// Opens a file. The text of one that has a text is made now: what changes later is not in it. A module
     /// stays loaded while one of its files is open.
     ///

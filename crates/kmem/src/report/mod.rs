@@ -29,7 +29,8 @@
 //! * [`bigphysarea`] is a file of the patch of that name; Linux itself has none.
 //! * [`unusable_index`] is complete. It is no file of `/proc`, but of the directory in which Linux has what is for
 //!   looking into it.
-//! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of.
+//! * [`pagemap_text`] is a picture for people, which Linux has no counterpart of; [`pageruns`] is the same for
+//!   programs, run by run, and [`page`] tells of one frame.
 //!
 //! # Which pages are free
 //!
@@ -54,9 +55,12 @@
 mod allocinfo;
 mod bigphysarea;
 mod buddyinfo;
+mod class;
 mod iomem;
 mod meminfo;
+mod page;
 mod pagemap;
+mod pageruns;
 mod pagetypeinfo;
 mod slabinfo;
 mod unusable_index;
@@ -72,7 +76,9 @@ pub use bigphysarea::bigphysarea;
 pub use buddyinfo::buddyinfo;
 pub use iomem::iomem;
 pub use meminfo::meminfo;
+pub use page::page;
 pub use pagemap::pagemap_text;
+pub use pageruns::pageruns;
 pub use pagetypeinfo::pagetypeinfo;
 pub use slabinfo::slabinfo;
 pub use unusable_index::unusable_index;

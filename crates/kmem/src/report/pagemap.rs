@@ -3,12 +3,12 @@
 use core::fmt::{self, Write};
 use core::iter;
 
+use super::class::{Class, NO_RAM, Piece, intersect, piece, span};
 use crate::boot::map::Normalised;
-use crate::mm::Owner;
-use crate::page::{Block, Memmap};
+use crate::page::Memmap;
 use crate::platform::Platform;
 use crate::reclaim::Reclaim;
-use crate::{Mm, Pfn, PfnRange, Zone};
+use crate::{Mm, PfnRange, Zone};
 
 /// Cells of a row. With an address of 15 digits before them they fit in 80 columns.
 const CELLS: u64 = 64;
@@ -88,83 +88,6 @@ pub fn pagemap_text<P: Platform, R: Reclaim>(
     }
     Ok(())
 }
-
-/// What a frame is counted as.
-#[derive(Clone, Copy, PartialEq)]
-enum Class {
-    Free,
-    Listed,
-    Slab,
-    InUse,
-    KernelImage,
-    Metadata,
-    Reserved,
-    Late,
-}
-
-impl Class {
-    const COUNT: usize = 8;
-
-    const ALL: [Class; Self::COUNT] = [
-        Class::Free,
-        Class::Listed,
-        Class::Slab,
-        Class::InUse,
-        Class::KernelImage,
-        Class::Metadata,
-        Class::Reserved,
-        Class::Late,
-    ];
-
-    fn of(owner: Owner) -> Class {
-        match owner {
-            Owner::Free => Class::Free,
-            Owner::FreeOnLists(_) => Class::Listed,
-            Owner::Slab => Class::Slab,
-            Owner::KernelImage => Class::KernelImage,
-            Owner::Metadata => Class::Metadata,
-            Owner::Reserved => Class::Reserved,
-            Owner::Late => Class::Late,
-            Owner::Kernel
-            | Owner::Vmalloc
-            | Owner::Private
-            | Owner::PageCache { .. }
-            | Owner::User { .. } => Class::InUse,
-            // Only frames of RAM are asked for: the block was split or merged at this moment.
-            Owner::Hole => Class::InUse,
-        }
-    }
-
-    /// The sign of a cell that is wholly of the class, and of one that mostly is.
-    const fn signs(self) -> [char; 2] {
-        match self {
-            Class::Free => ['.', ':'],
-            Class::Listed => ['C', 'c'],
-            Class::Slab => ['S', 's'],
-            Class::InUse => ['U', 'u'],
-            Class::KernelImage => ['K', 'k'],
-            Class::Metadata => ['M', 'm'],
-            Class::Reserved => ['R', 'r'],
-            Class::Late => ['L', 'l'],
-        }
-    }
-
-    const fn label(self) -> &'static str {
-        match self {
-            Class::Free => "free",
-            Class::Listed => "on a CPU's list",
-            Class::Slab => "slab",
-            Class::InUse => "in use",
-            Class::KernelImage => "kernel image",
-            Class::Metadata => "the manager's tables",
-            Class::Reserved => "reserved",
-            Class::Late => "to be released late",
-        }
-    }
-}
-
-/// The sign of a cell without RAM.
-const NO_RAM: char = '-';
 
 /// How many frames of each class there are, and how many that are not the zone's.
 #[derive(Default)]
@@ -259,8 +182,8 @@ impl<P: Platform, R: Reclaim> Map<'_, P, R> {
         for ram in self.ram(zone, frames.clone()) {
             let mut at = ram.start;
             while at < ram.end {
-                let (class, end) = self.block(at);
-                let end = end.min(ram.end);
+                let Piece { owner, end, .. } = piece(self.mm, self.memmap, at);
+                let (class, end) = (Class::of(owner), end.min(ram.end));
                 cell.pages[class as usize] += end - at;
                 at = end;
             }
@@ -268,20 +191,6 @@ impl<P: Platform, R: Reclaim> Map<'_, P, R> {
         let spanned = intersect(&frames, &span(zone)).map_or(0, |frames| frames.end - frames.start);
         cell.others = spanned - cell.ram();
         cell
-    }
-
-    /// The class of a frame, and where the block ends that has it. A free or used block is of one
-    /// class.
-    fn block(&self, frame: u64) -> (Class, u64) {
-        let head = Pfn::new(frame).and_then(|pfn| self.memmap.head(pfn));
-        let Some((head, block)) = head else { return (Class::InUse, frame + 1) };
-        let end = match block {
-            Block::Free(order) | Block::Used(order) | Block::Compound(order) => {
-                head.number() + order.pages()
-            }
-            Block::Hole | Block::Reserved | Block::Interior | Block::Tail => frame + 1,
-        };
-        (Class::of(self.mm.owner(head)), end)
     }
 
     /// The zone's RAM in a range, in order.
@@ -362,14 +271,4 @@ impl fmt::Display for Size {
         }
         write!(f, " {name}")
     }
-}
-
-/// A zone's frames, from its first of RAM to its last.
-fn span(zone: &Zone) -> PfnRange {
-    zone.start_pfn()..zone.start_pfn() + zone.spanned_pages()
-}
-
-fn intersect(a: &PfnRange, b: &PfnRange) -> Option<PfnRange> {
-    let both = a.start.max(b.start)..a.end.min(b.end);
-    (!both.is_empty()).then_some(both)
 }

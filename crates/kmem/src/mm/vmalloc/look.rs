@@ -169,6 +169,30 @@ impl<P: Platform, R: Reclaim> Mm<P, R> {
         nodes
     }
 
+    /// The area of `vmalloc` that a page is in, and which of the area's pages it is; `None` where it is in none.
+    /// What was given back and waits to be unmapped has its pages still. Any context but NMI. Cost: all runs of
+    /// all areas, with the lock held for those of one at a time; areas that come and go meanwhile may be
+    /// missed.
+    pub fn vm_area_of(&self, page: Page) -> Option<(AreaInfo, usize)> {
+        let frame = page.pfn().number();
+        let mut at = 0;
+        loop {
+            let space = self.vmalloc.space.lock(&self.platform);
+            let area = space.at_or_above(at)?;
+            let found = info::<P>(area);
+            // The frames of the others are not the area's.
+            if found.kind == AreaKind::Vmalloc {
+                for (run, pages) in area.data.runs.from(0, area.data.pages) {
+                    let first = run.first.number();
+                    if (first..first + pages as u64).contains(&frame) {
+                        return Some((found, run.at as usize + (frame - first) as usize));
+                    }
+                }
+            }
+            at = found.start.get() + (found.pages << P::PAGE_SHIFT).max(1);
+        }
+    }
+
     /// What an address is that was touched in vain, for the report of a fault; `None` where it is not one
     /// for mappings, or where what is there cannot be looked at: another CPU, or the code that met the
     /// fault, is at the areas.

@@ -4,6 +4,7 @@ mod blocks;
 mod high;
 mod pagemap;
 mod regions;
+mod runs;
 mod sizes;
 mod slabs;
 
@@ -84,9 +85,9 @@ fn work<P: Platform>(mm: &Mm<P>) -> Vec<(Page, u32)> {
 
 /// What a report writes.
 macro_rules! text {
-    ($report:ident, $mm:expr) => {{
+    ($report:ident, $mm:expr $(, $of:expr)?) => {{
         let mut text = std::string::String::new();
-        $crate::report::$report($mm, &mut text).unwrap();
+        $crate::report::$report($mm $(, $of)?, &mut text).unwrap();
         text
     }};
 }
@@ -172,6 +173,8 @@ fn before_boot_every_report_is_empty() {
     assert_eq!(text!(vmstat, &mm), "");
     assert_eq!(text!(iomem, &mm), "");
     assert_eq!(text!(pagemap_text, &mm), "");
+    assert_eq!(text!(pageruns, &mm), "");
+    assert_eq!(text!(page, &mm, crate::Pfn::new(1).unwrap()), "");
 }
 
 /// A writer with room for so many bytes.
@@ -200,7 +203,7 @@ fn a_writer_that_is_full_ends_a_report_with_its_error() {
             crate::report::$report(&mm, writer).unwrap();
         )*};
     }
-    check!(buddyinfo pagetypeinfo zoneinfo meminfo vmstat iomem pagemap_text);
+    check!(buddyinfo pagetypeinfo zoneinfo meminfo vmstat iomem pagemap_text pageruns);
 }
 
 /// `name` at the right of `width` columns.
