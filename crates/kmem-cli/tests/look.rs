@@ -6,14 +6,12 @@ use std::os::unix::process::ExitStatusExt;
 
 use common::mounted::Mounted;
 use common::session::{PROMPT, Session};
+use common::tmux::Screen;
 use common::{Folder, kmem, tiny};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-// Of what is drawn, words are waited for, or what is bold: blanks that are there already are not written.
-
-/// What the terminal is told when a screen of its own is taken, and when it is given back.
-const TAKEN: &str = "\u{1b}[?1049h";
+/// What the terminal is told when a screen of its own is given back.
 const GIVEN_BACK: &str = "\u{1b}[?1049l";
 
 /// A folder with a machine's texts, but for runs of frames.
@@ -87,7 +85,10 @@ fn without_a_file_a_map_is_text() {
     let out = kmem(&["map", "--machine", "tiny"]).well();
     assert!(out.starts_with("tiny, 64 MiB of RAM; a cell is "), "{out}");
     assert!(!out.contains('\u{1b}'), "no colours in a pipe: {out}");
-    assert!(out.contains("kernel image") && out.lines().all(|line| line.len() <= 80), "{out}");
+    assert!(out.contains("manager's tables") && out.lines().all(|line| line.len() <= 80), "{out}");
+    // The machine's tables are at the end of its RAM.
+    let last = out.lines().rfind(|line| line.starts_with("      0x")).unwrap();
+    assert!(last.contains(".:MMMM") || last.contains("..MMMM"), "{out}");
 }
 
 #[test]
@@ -122,47 +123,53 @@ fn a_mounted_machine_is_mapped_and_watched_until_it_goes() {
     mounted.sh("head -c 100000 /dev/zero > dev/scullp0");
     let root = mounted.text("");
     let out = kmem(&["map", &root]).well();
-    assert!(out.contains("in use: ") && out.contains("kernel image"), "{out}");
+    assert!(out.contains("in use: ") && out.contains("manager's tables"), "{out}");
     let page = mounted.sh("cat proc/pages/0x100");
     assert!(page.starts_with("frame:       256 (0x100)\n"), "{page}");
     assert_eq!(mounted.sh("ls proc/pages"), "");
     assert_eq!(mounted.try_sh("cat proc/pages/x").0, 1);
 
-    let mut session = Session::start(Folder::new(), &["top", &root]);
-    session.expect(TAKEN);
-    session.expect("handed");
-    session.keys("5");
-    session.expect("zone Normal");
+    let screen = Screen::start(&format!("kmem top {root}"));
+    screen.shows("pages handed out");
+    screen.keys(&["5"]);
+    screen.shows("zone DMA32");
     mounted.signal(libc::SIGTERM);
     assert!(mounted.wait().success());
-    session.expect(GIVEN_BACK);
-    let (screen, status) = session.end();
-    assert_eq!(status, Some(1), "{screen}");
-    assert!(screen.contains(&format!("the machine of {root} has ended")), "{screen}");
+    let shown = screen.shows("ended with 1");
+    let flat = shown.replace('\n', "");
+    assert!(flat.contains(&format!("the machine of {root} has ended")), "{shown}");
 }
 
 #[test]
 fn top_at_the_prompt_shows_the_machine_and_gives_the_terminal_back() {
-    let mut session = Session::boot(&[]);
-    session.enter("top");
-    session.expect(TAKEN);
-    session.expect("handed");
+    let screen = Screen::start("kmem boot --machine tiny");
+    screen.enter("insmod scullp; cp /proc/meminfo /dev/scullp0");
+    screen.keys(&["top", "Enter"]);
+    screen.shows("pages handed out");
+    // A cell of the map has several pages, and one of them is told of.
     for (key, shown) in [
         ("2", "share of what is free"),
-        ("3", "kmalloc-"),
+        ("3", "kmalloc-192"),
         ("4", "at most"),
         ("5", "Node 0, zone Normal"),
-        ("\r", "references:"),
+        ("Down", "0x200000-0x207fff, frame 512, 32 KiB"),
+        ("Enter", "0x200000-0x200fff, frame 512, 4 KiB"),
+        ("Enter", "page block:  order 9, frames 512-1023"),
+        ("Escape", "frame 512, 4 KiB"),
+        ("?", "Esc"),
+        ("?", "frame 512, 4 KiB"),
+        ("1", "requests that waited"),
     ] {
-        session.keys(key);
-        session.expect(shown);
+        screen.keys(&[key]);
+        screen.shows(shown);
     }
-    session.keys("q");
-    session.expect(GIVEN_BACK);
-    session.enter("exit");
-    let (screen, status) = session.end();
-    assert_eq!(status, Some(0), "{screen}");
-    assert!(!screen.contains("panicked"), "{screen}");
+    screen.keys(&["q"]);
+    // The screen is as it was before.
+    let shown = screen.shows("kmem> top\nkmem>");
+    assert!(shown.starts_with("tiny, 64 MiB of RAM"), "{shown}");
+    screen.enter("lsmod");
+    screen.keys(&["exit", "Enter"]);
+    screen.shows("ended with 0");
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn wrong_commands_say_what_to_give() {
 fn missing_permissions_are_told_with_their_file() {
     let folder = Folder::new();
     let path = folder.file("closed", 10);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&path).is_ok() {
         return;
     }

@@ -88,9 +88,9 @@ fn watch(texts: &dyn Texts, title: &str) -> Result<(), Exit> {
                 let size = taken.terminal.size()?;
                 app.lay_out(size.width, size.height);
                 // Another screen is drawn as a whole: what others wrote to the terminal goes with the old one.
-                let chosen = (app.screen, app.help, app.map.page.is_some());
+                let chosen = (app.screen, app.help, app.map.page.is_some(), size);
                 if shown.replace(chosen) != Some(chosen) {
-                    taken.terminal.clear()?;
+                    taken.begin_anew()?;
                 }
                 taken.terminal.draw(|frame| draw::draw(frame, &app))?;
                 let until = next.saturating_sub(begun.elapsed()).min(WAIT);

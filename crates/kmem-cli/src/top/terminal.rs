@@ -10,7 +10,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
 /// Whether the terminal is to be put back.
@@ -61,6 +61,19 @@ impl Taken {
                 Err(error)
             }
         }
+    }
+
+    /// Empties the screen, so that what is drawn next is drawn as a whole, in the size that it has now.
+    ///
+    /// Not by the library's own `clear`, which asks the terminal where its cursor is: some never answer.
+    ///
+    /// # Errors
+    ///
+    /// The terminal cannot do that.
+    pub fn begin_anew(&mut self) -> io::Result<()> {
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 }
 

@@ -149,7 +149,7 @@ mod tests {
     fn a_key_is_forgotten_with_what_is_in_it() {
         let mut places = Places::default();
         for key in ["cpus", "node.1", "node.1.ram", "node.10.ram"] {
-            places.note("x", key, 0..1, &[0..1]);
+            places.note("x", key, 0..1, std::slice::from_ref(&(0..1)));
         }
         places.forget("node.1");
         let kept: Vec<_> = places.of.keys().map(String::as_str).collect();
