@@ -21,6 +21,9 @@ What to try next:
   kmem boot --mount DIR          elsewhere: cp, dd, cat and tail -f on DIR/dev and DIR/proc
   kmem boot --machine tiny -c 'fill; cat /proc/zoneinfo'
                                  what a machine does that is out of memory
+  kmem top DIR                   watch that machine: zones, caches, a map down to one page
+  kmem map --machine numa2 --output map.svg -c 'stress 3000'
+                                 a picture of who has which page
   kmem advise                    asks what is needed, and answers with the call
   kmem machines --keys           describe a machine of your own
   less README.md                 the same memory manager in a kernel of your own, in fifty lines";
