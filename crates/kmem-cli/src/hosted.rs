@@ -109,7 +109,11 @@ impl<const SHIFT: u32, const TRACE: bool> Hosted<SHIFT, TRACE> {
         let machine = booted.map_err(|error| match error {
             // The description is good; the host is what lacks something.
             HostError::Resource { .. } => Exit::Failed(error.to_string()),
-            _ => Exit::BadInput(error.to_string()),
+            HostError::Description(_) => Exit::BadInput(error.to_string()),
+            _ => {
+                let exit = Exit::BadInput(error.to_string());
+                description.file().map_or(exit.clone(), |file| exit.at(file))
+            }
         })?;
         let title = format!(
             "{}, {} of RAM, {}, {}",
@@ -389,6 +393,10 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
 
     fn is_interrupted(&self) -> bool {
         interrupt::is_asked()
+    }
+
+    fn give_way(&self) {
+        self.machine.give_way();
     }
 
     // What the host does takes no CPU of the machine's: it may be that it waits for one, where the file is in

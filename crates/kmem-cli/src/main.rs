@@ -134,8 +134,15 @@ fn wrong_usage(error: &clap::Error) -> Exit {
     use clap::error::ErrorKind::{
         DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
     };
-    if let DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion = error.kind() {
-        error.exit();
+    match error.kind() {
+        DisplayHelp | DisplayVersion => {
+            return match error.print() {
+                Ok(()) => Exit::end(Ok(())),
+                Err(error) => Exit::not_printed(error),
+            };
+        }
+        DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {}
     }
     // Above the usage is what is wrong, and perhaps a tip. That one may pass a word as a value, where there
     // is none to pass, is of no help.

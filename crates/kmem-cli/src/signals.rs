@@ -1,4 +1,4 @@
-//! What ends the process from outside: Ctrl-C, SIGTERM, SIGHUP.
+//! What ends the process from outside: Ctrl-C, SIGTERM, SIGQUIT, SIGHUP.
 //!
 //! A thread waits for them; in all others they are blocked. So what has to be done first is ordinary code,
 //! and nothing of it runs in the middle of something else.
@@ -76,6 +76,8 @@ fn set() -> libc::sigset_t {
         libc::sigemptyset(set.as_mut_ptr());
         libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
         libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        // Ctrl-\ at a terminal: it must not leave a dead mount behind.
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGQUIT);
         // `nohup` has it ignored, and means it. A shell has SIGINT ignored for what it runs with `&`: there
         // it is a process that is to be stopped by its number.
         if !is_ignored(libc::SIGHUP) {
@@ -127,7 +129,7 @@ impl Terminal {
 fn die(signal: i32) -> ! {
     // From now on one more ends it wherever this is.
     let set = set();
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP] {
         // SAFETY: the set is valid; the default action is one.
         unsafe {
             if libc::sigismember(&raw const set, signal) == 1 {

@@ -4,7 +4,7 @@ mod common;
 
 use std::os::unix::process::ExitStatusExt;
 
-use common::mounted::Mounted;
+use common::mounted::{Mounted, until};
 use common::session::{PROMPT, Session};
 use common::tmux::Screen;
 use common::{Folder, kmem, tiny};
@@ -106,7 +106,7 @@ fn what_makes_no_sense_to_map_or_top_is_said_in_one_line() {
             1,
             "cannot write /no/such/x.svg",
         ),
-        (&["map", &texts, "--json"], 1, "proc/pageruns: No such file"),
+        (&["map", &texts, "--json"], 2, "has no proc/pageruns: Linux's own memory has no map"),
         (&["top"], 2, "<DIR>"),
         (&["top", &file], 2, "it has no proc/buddyinfo; `kmem boot --mount DIR` makes one"),
         (&["top", &texts], 2, "needs a terminal"),
@@ -128,6 +128,18 @@ fn a_mounted_machine_is_mapped_and_watched_until_it_goes() {
     assert!(page.starts_with("frame:       256 (0x100)\n"), "{page}");
     assert_eq!(mounted.sh("ls proc/pages"), "");
     assert_eq!(mounted.try_sh("cat proc/pages/x").0, 1);
+
+    // One that somebody has stopped says nothing, and is not waited for without end.
+    mounted.signal(libc::SIGSTOP);
+    let threads = format!("/proc/{}/task", mounted.child.id());
+    until("its stop", || {
+        std::fs::read_dir(&threads).unwrap().flatten().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status"));
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        })
+    });
+    kmem(&["map", &root]).complains(1, &format!("the machine of {root} has not answered for"));
+    mounted.signal(libc::SIGCONT);
 
     let screen = Screen::start(&format!("kmem top {root}"));
     screen.shows("pages handed out");

@@ -3,7 +3,10 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
+use std::ptr::null_mut;
 
 use common::{Folder, kmem, kmem_unread, kmem_with, tiny};
 
@@ -72,6 +75,9 @@ fn wrong_arguments_say_what_to_give() {
             &["cannot write the trace /no/such/x", "No such file"],
         ),
         (&["boot", "--trace", "/"], &["cannot write the trace /", "directory"]),
+        (&["boot", "--trace", "-"], &["--trace - is not allowed", "/dev/stdout"]),
+        (&["map", "/"], &["/ has no proc/pageruns", "Linux's own memory"]),
+        (&["map", "/etc"], &["/etc is no machine's folder", "--mount DIR"]),
         (&["boot", "--script", ""], &["a value is required for '--script <FILE>'"]),
         (&["boot", "--mount", "/no/such"], &["/no/such", "make it first"]),
         (&["boot", "--mount", "/etc/passwd"], &["/etc/passwd", "no folder"]),
@@ -122,6 +128,8 @@ fn wrong_settings_say_what_to_give() {
         ("reserved=0-1M,x", &["reserved = x is", "640K-1M"]),
         ("late=1T-2T", &["late = 1T-2T", "lie in ram"]),
         ("reserve_ratio=1,2", &["reserve_ratio = 1,2", "five numbers"]),
+        ("name=a\u{1b}[31m", &["name = a\\u{1b}[31m is", "a text of one line"]),
+        ("about=two\nlines", &["about = two lines is", "a text of one line"]),
         ("command_line=mem=1Q", &["mem=1Q", "mem=126M"]),
     ] {
         told(kmem(&["boot", "--machine", "tiny", "--set", setting]), 2, words);
@@ -144,7 +152,16 @@ fn wrong_machine_files_say_where_and_what_to_give() {
         ("ram = [\"0-1M\"]", &["1:1: ", "'ram'", "write it below [[node]]"]),
         ("[[node]]\ncpus = [0]", &["1:1: node.0.ram = []", "at least one range"]),
         ("[[node]]\nram = [\"0-8M\"]\ncpus = [3]", &["3:9: node.0.cpus = 3", "below 1"]),
+        (
+            "kernel = [\"1M-3M\"]\nlate = [\"4M-5M\", \"2M-4M\"]\n[[node]]\nram = [\"0-8M\"]",
+            &["2:18: late = 2M-4M is", "ranges apart from 1M-3M of kernel"],
+        ),
         ("", &[": node.0.ram = []", "at least one range"]),
+        ("[node]\nram = [\"0-8M\"]", &["1:1: node = [node] is", "below a line [[node]]"]),
+        ("node = 3", &["1:8: node = 3 is", "below a line [[node]]"]),
+        ("node = []", &["1:8: node = [] is", "1 to 16 tables"]),
+        ("\n[node.0]\nram = [\"0-8M\"]", &["2:", "node = a table is", "below a line [[node]]"]),
+        (&"[[node]]\n".repeat(18), &["17:1: node = 18 tables", "1 to 16 tables"]),
         ("\u{feff}cpus = 0", &["cpus = 0", "1 to 256"]),
         ("cpus = 1\0", &["1:", "not toml"]),
     ] {
@@ -153,6 +170,14 @@ fn wrong_machine_files_say_where_and_what_to_give() {
         assert!(run.err.starts_with(&format!("kmem: {path}:")), "{}", run.err);
         told(run, 2, words);
     }
+    // One that goes together and does not fit.
+    fs::write(&path, "[[node]]\nram = [\"0-1M\"]\ncpus = [0]\n").unwrap();
+    let run = kmem(&["boot", "--machine", &path, "--set", "cpus=64"]);
+    told(run, 2, &[&format!("kmem: {path}: "), "does not fit", "describe less"]);
+    // And one that is no text.
+    fs::write(&path, b"cpus = 1\nname = \"\xfc\"\n").unwrap();
+    let run = kmem(&["boot", "--machine", &path]);
+    told(run, 2, &[&path, "no text of UTF-8 from line 2, column 9 on"]);
     // Another value takes the place of one in the file, and has none.
     fs::write(&path, "[[node]]\nram = [\"0-8M\"]\nmovable = \"1M\"\n").unwrap();
     let run = kmem(&["boot", "--machine", &path, "--set", "node.0.movable=9M"]);
@@ -207,6 +232,90 @@ fn wrong_commands_say_what_to_give() {
     }
     let run = kmem_with(&["boot", "--machine", "tiny"], b"\n\nlsmodd\n");
     told(run, 2, &["standard input:3: lsmodd", "one is `lsmod`"]);
+}
+
+/// What stands before the first command and is not seen.
+#[test]
+fn a_script_may_begin_with_the_mark_of_utf_8() {
+    let folder = Folder::new();
+    let path = folder.path("script");
+    fs::write(&path, "\u{feff}echo one\necho two\n").unwrap();
+    let run = kmem(&["boot", "--machine", "tiny", "--script", &path]);
+    assert_eq!((run.status, run.out.as_str(), run.err.as_str()), (0, "one\ntwo\n", ""));
+    // Elsewhere it is a part of a name.
+    fs::write(&path, "echo one\n\u{feff}echo two\n").unwrap();
+    told(
+        kmem(&["boot", "--machine", "tiny", "--script", &path]),
+        2,
+        &[&format!("{path}:2: "), "no such command"],
+    );
+}
+
+/// A disk that is full, or a limit that is met: the status says so, and what is there is whole.
+#[test]
+fn a_file_that_takes_a_part_is_told_of_and_is_whole() {
+    const LIMIT: u64 = 300_000;
+    let folder = Folder::new();
+    let (trace, picture) = (folder.path("trace"), folder.path("picture.png"));
+    // Without the signal a write takes what still fits, as on a full disk.
+    let limited = |limit: &str, arguments: &str| {
+        let program = env!("CARGO_BIN_EXE_kmem");
+        let line = format!("trap '' XFSZ; {limit} exec {program} {arguments}");
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        bash.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let ended = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // The machine's RAM is a file as well, and is there before the limit is.
+    let mut machine = limited("", &format!("boot --machine tiny --trace {trace}"));
+    writeln!(machine.stdin.as_ref().unwrap(), "echo booted").unwrap();
+    machine.stdout.as_mut().unwrap().read_exact(&mut [0; "booted\n".len()]).unwrap();
+    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+    // SAFETY: the limit is one, and the old one is not asked for.
+    let set = unsafe {
+        libc::prlimit(machine.id() as i32, libc::RLIMIT_FSIZE, &raw const limit, null_mut())
+    };
+    assert_eq!(set, 0);
+    writeln!(machine.stdin.as_ref().unwrap(), "stress 20000").unwrap();
+    let (status, err) = ended(machine);
+    assert_eq!(status, Some(1), "{err}");
+    assert!(err.contains(&format!("cannot write the trace {trace}: File too large")), "{err}");
+    let text = fs::read_to_string(&trace).unwrap();
+    assert!(text.ends_with('\n') && text.len() as u64 <= LIMIT);
+    let events = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(events > 1000, "{events}");
+    let counts =
+        text.lines().find_map(|line| line.strip_prefix("# entries-in-buffer/entries-written: "));
+    assert!(counts.unwrap().starts_with(&format!("{events}/")), "{events}: {counts:?}");
+    kmem(&["trace", &trace]).well();
+
+    // Of a machine that is elsewhere.
+    fs::create_dir(folder.path("proc")).unwrap();
+    for name in ["buddyinfo", "pageruns"] {
+        let text = tiny(&format!("cat /proc/{name}")).well();
+        fs::write(folder.path(&format!("proc/{name}")), text).unwrap();
+    }
+    let map = format!("map {} --output {picture}", folder.path(""));
+    let (status, err) = ended(limited("ulimit -f 4;", &map));
+    assert_eq!(status, Some(1), "{err}");
+    assert!(err.contains(&format!("cannot write {picture}: File too large")), "{err}");
+    assert!(!fs::exists(&picture).unwrap());
+}
+
+/// What was asked for and cannot be printed was not done.
+#[test]
+fn help_that_nobody_can_print_fails() {
+    for arguments in [&["--help"][..], &["--version"], &["boot", "--help"], &["help", "map"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut kmem = std::process::Command::new(env!("CARGO_BIN_EXE_kmem"));
+        let output = kmem.args(arguments).stdout(full).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        assert!(err.contains("cannot write to standard output: No space left"), "{err}");
+    }
 }
 
 /// Where somebody is not let in: nobody keeps root out.

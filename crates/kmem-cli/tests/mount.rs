@@ -572,6 +572,28 @@ fn a_long_command_does_not_stop_the_files_where_there_is_another_cpu() {
     machine.end_well(libc::SIGTERM);
 }
 
+/// One that has all CPUs gives way now and then.
+#[test]
+fn a_command_on_all_cpus_does_not_stop_the_files() {
+    if !can_mount() {
+        return;
+    }
+    for cpus in ["1", "2"] {
+        let mut machine = Mounted::boot(&["--machine", "tiny", "--cpus", cpus]);
+        machine.enter("insmod scull; echo begun > /dev/scull0");
+        until("its start", || metadata(machine.at("dev/scull0")).is_ok_and(|at| at.len() > 0));
+        machine.enter("stress 1000000000; echo never > /dev/scull1");
+        for _ in 0..20 {
+            assert!(machine.sh("cat proc/meminfo").contains("MemFree"));
+            assert_eq!(machine.sh("cat dev/scull0; wc -c < dev/scull1"), "begun\n0\n");
+        }
+        // It has run all the time, and ends as commands do.
+        machine.signal(libc::SIGINT);
+        assert_eq!(machine.wait().code(), Some(130), "{}", machine.said());
+        assert!(machine.said().contains("stress: interrupted"));
+    }
+}
+
 /// Without `--mount` there is nothing to serve.
 #[test]
 fn serve_needs_a_mount() {

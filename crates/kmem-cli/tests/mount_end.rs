@@ -15,7 +15,7 @@ use common::session::Session;
 use common::{Folder, kmem};
 use rustix::termios::{LocalModes, tcgetattr};
 
-const SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP];
 
 fn is_root() -> bool {
     // SAFETY: the call only answers a number.
@@ -116,7 +116,7 @@ fn a_signal_during_a_command_ends_the_process() {
     if !can_mount() {
         return;
     }
-    for signal in [libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP] {
         let mut machine = Mounted::boot(&["-c", "insmod scull; sleep 1000"]);
         until("the device", || machine.at("dev/scull0").exists());
         let file = File::open(machine.at("dev/scull0")).unwrap();
@@ -391,8 +391,11 @@ fn what_others_mount_there_later_stays() {
     if !can_mount() || !is_root() {
         return;
     }
-    let mut machine = Mounted::serving("insmod scull");
+    // Commands may still come: one that only serves would end.
+    let mut machine = Mounted::boot(&[]);
     let root = machine.root.display().to_string();
+    machine.enter("insmod scull");
+    until("the device", || machine.at("dev/scull0").exists());
     let done = Command::new("umount").arg(&root).status().unwrap();
     assert!(done.success());
     let done = Command::new("mount").args(["-t", "tmpfs", "mine", &root]).status().unwrap();
@@ -406,6 +409,37 @@ fn what_others_mount_there_later_stays() {
     std::fs::write(machine.at("mine"), "x").unwrap();
     kmem(&["boot", "--machine", "tiny", "--mount", &root, "-c", "echo"]).complains(2, "not empty");
     assert!(Command::new("umount").arg(&root).status().unwrap().success());
+}
+
+/// There is nothing left to do for one that serves: it ends as it does by a signal, and says why.
+#[test]
+fn umount_ends_a_machine_that_serves() {
+    if !can_mount() || !is_root() {
+        return;
+    }
+    let umount = |machine: &Mounted, how: &[&str]| {
+        let done = Command::new("umount").args(how).arg(&machine.root).status().unwrap();
+        assert!(done.success());
+    };
+    let mut machine = Mounted::serving("insmod scull");
+    machine.sh("echo held > dev/scull0");
+    umount(&machine, &[]);
+    assert_eq!(machine.wait().code(), Some(0), "{}", machine.said());
+    assert!(machine.said().contains("somebody has unmounted"));
+    // A program that has a file open is served until it closes that.
+    let mut machine = Mounted::boot_in(Folder::new(), &["--machine", "tiny"], Stdio::null());
+    let file = File::open(machine.at("dev/zero")).unwrap();
+    umount(&machine, &["--lazy"]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(machine.child.try_wait().unwrap(), None);
+    assert_eq!(file.read_at(&mut [1; 10], 0).unwrap(), 10);
+    drop(file);
+    assert_eq!(machine.wait().code(), Some(0), "{}", machine.said());
+    // And what it lost is told.
+    let mut machine = Mounted::serving("leak 0");
+    umount(&machine, &[]);
+    assert_eq!(machine.wait().code(), Some(3), "{}", machine.said());
+    assert!(machine.said().contains("1 page of 4096 bytes is lost"));
 }
 
 fn a_folder() -> (Folder, String) {

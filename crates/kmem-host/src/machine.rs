@@ -319,6 +319,12 @@ impl<const SHIFT: u32, R: Reclaim, const TRACE: bool> Machine<SHIFT, R, TRACE> {
         task::yield_now();
     }
 
+    /// Lets another task have the caller's CPU if one waits for it. It costs a few instructions where none
+    /// does: loops that take long call it each time round. Does nothing in atomic context.
+    pub fn give_way(&self) {
+        task::give_way();
+    }
+
     /// Sleeps; other tasks have the CPU meanwhile.
     ///
     /// # Panics

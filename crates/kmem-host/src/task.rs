@@ -175,13 +175,22 @@ impl<T: Send + 'static> Task<T> {
 
 /// Lets another task that waits for this thread's CPU have it first.
 pub(crate) fn yield_now() {
-    let Some((_, cpu)) = local::cpu() else { return std::thread::yield_now() };
-    // SAFETY: the CPU lives while this thread holds it.
-    if unsafe { (*cpu).is_wanted() } && !local::in_atomic() {
-        drop(Away::leave());
-    } else {
+    if local::cpu().is_none() {
+        std::thread::yield_now();
+    } else if !give_way() {
         rustix::thread::sched_yield();
     }
+}
+
+/// Lets another task have the thread's CPU if one waits for it; answers whether one did.
+pub(crate) fn give_way() -> bool {
+    let Some((_, cpu)) = local::cpu() else { return false };
+    // SAFETY: the CPU lives while this thread holds it.
+    let gives = unsafe { (*cpu).is_wanted() } && !local::in_atomic();
+    if gives {
+        drop(Away::leave());
+    }
+    gives
 }
 
 /// Runs `work` while the thread's CPU is free for other tasks.

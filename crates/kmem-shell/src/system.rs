@@ -140,6 +140,11 @@ pub trait System: Send + Sync + Sized + 'static {
         false
     }
 
+    /// Lets other tasks have the caller's CPU: commands that take long call it now and then, each of their
+    /// tasks on its own CPU. It costs little where none waits. A machine whose tasks take turns by themselves, or that has no others, does
+    /// nothing.
+    fn give_way(&self) {}
+
     /// Opens a file of the host for reading.
     ///
     /// # Errors
@@ -167,8 +172,9 @@ pub trait System: Send + Sync + Sized + 'static {
     fn list(&self, path: &str) -> Result<Vec<String>, String>;
 }
 
-/// Fails where the command is to stop.
+/// Fails where the command is to stop. Others get a turn before it goes on.
 pub(crate) fn go_on<S: System>(system: &S) -> Result<(), String> {
+    system.give_way();
     if system.is_interrupted() { Err("interrupted".into()) } else { Ok(()) }
 }
 

@@ -58,6 +58,13 @@ impl Input {
             Input::Lines { name, mut reader, .. } => {
                 for number in 1u64.. {
                     let line = next_line(&mut *reader).map_err(Exit::BadInput);
+                    // Some editors begin a text of UTF-8 with this mark, which is not seen.
+                    let line = line.map(|line| match line {
+                        Some(line) if number == 1 => {
+                            Some(line.strip_prefix('\u{feff}').map_or(line.clone(), String::from))
+                        }
+                        line => line,
+                    });
                     let worked = line.and_then(|line| {
                         line.map(|line| interruptible(|| work(&line))).transpose()
                     });

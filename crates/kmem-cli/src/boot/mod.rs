@@ -72,8 +72,8 @@ The shell:
 
 Signals:
   Ctrl-C ends the command that runs: at a prompt the next one may follow, elsewhere the machine is
-  shut down and its memory checked, and the status is 130. SIGTERM and SIGHUP (and Ctrl-C while
-  nothing runs) end the machine as `exit` does where it waits for commands or serves; while a
+  shut down and its memory checked, and the status is 130. SIGTERM, SIGQUIT and SIGHUP (and Ctrl-C
+  while nothing runs) end the machine as `exit` does where it waits for commands or serves; while a
   command runs, or between two of a script, they end the process without the check. A second one
   ends it at once.
 

@@ -32,6 +32,9 @@ pub struct Session {
 /// For how long a command that runs when a signal comes may go on to its end.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How often a machine that serves looks whether its files are still mounted.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What is to be ended, by whoever takes it away: the end of the commands, or a signal. It is locked while a
 /// command runs.
 type Running<const SHIFT: u32, const TRACE: bool> = Mutex<Option<Open<SHIFT, TRACE>>>;
@@ -72,7 +75,12 @@ impl Visit for Session {
             if let Some(open) = lines.lock().as_mut() {
                 open.waits = true;
             }
-            wait_for_the_end();
+            lines.serve();
+            if let Some(point) = &point {
+                console::machine_message(&format!(
+                    "somebody has unmounted {point}: this is the end"
+                ));
+            }
         }
         let Some(open) = lines.lock().take() else { wait_for_the_end() };
         result.and(finish(machine, open))
@@ -111,6 +119,18 @@ struct Lines<const SHIFT: u32, const TRACE: bool> {
 impl<const SHIFT: u32, const TRACE: bool> Lines<SHIFT, TRACE> {
     fn lock(&self) -> MutexGuard<'_, Option<Open<SHIFT, TRACE>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until somebody unmounts the files. A signal ends the process meanwhile.
+    fn serve(&self) {
+        loop {
+            thread::sleep(LOOK);
+            match self.lock().as_ref() {
+                Some(Open { mount: Some(mount), .. }) if mount.is_there() => {}
+                Some(_) => return,
+                None => wait_for_the_end(),
+            }
+        }
     }
 
     /// Does something with the shell. Where a signal has taken it away this ends here, with the process.

@@ -31,6 +31,11 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 /// Begins the trace of a machine.
 pub fn start(path: &Path, description: &Description) -> Result<&'static Trace, Exit> {
     let name = path.display().to_string();
+    if name == "-" {
+        return Err(Exit::BadInput(
+            "--trace - is not allowed: give a file, such as trace.txt, or /dev/stdout".into(),
+        ));
+    }
     let cannot = |error| Exit::BadInput(format!("cannot write the trace {name}: {error}"));
     let file = File::create(path).map_err(cannot)?;
     let file = TraceFile::start(file, description.cpus).map_err(cannot)?;

@@ -14,7 +14,8 @@ use crate::exit::Exit;
 ///
 /// Each preset has a line with its RAM, CPUs, nodes and zones, and one on what it is for. A machine file is
 /// TOML: it says where RAM, the kernel and what firmware keeps lie, which nodes there are, and how the
-/// memory manager is set up. All of its keys may be left out, and all can be changed by --set.
+/// memory manager is set up. All of its keys may be left out but `ram` of a `[[node]]`, and all can be changed
+/// by --set.
 #[derive(clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {

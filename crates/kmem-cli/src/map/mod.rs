@@ -11,6 +11,7 @@ mod png;
 mod svg;
 pub mod terminal;
 
+use std::fs::File;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -101,6 +102,12 @@ pub fn run(args: &Args) -> Result<(), Exit> {
     if let Some(folder) = &args.folder {
         let machine = Mounted::find(folder)?;
         let name = folder.display().to_string();
+        if !machine.has("pageruns") {
+            return Err(Exit::BadInput(format!(
+                "{name} has no proc/pageruns: Linux's own memory has no map; give the folder of a machine \
+                 (`kmem boot --mount DIR`)"
+            )));
+        }
         return show(args, &machine.read("pageruns").map_err(Exit::Failed)?, &name);
     }
     let description = args.machine.describe()?;
@@ -150,8 +157,7 @@ fn show(args: &Args, text: &str, name: &str) -> Result<(), Exit> {
             Format::Svg => Ok(svg::svg(&picture).into_bytes()),
             Format::Png => png::png(&picture),
         };
-        let written =
-            file.and_then(|file| std::fs::write(path, file).map_err(|error| error.to_string()));
+        let written = file.and_then(|file| write_whole(path, &file));
         written.map_err(|what| Exit::Failed(format!("cannot write {}: {what}", path.display())))?;
     }
     let out = match (args.json, &args.output) {
@@ -162,6 +168,17 @@ fn show(args: &Args, text: &str, name: &str) -> Result<(), Exit> {
     let mut stream = anstream::stdout();
     let written = stream.write_all(out.as_bytes()).and_then(|()| stdout().flush());
     written.map_err(Exit::not_printed)
+}
+
+/// Writes a file, or leaves none: what was cut off is no picture.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let mut file = File::create(path).map_err(|error| error.to_string())?;
+    file.write_all(bytes).map_err(|error| {
+        if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            let _ = std::fs::remove_file(path);
+        }
+        error.to_string()
+    })
 }
 
 /// Classes and sums.

@@ -58,7 +58,7 @@ pub struct Mount<const SHIFT: u32, const TRACE: bool> {
     shared: Arc<Shared<SHIFT, TRACE>>,
     /// Its own end is not wanted: it would unmount whatever is at the folder by then, which may be
     /// somebody else's. Its threads end when the kernel has nothing for them any more.
-    _session: ManuallyDrop<BackgroundSession>,
+    session: ManuallyDrop<BackgroundSession>,
 }
 
 impl<const SHIFT: u32, const TRACE: bool> Mount<SHIFT, TRACE> {
@@ -93,7 +93,15 @@ impl<const SHIFT: u32, const TRACE: bool> Mount<SHIFT, TRACE> {
         })?;
         point.note_mounted();
         machine.note_mounted();
-        Ok(Mount { shared, _session: ManuallyDrop::new(session) })
+        Ok(Mount { shared, session: ManuallyDrop::new(session) })
+    }
+}
+
+impl<const SHIFT: u32, const TRACE: bool> Mount<SHIFT, TRACE> {
+    /// Whether the host still asks: not after somebody unmounted the files, and the last of them that a program
+    /// had open was closed.
+    pub fn is_there(&self) -> bool {
+        !self.session.guard.is_finished()
     }
 }
 

@@ -64,9 +64,10 @@ const WAIT: Duration = Duration::from_millis(200);
 const NO_TERMINAL: &str = "top needs a terminal: `kmem map` writes a picture without one";
 
 pub fn run(args: &Args) -> Result<(), Exit> {
-    let machine = Mounted::find(&args.folder)?;
+    // Before there is any other thread.
     signals::watch()
         .map_err(|error| Exit::Failed(format!("cannot start a thread for signals: {error}")))?;
+    let machine = Mounted::find(&args.folder)?;
     watch(&machine, &console::printable(&args.folder.display().to_string()))
 }
 

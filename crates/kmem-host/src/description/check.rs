@@ -81,7 +81,11 @@ impl Description {
     fn check_memory(&self) -> Result<(), DescriptionError> {
         let ram = self.ram();
         if ram.is_empty() {
-            let error = self.wrong("node.0.ram", "[]", "at least one range of ram");
+            let error = self.wrong(
+                "node.0.ram",
+                "[]",
+                "at least one range of ram, such as ram = [\"0-64M\"] below a line [[node]]",
+            );
             return Err(match error {
                 DescriptionError::At { .. } => error,
                 _ => self.places.of_file(error),
@@ -111,6 +115,18 @@ impl Description {
             if let Some(item) = ranges.iter().position(outside) {
                 let range = format_range(&ranges[item]);
                 return Err(self.wrong_item(key, item, range, "ranges that lie in ram"));
+            }
+        }
+        // Who releases it would give away what somebody uses.
+        for (key, ranges) in [("kernel", &self.kernel), ("reserved", &self.reserved)] {
+            let taken = |late: &Range<u64>| {
+                ranges.iter().find(|range| range.start < late.end && late.start < range.end)
+            };
+            for (item, late) in self.late.iter().enumerate() {
+                if let Some(range) = taken(late) {
+                    let allowed = format!("ranges apart from {} of {key}", format_range(range));
+                    return Err(self.wrong_item("late", item, format_range(late), allowed));
+                }
             }
         }
         Ok(())

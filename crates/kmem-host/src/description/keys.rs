@@ -38,14 +38,14 @@ pub(super) const MACHINE: &[Key<Description>] = &[
     Key {
         name: "name",
         about: "what the machine is called",
-        allowed: "a text",
+        allowed: "a text of one line",
         put: |d, v| store(&mut d.name, text(v)),
         get: |d| Some(d.name.clone().into()),
     },
     Key {
         name: "about",
         about: "one line on what the machine is",
-        allowed: "a text",
+        allowed: "a text of one line",
         put: |d, v| store(&mut d.about, text(v)),
         get: |d| (!d.about.is_empty()).then(|| d.about.clone().into()),
     },
@@ -304,8 +304,9 @@ fn write_keys<T>(text: &mut String, source: &T, keys: &[Key<T>]) {
     }
 }
 
+/// A text that does nothing to a terminal but show itself.
 fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.contains('\n')).map(String::from)
+    value.as_str().filter(|text| !text.contains(|c: char| c.is_control())).map(String::from)
 }
 
 /// Puts a value where it belongs, if there is one.

@@ -52,7 +52,7 @@ mod tests;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -216,20 +216,28 @@ impl Description {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, DescriptionError> {
         let path = path.as_ref();
         let unreadable = |reason| DescriptionError::Unreadable { path: path.into(), reason };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         // A file such as /dev/zero has no end: one byte too many tells that it is too large.
         File::open(path)
-            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
-            .map_err(|error| match error.kind() {
-                ErrorKind::InvalidData => unreadable("it is no text of UTF-8".into()),
-                _ => unreadable(error.to_string()),
-            })?;
-        if text.len() as u64 > LARGEST_FILE {
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .map_err(|error| unreadable(error.to_string()))?;
+        if bytes.len() as u64 > LARGEST_FILE {
             return Err(unreadable(format!("it is larger than {LARGEST_FILE} bytes")));
         }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(&error.as_bytes()[..good]);
+            let Place { line, column } = Place::of(&before, good);
+            unreadable(format!("it is no text of UTF-8 from line {line}, column {column} on"))
+        })?;
         let mut places = Places::default();
         places.name_file(path.display().to_string());
         Self::read(&text, places)
+    }
+
+    /// The machine file that it was read from, if it was.
+    pub fn file(&self) -> Option<&str> {
+        self.places.file()
     }
 
     /// Every key that [`Description::set`] and machine files know.

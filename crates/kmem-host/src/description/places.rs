@@ -71,6 +71,11 @@ impl Places {
         self.file = Some(file);
     }
 
+    /// The file.
+    pub(super) fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
     /// A key was given another value: it, and what is in it, have no place any more. Nor has its table, which
     /// stands for keys that it lacks.
     pub(super) fn forget(&mut self, key: &str) {

@@ -148,19 +148,34 @@ impl Reader<'_> {
     }
 
     fn nodes(&mut self, value: &Spanned<DeValue<'_>>) -> Result<Vec<Node>, DescriptionError> {
-        let refuse = |value: &Spanned<DeValue<'_>>, reader: &mut Self| {
+        let refuse = |value: &Spanned<DeValue<'_>>, written: Option<String>, reader: &mut Self| {
             let span = value.span();
-            let written = one_line(reader.text.get(span.clone()).unwrap_or_default());
+            let written = written
+                .unwrap_or_else(|| one_line(reader.text.get(span.clone()).unwrap_or_default()));
             let allowed = format!("1 to {MAX_NODES} tables, each below a line [[node]]");
             reader.at(span.start, wrong(NODES, written, allowed))
         };
-        let tables = value.get_ref().as_array().map(|tables| tables.iter());
-        let Some(tables) = tables.filter(|tables| (1..=MAX_NODES).contains(&tables.len())) else {
-            return Err(refuse(value, self));
+        let tables = match value.get_ref() {
+            DeValue::Array(tables) => tables,
+            // Its text is the header, or a part of that.
+            DeValue::Table(_) => {
+                let header = self.text.get(value.span()).filter(|text| text.starts_with('['));
+                let written = header.is_none().then(|| "a table".into());
+                return Err(refuse(value, written, self));
+            }
+            _ => return Err(refuse(value, None, self)),
         };
+        let count = tables.len();
+        match tables.get(MAX_NODES) {
+            Some(first_too_many) => {
+                return Err(refuse(first_too_many, Some(format!("{count} tables")), self));
+            }
+            None if count == 0 => return Err(refuse(value, None, self)),
+            None => {}
+        }
         let mut nodes = Vec::new();
-        for (index, value) in tables.enumerate() {
-            let table = value.get_ref().as_table().ok_or_else(|| refuse(value, self))?;
+        for (index, value) in tables.iter().enumerate() {
+            let table = value.get_ref().as_table().ok_or_else(|| refuse(value, None, self))?;
             let name = format!("{NODES}.{index}");
             self.places.note(self.text, &name, value.span(), &[]);
             let mut node = Node::default();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -191,11 +191,36 @@ impl Writer {
         if self.out.is_empty() {
             return Ok(false);
         }
-        self.file.write_all(self.out.as_bytes())?;
-        self.events += next as u64;
+        let text = self.out.as_bytes();
+        let (arrived, result) = write_most(&mut self.file, text);
+        // Of a file that took a part the last line may be cut off.
+        let whole =
+            text[..arrived].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = text[..whole].iter().filter(|byte| **byte == b'\n').count();
+        // Behind the events there may be lines on those that were lost.
+        self.events += lines.min(next) as u64;
         if self.has_header {
+            if whole < arrived {
+                let length = self.file.metadata()?.len();
+                self.file.set_len(length - (arrived - whole) as u64)?;
+            }
+            // It takes no more room, so that there is some even where there was none for the lines.
             self.file.write_all_at(self.header().as_bytes(), 0)?;
         }
-        Ok(true)
+        result.map(|()| true)
     }
+}
+
+/// Writes as much as the file takes, and answers how many bytes that is, and why it is not all.
+fn write_most(file: &mut impl io::Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut arrived = 0;
+    while arrived < bytes.len() {
+        match file.write(&bytes[arrived..]) {
+            Ok(0) => return (arrived, Err(ErrorKind::WriteZero.into())),
+            Ok(count) => arrived += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return (arrived, Err(error)),
+        }
+    }
+    (arrived, Ok(()))
 }

@@ -76,6 +76,8 @@ pub(super) fn run<S: System>(system: &S, shared: &Shared, cpu: CpuId) {
             system.progress("operations", begun, shared.operations);
         }
         until_mood -= BATCH;
+        // What a machine does for others meanwhile, such as showing its files, has no other CPU.
+        system.give_way();
         for _ in 0..BATCH.min(shared.operations - begun) {
             worker.step();
         }
