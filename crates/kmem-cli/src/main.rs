@@ -78,8 +78,8 @@ Files:
   A machine file (--machine FILE) is TOML: `kmem machines NAME` prints one.
 
 Environment:
-  NO_COLOR            no colours, if it is set and not empty; elsewhere than on a terminal there are
-                      none anyway
+  NO_COLOR            no colours, if it is set and not empty; elsewhere than on a terminal there
+                      are none anyway
   XDG_STATE_HOME      where the history of the prompt is kept
   HOME                the same, if XDG_STATE_HOME is not set
 

@@ -411,6 +411,29 @@ fn what_others_mount_there_later_stays() {
     assert!(Command::new("umount").arg(&root).status().unwrap().success());
 }
 
+/// What somebody mounts over it hides it, and stays; that the mount below is left is said.
+#[test]
+fn what_others_mount_over_it_stays_and_is_told_of() {
+    if !can_mount() || !is_root() {
+        return;
+    }
+    let mut machine = Mounted::serving("insmod scull");
+    let root = machine.root.display().to_string();
+    let over = Command::new("mount").args(["-t", "tmpfs", "mine", &root]).status().unwrap();
+    assert!(over.success());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(machine.child.try_wait().unwrap(), None);
+    machine.signal(libc::SIGTERM);
+    assert_eq!(machine.wait().code(), Some(0));
+    let said = machine.said();
+    assert!(said.contains(&format!("something else is mounted over {root}")), "{said}");
+    std::fs::write(machine.at("mine"), "x").unwrap();
+    for _ in 0..2 {
+        assert!(Command::new("umount").arg(&root).status().unwrap().success());
+    }
+    assert!(!is_mount_point(&machine.root));
+}
+
 /// There is nothing left to do for one that serves: it ends as it does by a signal, and says why.
 #[test]
 fn umount_ends_a_machine_that_serves() {

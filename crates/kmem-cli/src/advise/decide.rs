@@ -89,7 +89,8 @@ fn sensible(need: &Need, machine: &Limits) -> Result<(), Refused> {
         if let Some(bytes) = enough {
             refused = refused.or(Change::Mem(bytes));
         }
-        return Err(refused.or(Change::Size(machine.block)).or(Change::Count(1)));
+        let most = (machine.free / need.size.saturating_mul(copies)).max(1);
+        return Err(refused.or(Change::Size(machine.block)).or(Change::Count(most)));
     }
     if let Purpose::Dma { bits, coherent } = need.purpose {
         if !(1..=64).contains(&bits) {

@@ -64,8 +64,8 @@ JSON:
   machine, page_bytes, ram_pages
           the machine's name or folder, and numbers
   owners  an array: owner, pages, bytes; of all owners, those that have nothing too
-  zones   an array, by addresses: node, zone, first_pfn, last_pfn, ram_pages, and pages: an object of
-          how many pages each owner has there
+  zones   an array, by addresses: node, zone, first_pfn, last_pfn, ram_pages, and pages: an object
+          of how many pages each owner has there
 
 Exit status:
   0  it was drawn

@@ -160,9 +160,17 @@ pub fn detach() {
     // Somebody else may have unmounted it, and mounted something of theirs. No other machine's files are
     // there: this process has the folder.
     let ours = |mount: &table::Entry| mount.id == id && mount.is_machines();
-    if table::at(&path).ok().flatten().as_ref().is_some_and(ours) {
-        // Where it cannot be done a dead mount is left, which the next run finds.
-        let _ = detach_from(&path, libc::MNT_DETACH | libc::MNT_FORCE);
+    match table::all_at(&path).unwrap_or_default().as_slice() {
+        [.., last] if ours(last) => {
+            // Where it cannot be done a dead mount is left, which the next run finds.
+            let _ = detach_from(&path, libc::MNT_DETACH | libc::MNT_FORCE);
+        }
+        [below @ .., _] if below.iter().any(ours) => console::machine_message(&format!(
+            "something else is mounted over {}: the machine's dead mount stays below it until both are \
+             taken away with `umount`",
+            path.display()
+        )),
+        _ => {}
     }
 }
 

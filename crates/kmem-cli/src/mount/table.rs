@@ -26,12 +26,17 @@ impl Entry {
 
 /// The mount that is seen at a path, if one begins there: of several the last.
 pub fn at(path: &Path) -> std::io::Result<Option<Entry>> {
-    Ok(last_at(&std::fs::read("/proc/self/mountinfo")?, path))
+    Ok(all_at(path)?.pop())
 }
 
-fn last_at(table: &[u8], path: &Path) -> Option<Entry> {
-    let mut lines = table.split(|byte| *byte == b'\n').rev();
-    lines.find_map(|line| {
+/// All mounts that begin at a path; the last one hides the others.
+pub fn all_at(path: &Path) -> std::io::Result<Vec<Entry>> {
+    Ok(all_in(&std::fs::read("/proc/self/mountinfo")?, path))
+}
+
+fn all_in(table: &[u8], path: &Path) -> Vec<Entry> {
+    let lines = table.split(|byte| *byte == b'\n');
+    let at_path = lines.filter_map(|line| {
         // ID, its parent's, device, root, place, options, any number of fields, `-`, type, source.
         let mut fields = line.split(|byte| *byte == b' ');
         let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
@@ -41,7 +46,8 @@ fn last_at(table: &[u8], path: &Path) -> Option<Entry> {
         let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
         let mut text = || Some(String::from_utf8_lossy(&unescape(rest.next()?)).into_owned());
         Some(Entry { id, kind: text()?, source: text()? })
-    })
+    });
+    at_path.collect()
 }
 
 /// Blanks, line ends and backslashes are in the table as `\` and three octal digits.
@@ -70,13 +76,14 @@ mod tests {
 
     #[test]
     fn the_last_mount_at_a_path_is_found() {
-        let at = |path: &str| last_at(TABLE, Path::new(path));
+        let at = |path: &str| all_in(TABLE, Path::new(path)).pop();
         let entry = |id, kind: &str, source: &str| {
             Some(Entry { id, kind: kind.into(), source: source.into() })
         };
         assert_eq!(at("/"), entry(22, "ext4", "/dev/root"));
         assert_eq!(at("/mnt/a b\\c"), entry(40, "fuse.kmem", "kmem"));
         assert_eq!(at("/mnt/x"), entry(42, "fuse.sshfs", "host:/\thome"));
+        assert_eq!(all_in(TABLE, Path::new("/mnt/x"))[0], entry(41, "tmpfs", "none").unwrap());
         for path in ["/mnt", "/mnt/x/y", "", "/mnt/a"] {
             assert_eq!(at(path), None, "{path}");
         }
@@ -93,7 +100,7 @@ mod tests {
     #[test]
     fn a_line_that_is_cut_off_is_no_mount() {
         for table in ["", "\n", "22", "22 1 254:0 / /x rw", "x 1 254:0 / /x rw - a b"] {
-            assert_eq!(last_at(table.as_bytes(), Path::new("/x")), None, "{table}");
+            assert_eq!(all_in(table.as_bytes(), Path::new("/x")), [], "{table}");
         }
         assert_eq!(unescape(b"\\04"), b"\\04");
         assert_eq!(unescape(b"\\777\\141"), b"\\777a");

@@ -210,11 +210,11 @@ fn set(kind: &Kind, parameters: &mut Parameters, setting: &str) -> Result<(), Fa
         let names = names.map(|name| format!("{name}=N")).join(", ");
         Failure::Usage(format!("{setting} is no parameter of {}{meant}; give {names}", kind.name))
     })?;
-    *place = number(setting, value).map_err(Failure::Usage)?;
+    *place = number(setting, value, *place).map_err(Failure::Usage)?;
     Ok(())
 }
 
-/// Reads a parameter's value; `written` is how it was given.
-pub(super) fn number(written: &str, value: &str) -> Result<u64, String> {
-    value.parse().map_err(|_| format!("{written} is out of range: give a number"))
+/// Reads a parameter's value; `written` is how it was given, and `now` what the parameter has.
+pub(super) fn number(written: &str, value: &str, now: u64) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{written} is out of range: give a number such as {now}"))
 }

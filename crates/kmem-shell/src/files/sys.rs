@@ -87,11 +87,15 @@ impl Setting<'_> {
         FileError::of(&error, format_args!("{}", self.path()))
     }
 
-    /// The value now, as text.
-    pub(super) fn text(&self) -> String {
+    /// The value now.
+    fn value(&self) -> u64 {
         let mut named = self.module.parameters().named(self.module.kind()).into_iter();
-        let value = named.find(|(name, _)| *name == self.name).map_or(0, |(_, value)| value);
-        format!("{value}\n")
+        named.find(|(name, _)| *name == self.name).map_or(0, |(_, value)| value)
+    }
+
+    /// The same as text.
+    pub(super) fn text(&self) -> String {
+        format!("{}\n", self.value())
     }
 
     /// Changes it to what a text says: each is a whole number.
@@ -102,7 +106,8 @@ impl Setting<'_> {
         }
         let text = String::from_utf8_lossy(text);
         let text = text.trim();
-        let value = number(&format!("'{text}'"), text).map_err(|message| wrong(&message))?;
+        let value = number(&format!("'{text}'"), text, self.value());
+        let value = value.map_err(|message| wrong(&message))?;
         let changed = self.module.set(self.name, value);
         changed.map_err(|error| FileError::of(&error, format_args!("{}", self.path())))
     }
