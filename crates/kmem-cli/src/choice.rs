@@ -27,7 +27,8 @@ pub struct Choice {
     /// How much RAM in all, from 1M for each node to 16T: 512M, 4G
     ///
     /// In bytes, or with K, M, G or T for powers of 1024. Nodes share it as they did before, and holes
-    /// stay where they are. Without it: as much as the machine has.
+    /// stay where they are. Without it: as much as the machine has. The host gives 8 MiB for each GiB
+    /// at once, the rest when it is used: 1T takes 8 GiB and half a minute to boot.
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub mem: Option<String>,
     /// How many CPUs, from 1 to 256
@@ -47,7 +48,7 @@ pub struct Choice {
 impl Choice {
     /// The description that was asked for.
     pub fn describe(&self) -> Result<Description, Exit> {
-        let mut description = self.find().map_err(bad)?;
+        let mut description = find(&self.machine)?;
         if let Some(text) = &self.mem {
             let bytes = parse_size(text).ok_or_else(|| {
                 Exit::BadInput(format!(
@@ -65,21 +66,27 @@ impl Choice {
         for setting in &self.set {
             description.set(setting).map_err(bad)?;
         }
-        description.check().map_err(bad)?;
+        check(&description)?;
         Ok(description)
     }
+}
 
-    /// A preset's name comes first, so that a file of that name is written `./tiny`.
-    fn find(&self) -> Result<Description, DescriptionError> {
-        let name = self.machine.as_str();
-        let preset = Description::preset_names().any(|preset| preset == name);
-        let looks_like_file = name.contains('/') || name.ends_with(".toml");
-        if !preset && (looks_like_file || Path::new(name).exists()) {
-            Description::from_file(name)
-        } else {
-            Description::preset(name)
-        }
-    }
+/// The preset or the machine file with this name. A preset's comes first, so that a file of that name is written
+/// `./tiny`.
+pub fn find(name: &str) -> Result<Description, Exit> {
+    let preset = Description::preset_names().any(|preset| preset == name);
+    let looks_like_file = name.contains('/') || name.ends_with(".toml");
+    let found = if !preset && (looks_like_file || Path::new(name).exists()) {
+        Description::from_file(name)
+    } else {
+        Description::preset(name)
+    };
+    found.map_err(bad)
+}
+
+/// Whether what a machine has goes together.
+pub fn check(machine: &Description) -> Result<(), Exit> {
+    machine.check().map_err(bad)
 }
 
 /// What `--cpus` takes.

@@ -395,6 +395,10 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
         interrupt::is_asked()
     }
 
+    fn has_others(&self) -> bool {
+        self.mounted.load(Ordering::Relaxed)
+    }
+
     fn give_way(&self) {
         self.machine.give_way();
     }

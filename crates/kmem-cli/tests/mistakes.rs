@@ -51,6 +51,7 @@ fn wrong_arguments_say_what_to_give() {
         (&["boot", "--mem", "4 G"], &["--mem '4 G' is no size"]),
         (&["boot", "--mem", "12"], &["mem = 12", "a multiple of the page size from 1M to 16T"]),
         (&["boot", "--mem", "17T"], &["mem = 17T", "to 16T"]),
+        (&["boot", "--mem", "16T"], &["mem = 16T", "at most 16777215M, which ends with its holes"]),
         (&["boot", "--mem", "99999999999999T"], &["'99999999999999T' is no size", "up to 16T"]),
         (&["boot", "--nodes", "16", "--mem", "4M"], &["nodes = 16", "at most 4, or ram of 16M"]),
         (&["boot", "--cpus", "1000"], &["cpus = 1000", "from 1 to 256"]),
@@ -174,6 +175,10 @@ fn wrong_machine_files_say_where_and_what_to_give() {
         assert!(run.err.starts_with(&format!("kmem: {path}:")), "{}", run.err);
         told(run, 2, words);
     }
+    // It can be looked at without being booted.
+    told(kmem(&["machines", &path]), 2, &[&format!("kmem: {path}:1:"), "not toml"]);
+    fs::write(&path, "[[node]]\nram = [\"0-8M\"]\ncpus = [3]").unwrap();
+    told(kmem(&["machines", &path]), 2, &["3:9: node.0.cpus = 3", "below 1"]);
     // One that goes together and does not fit.
     fs::write(&path, "[[node]]\nram = [\"0-1M\"]\ncpus = [0]\n").unwrap();
     let run = kmem(&["boot", "--machine", &path, "--set", "cpus=64"]);
@@ -236,7 +241,12 @@ fn wrong_commands_say_what_to_give() {
         ("fill GFP_KERNEL|", 2, &["byte 11", "GFP_KERNEL|__GFP_ZERO"]),
         ("wrong_free doubel", 2, &["usage: wrong_free double|order"]),
         ("serve", 1, &["nothing is mounted", "--mount"]),
-        ("ls /dev | wc", 2, &["`|`", "in quotes"]),
+        ("ls /dev | wc", 2, &["`|`", "there are no pipes", "in quotes"]),
+        ("sleep 1 &", 2, &["`&`", "nothing runs in the background", "in quotes"]),
+        ("cat < /dev/zero", 2, &["`<`", "commands have no input", "in quotes"]),
+        ("insmod scull; echo a >> /dev/scull0", 2, &["`>>` does not append here: write `>` once"]),
+        ("echo a > /dev/null > /dev/null", 2, &["a command has one output: write `>` once"]),
+        ("frob", 2, &["frob: no such command; `help` lists them"]),
         ("cat 'a", 2, &["is not closed"]),
     ] {
         told(tiny(commands), status, words);

@@ -44,6 +44,7 @@ fn a_machine_that_is_printed_is_a_machine_file() {
         std::fs::write(&path, &text).unwrap();
         let read = kmem_host::Description::from_file(&path).unwrap();
         assert_eq!(read, kmem_host::Description::preset(&name).unwrap());
+        assert_eq!(kmem(&["machines", &path]).well(), text);
         let info =
             |machine: &str| kmem(&["boot", "--machine", machine, "-c", "cat /proc/iomem"]).well();
         assert_eq!(info(&path), info(&name));

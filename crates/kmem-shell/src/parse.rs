@@ -56,13 +56,25 @@ pub fn parse(text: &str) -> Result<Vec<Invocation>, Error> {
             Some('>') => {
                 characters.next();
                 if redirect || now.output.is_some() {
-                    return Err(fail("a command has one output: write `>` once".into()));
+                    let what = if redirect {
+                        "`>>` does not append here"
+                    } else {
+                        "a command has one output"
+                    };
+                    return Err(fail(format!(
+                        "{what}: write `>` once, which empties the file first"
+                    )));
                 }
                 redirect = true;
             }
             Some(c @ ('|' | '&' | '<')) => {
+                let none = match c {
+                    '|' => "there are no pipes",
+                    '&' => "nothing runs in the background",
+                    _ => "commands have no input",
+                };
                 let rest = "of the signs only `;` and `>` do something here: put others in quotes";
-                return Err(fail(format!("`{c}` begins a word: {rest}")));
+                return Err(fail(format!("`{c}` begins a word, and {none}: {rest}")));
             }
             Some(_) => {
                 let word = word(&mut characters).map_err(|quote| {

@@ -145,6 +145,11 @@ pub trait System: Send + Sync + Sized + 'static {
     /// nothing.
     fn give_way(&self) {}
 
+    /// Whether others than the command that runs may use the machine's memory meanwhile, through its files.
+    fn has_others(&self) -> bool {
+        false
+    }
+
     /// Opens a file of the host for reading.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 pub const LONGEST: usize = 30;
 
 /// The name that `word` is likely to be a slip of, if one is near enough to be of help: one letter off, and
-/// one more for every four. Letters that changed places count as one; upper and lower case are the same.
+/// one more for every four beyond the first. Letters that changed places count as one; upper and lower case are the same.
 ///
 /// ```
 /// use kmem::spelling::nearest;
@@ -20,7 +20,7 @@ pub fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
     if word.is_empty() || word.len() > LONGEST {
         return None;
     }
-    let near_enough = 1 + word.len() / 4;
+    let near_enough = 1 + (word.len() - 1) / 4;
     names
         .into_iter()
         .map(|name| (distance(name, word), name))

@@ -40,7 +40,7 @@ pub struct Args {
     script: Option<PathBuf>,
     /// Write what the memory manager does to a file, in the text form of Linux's trace files
     ///
-    /// `kmem trace FILE` sums it up. The machine is slower by it.
+    /// `kmem trace FILE` sums it up. The machine is slower by it, and an event takes some 110 bytes.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     trace: Option<PathBuf>,
     /// Show the machine's /dev, /proc and /sys as real files in an empty folder, by FUSE

@@ -75,6 +75,10 @@ impl Visit for Session {
             if let Some(open) = lines.lock().as_mut() {
                 open.waits = true;
             }
+            if let Some(point) = &point {
+                let ends = "Ctrl-C, a signal or `umount` ends that";
+                console::machine_message(&format!("serving its files in {point}: {ends}"));
+            }
             lines.serve();
             if let Some(point) = &point {
                 console::machine_message(&format!(

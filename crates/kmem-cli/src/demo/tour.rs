@@ -16,13 +16,13 @@ use crate::exit::Exit;
 /// What a visitor may do next.
 const TRY_NEXT: &str = "
 
-What to try next:
+What to try next (`cargo install --path crates/kmem-cli` puts the command there as `kmem`):
   kmem boot                      a prompt: Tab completes, `help stress` explains
   kmem boot --mount DIR          elsewhere: cp, dd, cat and tail -f on DIR/dev and DIR/proc
   kmem boot --machine tiny -c 'fill; cat /proc/zoneinfo'
                                  what a machine does that is out of memory
   kmem top DIR                   watch that machine: zones, caches, a map down to one page
-  kmem map --machine numa2 --output map.svg -c 'stress 3000'
+  kmem map --mem 24M --output map.svg -c 'insmod scullp; cp /bin/sh /dev/scullp0'
                                  a picture of who has which page
   kmem advise                    asks what is needed, and answers with the call
   kmem machines --keys           describe a machine of your own

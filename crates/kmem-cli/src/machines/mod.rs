@@ -6,7 +6,7 @@ use kmem_host::Description;
 use kmem_host::description::KeyHelp;
 use serde_json::json;
 
-use crate::choice::MachineName;
+use crate::choice::{self, MachineName};
 use crate::console::{COMMAND, JsonRows, size};
 use crate::exit::Exit;
 
@@ -19,8 +19,8 @@ use crate::exit::Exit;
 #[derive(clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
-    /// Print this preset as a file that --machine takes
-    #[arg(value_parser = MachineName, hide_possible_values = true)]
+    /// Print this preset, or this machine file once it was checked, as a file that --machine takes
+    #[arg(value_name = "NAME|FILE", value_parser = MachineName, hide_possible_values = true)]
     name: Option<String>,
     /// Explain the keys of machine files and of --set: what each is for, takes, and is by default
     #[arg(long, conflicts_with = "name")]
@@ -35,6 +35,7 @@ Examples:
   kmem machines
   kmem machines --json
   kmem machines tiny > my.toml
+  kmem machines my.toml                  # whether it makes sense, and what it comes to
   kmem boot --machine my.toml
   kmem machines --keys
 
@@ -55,8 +56,9 @@ Exit status:
 pub fn run(args: &Args) -> Result<(), Exit> {
     let text = match (&args.name, args.keys) {
         (Some(name), _) => {
-            let machine = Description::preset(name);
-            machine.map_err(|error| Exit::BadInput(error.to_string()))?.to_toml()
+            let machine = choice::find(name)?;
+            choice::check(&machine)?;
+            machine.to_toml()
         }
         (None, true) if args.json => lines_of(Description::keys().map(|key| key_as_json(&key))),
         (None, true) => Description::keys().map(|key| explained(&key)).collect(),

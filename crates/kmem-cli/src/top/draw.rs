@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph};
+use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use super::state::{App, Sample, Screen, Sort};
 use crate::console;
@@ -196,6 +196,8 @@ fn caches(app: &App) -> (Line<'static>, Vec<Line<'static>>) {
     let page = app.page;
     let mut rows: Vec<(&Cache, f64)> =
         caches.iter().map(|cache| (cache, app.cache_rate(&cache.name))).collect();
+    // Those that nobody has used take no memory, and are many.
+    rows.retain(|(cache, rate)| cache.objects > 0 || *rate != 0.0);
     rows.sort_by(|(one, one_rate), (other, other_rate)| match app.sort {
         Sort::Use => other.pages().cmp(&one.pages()),
         Sort::Waste => other.waste(page).cmp(&one.waste(page)),
@@ -327,14 +329,15 @@ Enter           go into the cell at the cursor, down to one page
 Esc, Backspace  go back out
 q, Ctrl-C       end
 
-In bars of free pages m, l and h are the watermarks min, low
-and high; the left half is up to twice high. A cell of the map shows who has
-most of it, in lower case where others have some of it too.
-All texts are read anew each second.";
-    let (width, height) = (66.min(area.width), 13.min(area.height));
+In bars of free pages m, l and h are the watermarks min, low and high; \
+the left half is up to twice high. A cell of the map shows who has most of \
+it, in lower case where others have some of it too. All texts are read \
+anew each second.";
+    let (width, height) = (66.min(area.width), 14.min(area.height));
     let x = area.x + (area.width - width) / 2;
     let y = area.y + (area.height - height) / 2;
     let place = Rect { x, y, width, height };
     frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(TEXT).block(Block::bordered().title(" help ")), place);
+    let text = Paragraph::new(TEXT).wrap(Wrap { trim: false });
+    frame.render_widget(text.block(Block::bordered().title(" help ")), place);
 }

@@ -99,6 +99,8 @@ pub struct MapView {
     pub within: Vec<Range<u64>>,
     /// The zone, the row of it and the cell of that.
     pub cursor: (usize, usize, usize),
+    /// The frame that the cursor is to be put on.
+    seek: Option<u64>,
     /// A page that is told of.
     pub page: Option<(u64, Result<String, String>)>,
 }
@@ -170,8 +172,8 @@ impl MapView {
 
     /// Goes back out of a page, or of a part.
     fn leave(&mut self) {
-        if self.page.take().is_none() && self.within.pop().is_some() {
-            self.cursor = (0, 0, 0);
+        if self.page.take().is_none() {
+            self.seek = self.within.pop().map(|part| part.start);
         }
     }
 
@@ -180,12 +182,13 @@ impl MapView {
         // Round addresses begin the rows.
         let columns = columns.checked_ilog2().map_or(1, |shift| 1 << shift);
         let Some(Ok(memory)) = &self.memory else { return };
-        let at = self.cell().map(|(first, _)| first);
+        let seek = self.seek.take();
+        let at = seek.or_else(|| self.cell().map(|(first, _)| first));
         let old = self.grid.scale;
         // Each zone has a line of its own above its rows.
         let rows = rows.saturating_sub(memory.zones.len()).max(1);
         self.grid = Grid::new(memory, self.range(), columns, rows);
-        let is_same = at.is_some() && old == self.grid.scale;
+        let is_same = seek.is_some() || at.is_some() && old == self.grid.scale;
         let at = at.filter(|_| is_same).unwrap_or_default();
         let (span, pages) = (columns << self.grid.scale, self.grid.cell_pages());
         let found = self.grid.zones.iter().enumerate().find_map(|(zone, drawn)| {

@@ -52,6 +52,7 @@ impl Fake {
         let text = "slabinfo - version: 2.1\n# name\n".to_owned()
             + &cache("large", 30, 32, 256, 2)
             + &cache("wasteful", 1, 96, 40, 1)
+            + &cache("unused", 0, 0, 32, 0)
             + &cache("busy", active, 128, 32, 1);
         self.put("slabinfo", &text);
     }
@@ -128,6 +129,8 @@ fn caches_are_sorted_by_memory_waste_and_rate() {
         keys(&mut app, &texts, &[KeyCode::Char('s')]);
     }
     assert!(line(&screen(&mut app, 100, 30), "busy").contains("+20"));
+    // One that nobody has used is not shown.
+    assert!(!screen(&mut app, 100, 30).contains("unused"));
     texts.0.borrow_mut().remove("slabinfo");
     app.refresh(&texts, Duration::from_secs(2)).unwrap();
     assert!(screen(&mut app, 100, 30).contains("no caches: there is no slabinfo"));
@@ -185,6 +188,8 @@ fn a_cell_of_many_pages_is_gone_into() {
     keys(&mut app, &texts, &[KeyCode::Backspace]);
     assert_eq!(app.map.range(), 0..u64::MAX);
     assert_eq!(app.map.grid.cell_pages(), outer);
+    // The cursor is where it went in.
+    assert_eq!(app.map.cell().map(|(first, _)| first), Some(outer));
 }
 
 #[test]
@@ -226,7 +231,21 @@ fn help_is_shown_until_a_key_and_q_ends() {
     let texts = Fake::new();
     let mut app = App::new("sample".into(), &texts).unwrap();
     keys(&mut app, &texts, &[KeyCode::Char('?')]);
-    assert!(screen(&mut app, 100, 30).contains(" help "));
+    let folded = |width, height| {
+        let shown = screen(
+            &mut App { help: true, ..App::new("sample".into(), &texts).unwrap() },
+            width,
+            height,
+        );
+        shown.replace(['│', '"'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for (width, height) in [(100, 30), (80, 24), (60, 30)] {
+        let shown = folded(width, height);
+        assert!(shown.contains("help"), "{shown}");
+        let last = "A cell of the map shows who has most of it, in lower case where others have some of it too. \
+                    All texts are read anew each second.";
+        assert!(width < 66 || shown.contains(last), "{shown}");
+    }
     keys(&mut app, &texts, &[KeyCode::Char('4')]);
     assert_eq!((app.help, app.screen), (false, Screen::Overview));
     keys(&mut app, &texts, &[KeyCode::Char('q')]);

@@ -78,6 +78,11 @@ impl Description {
         self.places.locate(key, Some(item), wrong(key, value, allowed))
     }
 
+    /// Where the addresses of RAM end: frames have numbers of 32 bits.
+    pub(super) fn address_limit(&self) -> u64 {
+        (Pfn::MAX.number() + 1) << self.page_shift
+    }
+
     fn check_memory(&self) -> Result<(), DescriptionError> {
         let ram = self.ram();
         if ram.is_empty() {
@@ -91,7 +96,7 @@ impl Description {
                 _ => self.places.of_file(error),
             });
         }
-        let limit = (Pfn::MAX.number() + 1) << self.page_shift;
+        let limit = self.address_limit();
         for (node, Node { ram, .. }) in self.nodes.iter().enumerate() {
             if let Some(item) = ram.iter().position(|range| range.end > limit) {
                 let allowed = format!("ram below {limit:#x}, the limit of 32-bit frame numbers");

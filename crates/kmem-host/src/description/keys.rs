@@ -224,7 +224,7 @@ pub(super) const MACHINE: &[Key<Description>] = &[
 pub(super) const NODE: &[Key<Node>] = &[
     Key {
         name: "ram",
-        about: "where the node's RAM is, in bytes",
+        about: "where the node's RAM is, in bytes; a file has a node's keys below a line [[node]]",
         allowed: "ranges such as [\"0-640K\", \"1M-1G\"]",
         put: |n, v| store(&mut n.ram, Some(ranges(v)?)),
         get: |n| ranges_value(&n.ram),

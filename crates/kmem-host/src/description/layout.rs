@@ -127,6 +127,13 @@ impl Description {
             left -= size;
         }
         let ram = self.ram();
+        let (end, limit) = (ram.last().map_or(0, |last| last.end), self.address_limit());
+        if end > limit {
+            // What holes push above the limit is too much.
+            let most = format_size(round_down(total.saturating_sub(end - limit), LEAST.max(page)));
+            let allowed = format!("at most {most}, which ends with its holes below {limit:#x}");
+            return Err(wrong("mem", format_size(total), allowed));
+        }
         let in_ram = |range: &Range<u64>| {
             ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end)
         };

@@ -113,7 +113,8 @@ pub(super) const fn dmesg<S: System>() -> Command<S> {
     Command {
         name: "dmesg",
         usage: "dmesg",
-        about: "show what the machine has logged since the last time",
+        about: "show what the machine has logged since the last time, warnings and reports with it\n\
+                A prompt shows them by itself after each command, so there is little left then.",
         example: "dmesg",
         run: run_dmesg,
     }

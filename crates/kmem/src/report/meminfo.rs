@@ -12,8 +12,9 @@ use crate::{Mm, Zone, ZoneKind};
 /// * `MemFree`: free pages in the zones and on CPUs' lists (A086), as
 ///   [`Mm::free_page_count`] has it.
 /// * `MemAvailable`: how much of that ordinary requests get before the system works to keep up:
-///   `MemFree` without each zone's high mark and the most that the zone keeps back. With no page
-///   cache there is nothing to add.
+///   `MemFree` without each zone's high mark and the most that the zone keeps back, and the slabs that
+///   no object is out of, which a request that may sleep has back. With no page cache there is nothing
+///   more to add.
 /// * `HighTotal` to `LowFree`, on a machine with a zone HighMem: the zones that reach above the
 ///   direct map, and the others.
 /// * `Slab`, `SReclaimable`, `SUnreclaim`: pages marked as slab (A018).
@@ -29,7 +30,8 @@ use crate::{Mm, Zone, ZoneKind};
 ///
 /// # Context
 ///
-/// Any but NMI. Cost: a look at each zone's and each CPU's counters.
+/// Any but NMI. Cost: a look at each zone's and each CPU's counters, and for each cache one taking of each
+/// node's lock.
 pub fn meminfo<P: Platform, R: Reclaim>(
     mm: &Mm<P, R>,
     out: &mut (impl Write + ?Sized),
@@ -49,7 +51,7 @@ pub fn meminfo<P: Platform, R: Reclaim>(
     };
     line("MemTotal:", total)?;
     line("MemFree:", free)?;
-    line("MemAvailable:", free.saturating_sub(reserve))?;
+    line("MemAvailable:", free.saturating_sub(reserve) + in_empty_slabs(mm))?;
     if mm.zones().iter().any(|zone| zone.kind() == ZoneKind::HighMem) {
         line("HighTotal:", high.managed)?;
         line("HighFree:", high.free)?;
@@ -68,6 +70,11 @@ pub fn meminfo<P: Platform, R: Reclaim>(
         line("VmallocUsed:", vmalloc.used as u64)?;
     }
     Ok(())
+}
+
+/// Pages of slabs that no object is out of.
+fn in_empty_slabs<P: Platform, R: Reclaim>(mm: &Mm<P, R>) -> u64 {
+    mm.caches().map(|cache| cache.slabs.empty << cache.order.get()).sum()
 }
 
 #[derive(Default)]
