@@ -41,5 +41,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         main(*sys.argv[1:])
+    except PermissionError as error:
+        sys.exit(f"{sys.argv[0]}: {error}: this module's quantum is set when it is loaded")
     except (OSError, ValueError, struct.error) as error:
         sys.exit(f"{sys.argv[0]}: {error}")

@@ -1,9 +1,10 @@
 //! What people see: errors, messages, sizes. Colours are for terminals only.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write, stdout};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use ratatui::crossterm::terminal;
 
 /// For what is typed.
 pub const COMMAND: Style = Style::new().bold();
@@ -67,6 +68,38 @@ pub fn printable(message: &str) -> String {
     }
 }
 
+/// How wide texts are where nobody says how wide a terminal is, and at most: longer lines are hard to read.
+const WIDEST: usize = 100;
+
+/// How many characters of a text go beside each other on standard output.
+pub fn width() -> usize {
+    let terminal = if stdout().is_terminal() { terminal::size().ok() } else { None };
+    // Some terminals say that they have no column at all.
+    let width = terminal.map_or(0, |(columns, _)| usize::from(columns));
+    if width == 0 { WIDEST } else { width.clamp(40, WIDEST) }
+}
+
+/// A text in lines of `width` characters, unless a word is longer. Something of `indent` characters stands before
+/// the first; the others begin with as many blanks.
+pub fn folded(text: &str, indent: usize, width: usize) -> String {
+    let mut lines = String::new();
+    let mut column = indent;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > width {
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += length;
+    }
+    lines
+}
+
 /// Rows as one JSON document, an array: each row is a line, which can be read as soon as it is there.
 pub struct JsonRows {
     begun: bool,
@@ -115,7 +148,7 @@ pub fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{JsonRows, LONGEST_MESSAGE, printable, size};
+    use super::{JsonRows, LONGEST_MESSAGE, folded, printable, size};
 
     #[test]
     fn rows_are_one_document_however_many_there_are() {
@@ -128,6 +161,21 @@ mod tests {
             let read: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
             assert_eq!(read.len(), count, "{text}");
         }
+    }
+
+    #[test]
+    fn sentences_are_folded_and_lose_no_word() {
+        let sentence = ["word"; 60].join(" ");
+        let lines = folded(&sentence, 8, 100);
+        assert_eq!(lines.split_whitespace().collect::<Vec<_>>().join(" "), sentence);
+        assert!(lines.lines().count() > 3);
+        for (index, line) in lines.lines().enumerate() {
+            let shown = line.len() + if index == 0 { 8 } else { 0 };
+            assert!(shown <= 100 && (index == 0 || line.starts_with("        word")), "{line}");
+        }
+        assert_eq!(folded("one", 8, 100), "one");
+        assert_eq!(folded("aa\nbb  cc", 0, 5), "aa bb\ncc");
+        assert_eq!(folded("longer-than-that a", 0, 5), "longer-than-that\na");
     }
 
     #[test]

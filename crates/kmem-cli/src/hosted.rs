@@ -395,6 +395,10 @@ impl<const SHIFT: u32, const TRACE: bool> System for Hosted<SHIFT, TRACE> {
         interrupt::is_asked()
     }
 
+    fn columns(&self) -> usize {
+        console::width()
+    }
+
     fn has_others(&self) -> bool {
         self.mounted.load(Ordering::Relaxed)
     }

@@ -145,6 +145,11 @@ pub trait System: Send + Sync + Sized + 'static {
     /// nothing.
     fn give_way(&self) {}
 
+    /// How many characters of a text go beside each other on the console.
+    fn columns(&self) -> usize {
+        100
+    }
+
     /// Whether others than the command that runs may use the machine's memory meanwhile, through its files.
     fn has_others(&self) -> bool {
         false

@@ -77,7 +77,11 @@ impl fmt::Display for AllocError {
                 write!(f, "out of memory: no block of order {order} for {gfp}")
             }
             AllocError::OrderTooLarge { order, largest } => {
-                write!(f, "order {order} is too large: the largest of this machine is {largest}")
+                write!(
+                    f,
+                    "order {order} is too large: the largest of this machine is {largest}, "
+                )?;
+                write!(f, "2^{largest} pages")
             }
             AllocError::BadFlags(error) => error.fmt(f),
             AllocError::ZeroSize => f.write_str("a size of 0 was asked for"),

@@ -1,5 +1,6 @@
 //! A kernel's memory manager: page frames, zones, NUMA nodes, GFP flags, the buddy system, per-CPU
-//! page lists, the slab layer and kmalloc, for kernels that are not Linux.
+//! page lists, the slab layer and kmalloc, vmalloc and ioremap, high memory, memory for DMA, per-CPU
+//! data, kernel stacks and memory at boot, for kernels that are not Linux.
 //!
 //! A kernel implements [`Platform`] (four small traits), puts one [`Mm`] in a `static`, and hands
 //! the boot loader's memory map to [`Mm::boot`]. From then on [`Mm::alloc_pages`] and its sisters
@@ -7,19 +8,22 @@
 //! and never panic when there are none.
 //!
 //! ```text
-//!   KBox, KVec, Cache<T>      values that own their memory                            own
+//!   KBox, KVec, Cache<T>    values that own their memory                   own
 //!             |
-//!     kmalloc, caches         objects of a size or kind, many to a page                    slab
+//!   vmalloc, kmap, percpu,  addresses for pages, a copy for each CPU,      vmalloc, highmem,
+//!   dma, kernel stacks      buffers for devices, stacks with a guard       percpu, dma, stack
 //!             |
-//!        alloc_pages          a kernel's calls, under the names of the texts          mm
+//!     kmalloc, caches       objects of a size or kind, many to a page      slab
 //!             |
-//!      per-CPU page lists     arrays; no lock, no atomic read-modify-write            pcp
+//!        alloc_pages        a kernel's calls, under the texts' names       mm
 //!             |
-//!       zones and nodes       who may have what is left                               zone
+//!      per-CPU page lists   arrays; no lock, no atomic read-modify-write   pcp
 //!             |
-//!        free areas           blocks of 2^order pages that split and merge            buddy
+//!       zones and nodes     who may have what is left                      zone
 //!             |
-//!          memmap             32 bytes for each frame of RAM                          page
+//!        free areas         blocks of 2^order pages that split and merge   buddy
+//!             |
+//!          memmap           32 bytes for each frame of RAM                 page
 //! ```
 //!
 //! The folders import only those below them; each begins with its theory: what it is for, its

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kmem::Gfp;
 use serde_json::{Value, json};
 
-use crate::console::{COMMAND, REMARK};
+use crate::console::{COMMAND, REMARK, folded, width};
 
 /// How to get the memory. Sentences name the statements of `docs/acceptance.md` that they rest on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,9 +113,9 @@ impl Advice {
         })
     }
 
-    /// Lines for a person, as wide as a terminal of 100 columns.
+    /// Lines for a person.
     pub fn to_text(&self) -> String {
-        let mut text = String::new();
+        let (mut text, width) = (String::new(), width());
         let mut call = |label: &str, call: &str| {
             text += &format!("{REMARK}{label:<8}{REMARK:#}{COMMAND}{call}{COMMAND:#}\n");
         };
@@ -133,7 +133,7 @@ impl Advice {
         {
             for (index, sentence) in sentences.iter().enumerate() {
                 let label = if index == 0 { label } else { "" };
-                text += &format!("{REMARK}{label:<8}{REMARK:#}{}\n", wrapped(sentence));
+                text += &format!("{REMARK}{label:<8}{REMARK:#}{}\n", folded(sentence, 8, width));
             }
         }
         text
@@ -150,43 +150,9 @@ fn is_id(word: &str) -> bool {
     digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A sentence in lines that stand below one another behind a label.
-fn wrapped(sentence: &str) -> String {
-    const INDENT: usize = 8;
-    const WIDTH: usize = 100;
-    let mut lines = String::new();
-    let mut column = INDENT;
-    for word in sentence.split(' ') {
-        let length = word.chars().count();
-        if column > INDENT && column + 1 + length > WIDTH {
-            lines += "\n        ";
-            column = INDENT;
-        } else if column > INDENT {
-            lines.push(' ');
-            column += 1;
-        }
-        lines += word;
-        column += length;
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sentences_are_wrapped_and_lose_no_word() {
-        let sentence = ["word"; 60].join(" ");
-        let lines = wrapped(&sentence);
-        assert_eq!(lines.split_whitespace().collect::<Vec<_>>().join(" "), sentence);
-        assert!(lines.lines().count() > 3);
-        for (index, line) in lines.lines().enumerate() {
-            let shown = line.len() + if index == 0 { 8 } else { 0 };
-            assert!(shown <= 100 && (index == 0 || line.starts_with("        word")), "{line}");
-        }
-        assert_eq!(wrapped("one"), "one");
-    }
 
     #[test]
     fn identifiers_are_found_where_sentences_name_them() {

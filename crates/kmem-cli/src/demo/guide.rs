@@ -8,7 +8,7 @@ use kmem::{CacheFlags, GFP_KERNEL, Gfp};
 use kmem_shell::{FreeLists, Shell, System};
 
 use super::Machine;
-use crate::console::{COMMAND, GOOD, REMARK, printable};
+use crate::console::{COMMAND, GOOD, REMARK, folded, printable, width};
 use crate::exit::Exit;
 
 /// Shows and runs commands, and counts what held.
@@ -31,6 +31,7 @@ impl<'m> Guide<'m> {
     }
 
     pub fn remark(&self, text: impl fmt::Display) -> Result<(), Exit> {
+        let text = folded(&text.to_string(), 0, width());
         say(format_args!("\n{REMARK}{text}{REMARK:#}"))
     }
 
@@ -48,6 +49,7 @@ impl<'m> Guide<'m> {
     /// Tells what held: a command that has just gone well would have failed otherwise.
     pub fn held(&mut self, what: &str) -> Result<(), Exit> {
         self.held += 1;
+        let what = folded(what, "held: ".len(), width());
         say(format_args!("{GOOD}held:{GOOD:#} {what}"))
     }
 

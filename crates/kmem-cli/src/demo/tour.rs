@@ -16,17 +16,17 @@ use crate::exit::Exit;
 /// What a visitor may do next.
 const TRY_NEXT: &str = "
 
-What to try next (`cargo install --path crates/kmem-cli` puts the command there as `kmem`):
-  kmem boot                      a prompt: Tab completes, `help stress` explains
-  kmem boot --mount DIR          elsewhere: cp, dd, cat and tail -f on DIR/dev and DIR/proc
+What to try next, after `cargo install --path crates/kmem-cli`:
+  kmem boot                  a prompt: Tab completes, `help stress` explains
+  kmem boot --mount DIR      its files for cp, dd and tail -f: DIR/dev, DIR/proc
+  kmem top DIR               that machine, watched: zones, caches, a map
   kmem boot --machine tiny -c 'fill; cat /proc/zoneinfo'
-                                 what a machine does that is out of memory
-  kmem top DIR                   watch that machine: zones, caches, a map down to one page
-  kmem map --mem 24M --output map.svg -c 'insmod scullp; cp /bin/sh /dev/scullp0'
-                                 a picture of who has which page
-  kmem advise                    asks what is needed, and answers with the call
-  kmem machines --keys           describe a machine of your own
-  less README.md                 the same memory manager in a kernel of your own, in fifty lines";
+                             what a machine does that is out of memory
+  kmem map --mem 24M --output m.svg -c 'insmod scullp; cp /bin/sh /dev/scullp0'
+                             a picture of who has which page
+  kmem advise                asks what is needed, and answers with the call
+  kmem machines --keys       describe a machine of your own
+  less README.md             the same in a kernel of your own, in fifty lines";
 
 /// The tour over a file.
 pub struct Tour<'s> {

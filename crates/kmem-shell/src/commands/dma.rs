@@ -9,7 +9,7 @@ use kmem::io::Registers;
 use kmem::platform::DirectMap;
 use kmem::{GFP_KERNEL, Gfp, Mm, Order, Page, PhysAddr, Platform, Reclaim, VirtAddr};
 
-use super::mistakes::{REPORT_WIDTH, wrapped};
+use super::mistakes::print_report;
 use super::{Command, print, usage};
 use crate::{Failure, OnPurpose, Shell, Sink, System};
 
@@ -208,7 +208,8 @@ fn refusal<S: System>(
     match given {
         Err(error @ DmaError::NotForDma(_)) => {
             let report = system.last_misuse().unwrap_or_default();
-            print(out, format_args!("vmalloc: {error}\n{}\n", wrapped(&report, REPORT_WIDTH)))
+            print(out, format_args!("vmalloc: {error}\n"))?;
+            print_report(system, out, &report)
         }
         _ => Err(Failure::Failed("memory of vmalloc was given to a device".into())),
     }

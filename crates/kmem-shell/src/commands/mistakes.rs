@@ -84,15 +84,21 @@ fn run_wrong_free<S: System>(
         return Err(Failure::Failed(format!("the wrong free did harm: {difference}")));
     }
     let report = system.last_misuse().unwrap_or_default();
-    print(out, format_args!("{}\n", wrapped(&report, REPORT_WIDTH)))
+    print_report(system, out, &report)
 }
 
-/// Reports are longer than most terminals are wide.
-pub(super) const REPORT_WIDTH: usize = 98;
+/// Prints a report, which is longer than most terminals are wide.
+pub(super) fn print_report<S: System>(
+    system: &S,
+    out: &mut dyn Sink,
+    report: &str,
+) -> Result<(), Failure> {
+    print(out, format_args!("{}\n", wrapped(report, system.columns())))
+}
 
 /// A text in lines of at most `width` characters, unless a word is longer; all but the first are
 /// indented.
-pub(super) fn wrapped(text: &str, width: usize) -> String {
+fn wrapped(text: &str, width: usize) -> String {
     const INDENT: &str = "\n    ";
     let (mut lines, mut column) = (String::new(), 0);
     for word in text.split(' ') {
@@ -228,7 +234,7 @@ fn run_overrun<S: System>(
         return Err(Failure::Failed(format!("one byte was overwritten, and reported: {found}")));
     }
     let report = system.last_misuse().unwrap_or_default();
-    print(out, format_args!("{}\n", wrapped(&report, REPORT_WIDTH)))
+    print_report(system, out, &report)
 }
 
 pub(super) const fn leak<S: System>() -> Command<S> {

@@ -7,7 +7,7 @@ use core::hint::black_box;
 use kmem::boot::{StackBacking, StackSetup};
 use kmem::platform::{DirectMap, StackOwner};
 
-use super::mistakes::{REPORT_WIDTH, wrapped};
+use super::mistakes::print_report;
 use super::{Command, exactly, print};
 use crate::{Failure, OnPurpose, Shell, Sink, System};
 
@@ -69,7 +69,8 @@ fn run<S: System>(
         )));
     }
     let report = system.last_misuse().unwrap_or_default();
-    print(out, format_args!("{}\nthe task was ended\n", wrapped(&report, REPORT_WIDTH)))
+    print_report(system, out, &report)?;
+    print(out, format_args!("the task was ended\n"))
 }
 
 #[expect(unconditional_recursion, reason = "it is what is wanted")]
