@@ -43,7 +43,8 @@ struct Inner {
 const EDU: (u16, u16) = (0x1234, 0x11e8);
 
 /// What there is instead of files of a host.
-const NO_HOST: &str = "there is no host behind a PC: its files are in /dev and /proc";
+const NO_HOST: &str =
+    "there is no host behind a PC: give a file of /dev, /proc or /sys, such as /proc/slabinfo";
 
 /// How many of the timers' interrupts the check of them waits for, where it is not said.
 const TICKS: u64 = 10_000;
@@ -170,6 +171,10 @@ impl System for Machine {
 
     fn is_interrupted(&self) -> bool {
         keys::is_asked()
+    }
+
+    fn has_host(&self) -> bool {
+        false
     }
 
     fn open(&self, _: &str) -> Result<Box<dyn Source>, String> {

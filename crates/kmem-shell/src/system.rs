@@ -145,6 +145,11 @@ pub trait System: Send + Sync + Sized + 'static {
     /// nothing.
     fn give_way(&self) {}
 
+    /// Whether there is a host behind the machine, whose files commands can read and write.
+    fn has_host(&self) -> bool {
+        true
+    }
+
     /// How many characters of a text go beside each other on the console.
     fn columns(&self) -> usize {
         100

@@ -64,6 +64,16 @@ const RUNS: &[Run] = &[
         .says(&["CPU 2 runs", "on 3 CPUs", "CPU 3 runs, on node 1"]),
     run("wrong_frees_on_purpose_are_reported", &["-c", "wrong_free double; overrun behind"], 0)
         .says(&["double free"]),
+    run(
+        "help_is_about_a_machine_without_a_host",
+        &["-c", "help cp; help; cp /etc/services /dev/null"],
+        1,
+    )
+    .says(&[
+        "e.g. cp /proc/slabinfo /dev/scullp0",
+        "Files are in /dev, /proc and /sys.",
+        "there is no host behind a PC",
+    ]),
     run("what_fails_ends_with_1", &["-c", "cat /dev/scullp0; cpu"], 1).says(&["scullp"]),
     run("what_makes_no_sense_ends_with_2", &["-c", "nonsense"], 2).says(&["no such command"]),
     run("no_command_ends_with_2", &["-c", " "], 2),

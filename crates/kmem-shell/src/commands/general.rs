@@ -139,8 +139,11 @@ pub(super) const fn help<S: System>() -> Command<S> {
     }
 }
 
+/// A file of the host that there always is, in examples.
+const OF_HOST: &str = "/etc/services";
+
 fn run_help<S: System>(
-    _: &mut Shell<'_, S>,
+    shell: &mut Shell<'_, S>,
     arguments: &[String],
     out: &mut dyn Sink,
 ) -> Result<(), Failure> {
@@ -152,13 +155,19 @@ fn run_help<S: System>(
             if !S::commands().is_empty() {
                 list(out, "This machine", S::commands())?;
             }
+            let paths = match shell.system.has_host() {
+                true => {
+                    "Paths under /dev, /proc and /sys are the machine's, all others the host's."
+                }
+                false => "Files are in /dev, /proc and /sys.",
+            };
             print(
                 out,
                 format_args!(
                     "`;` separates commands; one that fails ends the line.\n\
                      `> FILE` sends output to a file, quotes keep blanks.\n\
-                     Paths under /dev, /proc and /sys are the machine's, all others the host's.\n\
-                     `help COMMAND` says more.\n"
+                     {paths}\n\
+                     `help COMMAND` says more, with an example.\n"
                 ),
             )
         }
@@ -169,22 +178,27 @@ fn run_help<S: System>(
             for line in about.lines() {
                 print(out, format_args!("    {line}\n"))?;
             }
+            // A text of the machine's does as well as a file.
+            let example = match shell.system.has_host() {
+                true => String::from(*example),
+                false => example.replace(OF_HOST, "/proc/slabinfo"),
+            };
             print(out, format_args!("    e.g. {example}\n"))
         }
         _ => Err(usage(&help::<S>())),
     }
 }
 
-/// Commands with their first line and an example, below a heading.
+/// Commands with their first line, below a heading.
 fn list<S: System>(
     out: &mut dyn Sink,
     title: &str,
     commands: &[Command<S>],
 ) -> Result<(), Failure> {
     print(out, format_args!("{title}:\n"))?;
-    for Command { name, about, example, .. } in commands {
+    for Command { name, about, .. } in commands {
         let about = about.lines().next().unwrap_or_default();
-        print(out, format_args!("{name:<12} {about}\n{:12} e.g. {example}\n", ""))?;
+        print(out, format_args!("{name:<12} {about}\n"))?;
     }
     print(out, format_args!("\n"))
 }
