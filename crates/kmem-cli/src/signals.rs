@@ -141,7 +141,7 @@ fn die(signal: i32) -> ! {
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut()) };
     mount::detach();
     top::put_back();
-    if let Err(unwritten) = boot::finish_trace() {
+    if let Err(unwritten) = boot::finish_trace_soon() {
         unwritten.tell();
     }
     // SAFETY: it comes to this thread, which lets it in.

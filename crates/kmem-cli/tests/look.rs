@@ -139,6 +139,8 @@ fn a_mounted_machine_is_mapped_and_watched_until_it_goes() {
         })
     });
     kmem(&["map", &root]).complains(1, &format!("the machine of {root} has not answered for"));
+    let boot = kmem(&["boot", "--machine", "tiny", "--mount", &root, "-c", "echo never"]);
+    boot.complains(1, "cannot mount on");
     mounted.signal(libc::SIGCONT);
 
     let screen = Screen::start(&format!("kmem top {root}"));

@@ -76,7 +76,7 @@ fn wrong_arguments_say_what_to_give() {
             &["cannot write the trace /no/such/x", "No such file"],
         ),
         (&["boot", "--trace", "/"], &["cannot write the trace /", "directory"]),
-        (&["boot", "--trace", "-"], &["--trace - is not allowed", "/dev/stdout"]),
+        (&["boot", "--trace", "-"], &["--trace - is not allowed", "such as trace.txt"]),
         (&["map", "/"], &["/ has no proc/pageruns", "Linux's own memory"]),
         (&["map", "/etc"], &["/etc is no machine's folder", "--mount DIR"]),
         (&["boot", "--script", ""], &["a value is required for '--script <FILE>'"]),
@@ -319,11 +319,13 @@ fn a_file_that_takes_a_part_is_told_of_and_is_whole() {
         let text = tiny(&format!("cat /proc/{name}")).well();
         fs::write(folder.path(&format!("proc/{name}")), text).unwrap();
     }
+    fs::write(&picture, "the old one").unwrap();
     let map = format!("map {} --output {picture}", folder.path(""));
     let (status, err) = ended(limited("ulimit -f 4;", &map));
     assert_eq!(status, Some(1), "{err}");
     assert!(err.contains(&format!("cannot write {picture}: File too large")), "{err}");
-    assert!(!fs::exists(&picture).unwrap());
+    assert_eq!(fs::read_to_string(&picture).unwrap(), "the old one");
+    assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 3, "nothing is left beside it");
 }
 
 /// What was asked for and cannot be printed was not done.

@@ -434,6 +434,26 @@ fn what_others_mount_over_it_stays_and_is_told_of() {
     assert!(!is_mount_point(&machine.root));
 }
 
+/// The folder is found whatever it is called by then.
+#[test]
+fn a_folder_that_was_renamed_is_unmounted() {
+    if !can_mount() {
+        return;
+    }
+    let folder = Folder::new();
+    let outer = folder.path("outer");
+    std::fs::create_dir_all(format!("{outer}/inner")).unwrap();
+    let mut kmem = Command::new(env!("CARGO_BIN_EXE_kmem"));
+    kmem.args(["boot", "--machine", "tiny", "--mount", &format!("{outer}/inner")]);
+    let child = kmem.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut machine = Mounted { child, folder, root: format!("{outer}/inner").into() };
+    until("the mount", || is_mount_point(&machine.root));
+    std::fs::rename(&outer, machine.folder.path("renamed")).unwrap();
+    machine.root = machine.folder.path("renamed/inner").into();
+    assert_eq!(machine.sh("ls"), "dev\nproc\nsys\n");
+    machine.end_well(libc::SIGTERM);
+}
+
 /// There is nothing left to do for one that serves: it ends as it does by a signal, and says why.
 #[test]
 fn umount_ends_a_machine_that_serves() {

@@ -7,6 +7,7 @@ mod form;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use common::mounted::until;
 use common::{Folder, Run, kmem, kmem_with};
 use serde_json::Value;
 
@@ -213,4 +214,49 @@ fn what_is_no_trace_is_refused() {
     kmem(&["trace", "--page", "5", &path]).complains(2, "--page");
     std::fs::write(&path, "# tracer: nop\n").unwrap();
     assert!(kmem(&["trace", &path]).well().contains("0 events"));
+}
+
+/// Who holds the other end and does not read cannot keep the process: a signal ends it.
+#[test]
+fn a_reader_that_does_not_read_does_not_stop_a_signal() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let folder = Folder::new();
+        let path = folder.path("fifo");
+        let name = std::ffi::CString::new(path.as_str()).unwrap();
+        // SAFETY: the path is a string with its end.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let mut kmem = Command::new(env!("CARGO_BIN_EXE_kmem"));
+        kmem.args(["boot", "--machine", "tiny", "--trace", &path, "-c", "echo; stress 3000000"]);
+        let mut child = kmem.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let _reader = std::fs::File::open(&path).unwrap();
+        // It has booted, and soon waits for room.
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        // The first one may only ask the command to stop, which waits; the second one does not wait for that.
+        for _ in 0..2 {
+            // SAFETY: the process is this test's child, which has not been waited for.
+            unsafe { libc::kill(child.id() as i32, signal) };
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        until("its end", || child.try_wait().unwrap().is_some());
+        assert!(!child.wait().unwrap().success());
+    }
+}
+
+/// One of the two would write over the other.
+#[test]
+fn the_output_is_no_place_for_a_trace() {
+    let folder = Folder::new();
+    let path = folder.path("output");
+    std::fs::write(&path, "precious\n").unwrap();
+    for name in ["/dev/stdout", path.as_str()] {
+        let output = std::fs::File::options().append(true).open(&path).unwrap();
+        let mut kmem = Command::new(env!("CARGO_BIN_EXE_kmem"));
+        kmem.args(["boot", "--machine", "tiny", "--trace", name, "-c", "echo never"]);
+        let run = kmem.stdout(output).output().unwrap();
+        let err = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(2), "{err}");
+        assert!(err.contains(&format!("cannot write the trace {name}: the output goes")), "{err}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious\n");
+    }
 }

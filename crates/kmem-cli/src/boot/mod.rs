@@ -16,7 +16,9 @@ use crate::mount::Point;
 use crate::{hosted, signals};
 use input::Input;
 use session::{Commands, Session};
-pub use traced::{finish as finish_trace, finish_after as finish_trace_after};
+pub use traced::{
+    finish as finish_trace, finish_after as finish_trace_after, finish_soon as finish_trace_soon,
+};
 
 /// Boot a machine and run commands on it
 ///

@@ -11,7 +11,6 @@ mod png;
 mod svg;
 pub mod terminal;
 
-use std::fs::File;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -170,15 +169,23 @@ fn show(args: &Args, text: &str, name: &str) -> Result<(), Exit> {
     written.map_err(Exit::not_printed)
 }
 
-/// Writes a file, or leaves none: what was cut off is no picture.
+/// Writes a file as a whole: one that is cut off is no picture, and the one that was there is better.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let mut file = File::create(path).map_err(|error| error.to_string())?;
-    file.write_all(bytes).map_err(|error| {
-        if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            let _ = std::fs::remove_file(path);
-        }
-        error.to_string()
-    })
+    let write = |path: &Path| std::fs::write(path, bytes).map_err(|error| error.to_string());
+    // A link stays one, and what is no file of a disk is written to as it is.
+    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return write(&path);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let beside = path.with_file_name(name);
+    let written = write(&beside)
+        .and_then(|()| std::fs::rename(&beside, &path).map_err(|error| error.to_string()));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
 }
 
 /// Classes and sums.

@@ -8,7 +8,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::table;
 use crate::console;
@@ -52,8 +54,15 @@ impl Point {
         let shown = console::printable(&folder.display().to_string());
         let bad = |what: &str| Exit::BadInput(format!("cannot mount on {shown}: {what}"));
         let failed = |what: &str| Exit::Failed(format!("cannot mount on {shown}: {what}"));
-        let path = absolute(folder).map_err(|error| match error.kind() {
+        // Whoever serves what is mounted there may have been stopped, and would say nothing.
+        let asked = folder.to_owned();
+        let path =
+            in_time(move || absolute(&asked)).unwrap_or_else(|| Err(ErrorKind::TimedOut.into()));
+        let path = path.map_err(|error| match error.kind() {
             ErrorKind::NotFound => bad("there is no such folder: make it first"),
+            ErrorKind::TimedOut => failed(
+                "what is mounted there does not answer: end the program that serves it first",
+            ),
             _ => bad(&error.to_string()),
         })?;
         let in_use = || failed("another machine's files are mounted there: end that one first");
@@ -63,8 +72,11 @@ impl Point {
             Ok::<_, Exit>(mount.is_some_and(|mount| mount.is_machines()))
         };
         for _ in 0..MOST_DEAD {
-            if !is_dead(&path) {
-                break;
+            let asked = path.clone();
+            match in_time(move || is_dead(&asked)) {
+                Some(true) => {}
+                Some(false) => break,
+                None => return Err(in_use()),
             }
             if !machines()? {
                 return Err(failed(
@@ -146,6 +158,20 @@ fn absolute(folder: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// How long an answer of a file system is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `ask` answers, if it does so in time.
+fn in_time<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, answer) = mpsc::channel();
+    // Nobody waits for an answer that comes too late.
+    let asking = thread::Builder::new().spawn(move || drop(send.send(ask()))).ok()?;
+    let answer = answer.recv_timeout(PATIENCE).ok()?;
+    // There are no other threads when this goes on.
+    asking.join().ok()?;
+    Some(answer)
+}
+
 /// Whether whoever served the mount has gone.
 fn is_dead(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
@@ -157,13 +183,18 @@ fn is_dead(path: &Path) -> bool {
 pub fn detach() {
     let mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Mounted { path, id }) = mounted else { return };
+    // A folder above may have got another name.
+    let path = table::path_of(id).ok().flatten().unwrap_or(path);
     // Somebody else may have unmounted it, and mounted something of theirs. No other machine's files are
     // there: this process has the folder.
     let ours = |mount: &table::Entry| mount.id == id && mount.is_machines();
     match table::all_at(&path).unwrap_or_default().as_slice() {
         [.., last] if ours(last) => {
-            // Where it cannot be done a dead mount is left, which the next run finds.
-            let _ = detach_from(&path, libc::MNT_DETACH | libc::MNT_FORCE);
+            if let Err(error) = detach_from(&path, libc::MNT_DETACH | libc::MNT_FORCE) {
+                // The next run on that folder finds it.
+                let path = path.display();
+                console::machine_message(&format!("a dead mount stays at {path}: {error}"));
+            }
         }
         [below @ .., _] if below.iter().any(ours) => console::machine_message(&format!(
             "something else is mounted over {}: the machine's dead mount stays below it until both are \

@@ -1,7 +1,8 @@
 //! The host's table of mounts, `/proc/self/mountinfo`, read.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// What is mounted, as the table has it, where it is a machine's files.
 pub const SOURCE: &str = "kmem";
@@ -27,6 +28,20 @@ impl Entry {
 /// The mount that is seen at a path, if one begins there: of several the last.
 pub fn at(path: &Path) -> std::io::Result<Option<Entry>> {
     Ok(all_at(path)?.pop())
+}
+
+/// Where a mount is now.
+pub fn path_of(id: u64) -> std::io::Result<Option<PathBuf>> {
+    Ok(path_in(&std::fs::read("/proc/self/mountinfo")?, id))
+}
+
+fn path_in(table: &[u8], id: u64) -> Option<PathBuf> {
+    table.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let of: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let path = fields.nth(3).filter(|_| of == id)?;
+        Some(OsString::from_vec(unescape(path)).into())
+    })
 }
 
 /// All mounts that begin at a path; the last one hides the others.
@@ -84,6 +99,8 @@ mod tests {
         assert_eq!(at("/mnt/a b\\c"), entry(40, "fuse.kmem", "kmem"));
         assert_eq!(at("/mnt/x"), entry(42, "fuse.sshfs", "host:/\thome"));
         assert_eq!(all_in(TABLE, Path::new("/mnt/x"))[0], entry(41, "tmpfs", "none").unwrap());
+        assert_eq!(path_in(TABLE, 40), Some("/mnt/a b\\c".into()));
+        assert_eq!((path_in(TABLE, 42), path_in(TABLE, 43)), (Some("/mnt/x".into()), None));
         for path in ["/mnt", "/mnt/x/y", "", "/mnt/a"] {
             assert_eq!(at(path), None, "{path}");
         }

@@ -264,7 +264,8 @@ fn map(frame: &mut Frame<'_>, area: Rect, app: &App) {
             Ok(text) => text.lines().map(|line| Line::from(format!(" {line}"))).collect(),
             Err(error) => vec![Line::from(format!(" frame {pfn}: {error}"))],
         };
-        return frame.render_widget(Paragraph::new(lines), area);
+        let text = Paragraph::new(lines).wrap(Wrap { trim: false });
+        return frame.render_widget(text, area);
     }
     let parts = [Constraint::Min(0), Constraint::Length(2)];
     let [drawn, below] = Layout::vertical(parts).areas(area);

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -103,20 +103,32 @@ impl TraceFile {
     ///
     /// The file did not take all of it.
     pub fn finish(&self) -> Result<Written, WriteError> {
+        let result = self.end_writer();
+        let ended = self.end.told.wait_while(result, |result| result.is_none());
+        let ended = ended.unwrap_or_else(PoisonError::into_inner);
+        ended.clone().unwrap_or_else(|| Err(WriteError(Arc::new(ErrorKind::TimedOut.into()))))
+    }
+
+    /// [`TraceFile::finish`] that does not wait for longer than `limit`: a pipe takes nothing while its reader
+    /// does not read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TraceFile::finish`], and [`ErrorKind::TimedOut`].
+    pub fn finish_within(&self, limit: Duration) -> Result<Written, WriteError> {
+        let result = self.end_writer();
+        let ended = self.end.told.wait_timeout_while(result, limit, |result| result.is_none());
+        let (ended, _) = ended.unwrap_or_else(PoisonError::into_inner);
+        ended.clone().unwrap_or_else(|| Err(WriteError(Arc::new(ErrorKind::TimedOut.into()))))
+    }
+
+    /// Tells the writer to end. Answers where it says how it went.
+    fn end_writer(&self) -> MutexGuard<'_, Option<Result<Written, WriteError>>> {
         self.end.is_wanted.store(true, Relaxed);
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             writer.thread().unpark();
         }
-        let mut result = self.end.result.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match &*result {
-                Some(result) => return result.clone(),
-                None => {
-                    let told = self.end.told.wait(result);
-                    result = told.unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
+        self.end.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -48,7 +48,7 @@ use crate::local::{self, Thread};
 use crate::ring::Ring;
 
 pub(crate) use ages::Ages;
-pub use file::{TraceFile, Written};
+pub use file::{TraceFile, WriteError, Written};
 
 /// Places for events of a CPU: what a CPU that does nothing but allocate and free says in some ten
 /// milliseconds, in which the writer comes by several times.
